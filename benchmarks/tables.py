@@ -24,13 +24,15 @@ from benchmarks import (
     gpu,
     packs,
     record,
+    search,
+    search_real,
     start,
     study,
     trainer,
 )
 
 DOCS = record.RECORD.parent
-PAGES = (DOCS / "benchmarks.md", DOCS / "scale.md", DOCS.parent / "README.md")
+PAGES = (DOCS / "benchmarks.md", DOCS / "scale.md", DOCS / "search.md", DOCS.parent / "README.md")
 LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "study": study.lines,
     "trainer": trainer.lines,
@@ -41,6 +43,8 @@ LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "answer": answer.lines,
     "dashboard": dashboard.lines,
     "fleet": fleet.lines,
+    "search": search.lines,
+    "search_real": search_real.lines,
 }
 
 
@@ -63,6 +67,8 @@ def main() -> None:
         chart.draw(body["study"], chart.CHART)
     if "fleet" in body:
         fleet.draw(body["fleet"]["figures"], DOCS / "scale.svg")
+    if "search" in body:
+        search.draw(body["search"]["figures"], search.PICTURE)
 
 
 CHART_SHOWS = "Time to complete a study, in seconds, with tuner and the alternatives"

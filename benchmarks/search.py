@@ -1,0 +1,474 @@
+"""How many epochs searches need to find the best setting, replayed on real learning curves.
+
+    python -m benchmarks.search --record                        # every table of benchmarks/curves
+    python -m benchmarks.search --tables digits --repetitions 20
+
+Each repetition draws 60 settings of a table, their order, and one of the seeds for each; a search
+by TPE may meet all settings of the table, and begins 60 of them. Its answer is the best complete
+trial. The regret is how much worse its loss is, at its best epoch, than the best of all settings
+that the search may meet. All workers are equally fast.
+
+Ratios compare the epochs of two ways of searching: the mean regret that the reference has after
+4, 6, 8, ... trainings of full length, and after how many the other has it. Their geometric mean is
+recorded; its interval is over settings of the table drawn anew, with replacement.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks import record
+from benchmarks.curves import FOLDER, RECIPES, Array, Table
+from benchmarks.searches import Paused, Replayed, Sampler, Search, Way, World, replay
+
+MET = 60
+"""Settings that a search begins, as in studies/everything.toml."""
+NEAR = (0.005, 0.01)
+"""Nats by which an answer may be worse than the best."""
+SHOWN = (4, 8, 12)
+"""Budgets, in trainings of full length, after which regrets are recorded."""
+LEVELS = (4, 6, 8, 10, 12, 16, 20, 24)
+GRID = np.arange(0.25, MET + 0.25, 0.25)
+TARGET = 0.65
+HYPERBAND = Way("hyperband (from 5)", "hyperband", options={"min_resource": 5})
+PROMOTE = Way("promote, all finished in the end", allocator="promote", options={"finish": MET})
+WAYS: Mapping[str, Way] = {
+    "full": Way("every trial whole"),
+    "median": Way("median (warm-up 5)", "median", options={"warmup": 5}),
+    "percentile": Way("percentile 25 (warm-up 5)", "percentile", options={"warmup": 5}),
+    "hyperband": HYPERBAND,
+    "asha": Way(
+        "asha (2, 3): promote's rungs", "asha", options={"min_resource": 2, "reduction_factor": 3}
+    ),
+    "promote": Way("promote", allocator="promote"),
+    "promote-all": PROMOTE,
+}
+LATER = Way("promote, first = 5", allocator="promote", options={"finish": MET, "first": 5})
+SEARCHED: Mapping[str, tuple[Sampler, ...]] = {
+    "phantom": ("random", "tpe"),
+    "digits": ("random", "tpe"),
+    "cnn": ("random",),
+    "lengths": ("random",),
+}
+WORKERS: Mapping[Sampler, tuple[int, ...]] = {"random": (1, 2, 8, 32), "tpe": (1, 8)}
+DRAWN = ("full", "median", "hyperband", "asha", "promote-all")
+
+
+@dataclass(frozen=True)
+class Trying:
+    """Repetitions of one way to search a table."""
+
+    way: Way
+    sampler: Sampler = "random"
+    workers: int = 1
+    met: int = MET
+    timed: bool = False
+    """Whether an epoch costs its seconds, not one epoch."""
+    paused: Paused = "pruned"
+    limit: float = math.inf
+
+    def run(self, table: Table, seeds: Sequence[int]) -> list[Replayed]:
+        """Replay searches; the same seed means the same settings, in the same order."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        found = []
+        room = self.met if self.sampler == "random" else len(table.chosen)
+        for seed in seeds:
+            world = World.draw(table, room, np.random.default_rng(seed), timed=self.timed)
+            spec = self.way.spec(table.spec, self.met, self.sampler, seed)
+            found.append(replay(Search(spec, world, self.paused), self.workers, self.limit))
+        return found
+
+
+class Crew:
+    """Processes that replay."""
+
+    def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
+        self._pool, self._jobs = pool, jobs
+
+    def run(self, trying: Trying, table: Table, repetitions: int) -> list[Replayed]:
+        """Replay a number of searches."""
+        pieces = [range(start, repetitions, self._jobs) for start in range(self._jobs)]
+        each = self._pool.map(partial(trying.run, table), pieces)
+        return [one for piece in each for one in piece]
+
+    def ratios(self, table: Table, repetitions: int, draws: int) -> list[float]:
+        """Return promotion's ratio to hyperband, each on settings of the table drawn anew."""
+        work = partial(_drawn_ratio, table, repetitions)
+        return [one for one in self._pool.map(work, range(draws)) if math.isfinite(one)]
+
+
+def _drawn_ratio(table: Table, repetitions: int, seed: int) -> float:
+    chance = np.random.default_rng([seed, 1])
+    rows = chance.integers(len(table.chosen), size=len(table.chosen))
+    drawn = _only(table, rows.tolist())
+    seeds = range(seed * repetitions, (seed + 1) * repetitions)
+    promoted, reference = (Trying(way, limit=30).run(drawn, seeds) for way in (PROMOTE, HYPERBAND))
+    return ratio(promoted, reference)
+
+
+def _only(table: Table, rows: Sequence[int]) -> Table:
+    return replace(
+        table,
+        chosen=tuple(table.chosen[row] for row in rows),
+        losses=table.losses[rows],
+        lengths=table.lengths[rows],
+        seconds=table.seconds[rows],
+    )
+
+
+# What is recorded
+
+
+def measure(name: str, crew: Crew, given: argparse.Namespace) -> dict[str, Any]:
+    """Replay every search on one table."""
+    table = Table.load(name)
+    figures: dict[str, Any] = {
+        "settings": len(table.chosen),
+        "seeds": table.losses.shape[1],
+        "epochs": table.epochs,
+        "diverged": float(np.isnan(table.losses[:, :, 0 : table.lengths.min()]).any(axis=2).mean()),
+        "early": _early(table),
+        "searches": {},
+    }
+    for sampler in SEARCHED[name]:
+        repetitions = given.repetitions if sampler == "random" else given.tpe
+        for workers in WORKERS[sampler]:
+            record.progress(f"{name}, {sampler}, {workers} workers")
+            found = {
+                key: crew.run(Trying(way, sampler, workers), table, repetitions)
+                for key, way in WAYS.items()
+            }
+            figures["searches"][f"{sampler} {workers}"] = {
+                "repetitions": repetitions,
+                "ways": {key: _summary(one) for key, one in found.items()},
+                "ratio": ratio(found["promote-all"], found["hyperband"]),
+                "ratio_90": ratio(found["promote-all"], found["hyperband"], 0.9),
+                "ratio_median": ratio(found["promote-all"], found["median"]),
+                "ratio_same_rungs": ratio(found["promote-all"], found["asha"]),
+            }
+    record.progress(f"{name}, interval")
+    ratios = crew.ratios(table, given.repetitions // 4, given.draws)
+    figures["interval"] = [float(np.quantile(ratios, q)) for q in (0.05, 0.95)]
+    figures["timed"] = _compared(crew, table, given.repetitions, HYPERBAND, PROMOTE, timed=True)
+    figures["later"] = _compared(crew, table, given.repetitions, PROMOTE, LATER)
+    figures["constant"] = _constant(crew, table, given.repetitions)
+    if "tpe" in SEARCHED[name]:
+        record.progress(f"{name}, what samplers see")
+        figures["seen"] = _seen(crew, table, given)
+    return figures
+
+
+def _compared(
+    crew: Crew, table: Table, repetitions: int, reference: Way, way: Way, **more: Any
+) -> float:
+    theirs = crew.run(Trying(reference, **more), table, repetitions)
+    return ratio(crew.run(Trying(way, **more), table, repetitions), theirs)
+
+
+def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float]:
+    """Compare first rungs where the rate is constant, so that no early epoch misleads."""
+    rows = [row for row, one in enumerate(table.chosen) if one["scheduler"] == "constant"]
+    some = _only(table, rows)
+    met = min(MET, 2 * len(rows) // 3)
+    return {
+        "settings": len(rows),
+        "later": _compared(crew, some, repetitions, PROMOTE, LATER, met=met),
+        "hyperband": _compared(crew, some, repetitions, HYPERBAND, PROMOTE, met=met),
+    }
+
+
+def _seen(crew: Crew, table: Table, given: argparse.Namespace) -> dict[str, Any]:
+    """Measure what samplers make of paused trials, by what they take them for."""
+    found = {}
+    tries = {f"tpe {paused}": Trying(PROMOTE, "tpe", limit=20, paused=paused) for paused in
+             ("pruned", "running", "hidden")}  # fmt: skip
+    tries["gp pruned"] = Trying(PROMOTE, "gp", limit=20)
+    tries["gp hyperband"] = Trying(HYPERBAND, "gp", limit=20)
+    for key, trying in tries.items():
+        repetitions = given.gp if key.startswith("gp") else given.tpe
+        every = crew.run(trying, table, repetitions)
+        found[key] = {"repetitions": repetitions, **_summary(every)}
+    return found
+
+
+def _early(table: Table) -> dict[str, dict[str, float]]:
+    """Return by how much the good settings of each schedule rank too low early, of all ranks.
+
+    Good are the best quarter at their end.
+    """
+    running = np.minimum.accumulate(table.losses, axis=2)
+    ends = np.array([running[row, :, length - 1] for row, length in enumerate(table.lengths)])
+    last = _ranks(np.where(np.isnan(ends), math.inf, ends).mean(axis=1))
+    schedules = np.array([str(one["scheduler"]) for one in table.chosen])
+    good = last < 0.25
+    found: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(schedules):
+        of_name = good & (schedules == name)
+        found[name] = {"settings": int(of_name.sum())}
+        for epoch in (2, 6):
+            values = running[:, :, epoch - 1]
+            first = _ranks(np.where(np.isnan(values), math.inf, values).mean(axis=1))
+            found[name][str(epoch)] = float(np.median((first - last)[of_name]))
+    return found
+
+
+def _ranks(values: Array) -> Array:
+    return np.asarray(values.argsort().argsort() / len(values), float)
+
+
+def _summary(found: Sequence[Replayed]) -> dict[str, Any]:
+    regrets = np.array([one.course(GRID) for one in found])
+    last = np.array([one.after(math.inf) for one in found])
+    after = {str(budget): regrets[:, int(np.searchsorted(GRID, budget))] for budget in SHOWN}
+    return {
+        "until": {str(near): _quantiles([one.until(near) for one in found]) for near in NEAR},
+        "regret": {key: [_plain(one.mean()), *_quantiles(one)] for key, one in after.items()},
+        "missed": float((last > NEAR[0]).mean()),
+        "lost": float((last > 0).mean()),
+        "end": _plain(last.mean()),
+        "spent": float(np.mean([one.total for one in found])),
+        "course": [_plain(one) for one in regrets[:, 1:80:2].mean(axis=0)],
+    }
+
+
+def _quantiles(values: Sequence[float] | Array) -> list[float | None]:
+    return [_plain(np.quantile(values, q, method="higher")) for q in (0.5, 0.9)]
+
+
+def _plain(value: float) -> float | None:
+    """Return a number as it is recorded: None if it is infinite."""
+    return round(float(value), 5) if math.isfinite(value) else None
+
+
+def ratio(
+    found: Sequence[Replayed], reference: Sequence[Replayed], quantile: float | None = None
+) -> float:
+    """Return the share of the reference's epochs after which the regret is the same.
+
+    The geometric mean over budgets of the reference, up to the end of half its searches;
+    infinite if the regret is never as small.
+    """
+    mine, theirs = (_course(those, quantile) for those in (found, reference))
+    end = float(np.median([one.total for one in reference]))
+    shares = []
+    for budget in LEVELS:
+        regret = theirs[int(np.searchsorted(GRID, budget))]
+        if budget <= end and math.isfinite(regret):
+            reached = np.flatnonzero(mine <= regret)
+            shares.append(GRID[reached[0]] / budget if len(reached) else math.inf)
+    return float(np.exp(np.mean(np.log(shares)))) if shares else math.nan
+
+
+def _course(found: Sequence[Replayed], quantile: float | None) -> Array:
+    every = np.array([one.course(GRID) for one in found])
+    if quantile is None:
+        return np.asarray(every.mean(axis=0))
+    return np.asarray(np.quantile(every, quantile, axis=0, method="higher"))
+
+
+# What is shown
+
+
+def lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was measured as Markdown."""
+    tables = figures["tables"]
+    yield from _ratio_lines(tables)
+    for name, one in tables.items():
+        seeds = "one seed" if one["seeds"] == 1 else f"{one['seeds']} seeds"
+        yield ""
+        yield f"**{RECIPES[name].title}**: {one['settings']} settings under {seeds}, one worker"
+        for sampler in SEARCHED[name]:
+            yield from _search_lines(one["searches"][f"{sampler} 1"], sampler)
+    for part in (_other_lines, _early_lines, _seen_lines):
+        yield ""
+        yield from part(tables)
+
+
+def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
+    crews = [(sampler, workers) for sampler, those in WORKERS.items() for workers in those]
+    heads = [f"{'TPE, ' if sampler == 'tpe' else ''}{workers}" for sampler, workers in crews]
+    yield f"| promote's epochs in those of hyperband; workers: | {' | '.join(heads)} |"
+    yield "|---" * (1 + len(crews)) + "|"
+    kinds = {
+        "ratio": "same mean regret",
+        "ratio_90": "same 90th percentile",
+        "ratio_median": "same mean regret as the median pruner",
+        "ratio_same_rungs": "same mean regret as asha with its rungs",
+    }
+    for name, one in tables.items():
+        for kind, words in kinds.items():
+            cells = []
+            for sampler, workers in crews:
+                searched = one["searches"].get(f"{sampler} {workers}")
+                text = _share(searched[kind]) if searched else "–"
+                if (kind, sampler, workers) == ("ratio", "random", 1):
+                    text += " ({:.2f} to {:.2f})".format(*one["interval"])
+                cells.append(text)
+            yield f"| {name}, {words} | {' | '.join(cells)} |"
+
+
+def _search_lines(searched: Mapping[str, Any], sampler: str) -> Iterator[str]:
+    title = {"random": "random settings", "tpe": "settings by TPE"}[sampler]
+    heads = [f"to within {near:g}" for near in NEAR]
+    heads += [f"regret after {budget}" for budget in SHOWN]
+    heads += ["ends over 0.005 worse", "trainings in all"]
+    yield ""
+    yield f"| {title}, {searched['repetitions']} searches | {' | '.join(heads)} |"
+    yield "|---" * (1 + len(heads)) + "|"
+    for key, one in searched["ways"].items():
+        cells = [_pair(one["until"][str(near)]) for near in NEAR]
+        for budget in SHOWN:
+            mean, _, high = one["regret"][str(budget)]
+            cells.append(f"{_number(mean, 4)} / {_number(high, 4)}")
+        cells += [f"{one['missed']:.0%}", f"{one['spent']:.1f}"]
+        yield f"| {WAYS[key].title} | {' | '.join(cells)} |"
+
+
+def _other_lines(tables: Mapping[str, Any]) -> Iterator[str]:
+    yield "| epochs in those of the other, one worker | " + " | ".join(tables) + " |"
+    yield "|---" * (1 + len(tables)) + "|"
+    rows = {
+        "promote / hyperband, if an epoch costs its seconds": [
+            one["timed"] for one in tables.values()
+        ],
+        "the same, constant schedules only": [
+            one["constant"]["hyperband"] for one in tables.values()
+        ],
+        "promote from epoch 5 / from 5%": [one["later"] for one in tables.values()],
+        "promote from epoch 5 / from 5%, constant schedules only": [
+            one["constant"]["later"] for one in tables.values()
+        ],
+    }
+    for words, values in rows.items():
+        yield f"| {words} | {' | '.join(_share(value) for value in values)} |"
+
+
+def _early_lines(tables: Mapping[str, Any]) -> Iterator[str]:
+    heads = [f"{name}, epoch {epoch}" for name in tables for epoch in (2, 6)]
+    yield f"| ranks too low | {' | '.join(heads)} |"
+    yield "|---" * (1 + len(heads)) + "|"
+    for schedule in next(iter(tables.values()))["early"]:
+        cells = [
+            f"{one['early'][schedule][epoch]:+.0%}" for one in tables.values() for epoch in "26"
+        ]
+        yield f"| {schedule} | {' | '.join(cells)} |"
+
+
+SEEN = {
+    "tpe pruned": "TPE, pruned at its epoch (as shipped)",
+    "tpe running": "TPE, running",
+    "tpe hidden": "TPE, not seen at all",
+    "gp pruned": "GP with promote: only complete trials are seen",
+    "gp hyperband": "GP with hyperband",
+}
+
+
+def _seen_lines(tables: Mapping[str, Any]) -> Iterator[str]:
+    seen = {name: one["seen"] for name, one in tables.items() if "seen" in one}
+    heads = [f"{name}, {budget}" for name in seen for budget in SHOWN]
+    yield f"| what a paused trial is to the sampler; regret after | {' | '.join(heads)} |"
+    yield "|---" * (1 + len(heads)) + "|"
+    for key, words in SEEN.items():
+        means = [one[key]["regret"][str(budget)][0] for one in seen.values() for budget in SHOWN]
+        yield f"| {words} | {' | '.join(_number(mean, 4) for mean in means)} |"
+
+
+def _pair(both: Sequence[float | None]) -> str:
+    return " / ".join("never" if one is None else f"{one:.1f}" for one in both)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+PICTURE = record.RECORD.parent / "search.svg"
+SHOWS = "Mean regret by epochs spent, for searches that stop, pause or train every trial whole"
+COLOURS = {
+    "full": "#c3c9cf",
+    "median": "#b08a2e",
+    "hyperband": "#6b747c",
+    "asha": "#b5533c",
+    "promote-all": "#1f6f8b",
+}
+NAMES = {
+    "full": "every trial whole",
+    "median": "median pruner",
+    "hyperband": "hyperband",
+    "asha": "promote's rungs, but stopping",
+    "promote-all": "promote",
+}
+
+
+def draw(figures: Mapping[str, Any], path: Path) -> None:
+    """Draw the mean regret by epochs spent, with one worker, a panel a table."""
+    tables = {name: one for name, one in figures["tables"].items() if name in RECIPES}
+    style: dict[Any, Any] = {"svg.hashsalt": "search", "svg.fonttype": "path", "font.size": 9}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(9.2, 3.3 * -(-len(tables) // 2)))
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(-(-len(tables) // 2), min(2, len(tables)), squeeze=False)
+        for panel, (name, one) in zip(axes.flat, tables.items(), strict=False):
+            ways = one["searches"]["random 1"]["ways"]
+            for key in DRAWN:
+                course = [math.nan if value is None else value for value in ways[key]["course"]]
+                budgets = GRID[1:80:2]
+                width = 2.2 if key == "promote-all" else 1.4
+                panel.plot(budgets, course, color=COLOURS[key], linewidth=width, label=NAMES[key])
+            panel.set_yscale("log")
+            panel.set_xlim(0, 20)
+            panel.set_title(f"{name}: {RECIPES[name].title}"[:62], loc="left", fontsize=8.5)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.set_xlabel("epochs spent, in trainings of full length")
+            panel.set_ylabel("mean regret, nats")
+        for panel in list(axes.flat)[len(tables) :]:
+            panel.set_axis_off()
+        axes.flat[0].legend(frameon=False, fontsize=8)
+        figure.tight_layout()
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+
+def main() -> None:
+    """Replay every search on the tables; those that are not asked for stay as recorded."""
+    given = _options()
+    kept = record.read(given.record)["search"]["figures"]["tables"] if given.add else {}
+    figures: dict[str, Any] = {"tables": kept}
+    with ProcessPoolExecutor(given.jobs) as pool:
+        crew = Crew(pool, given.jobs)
+        for name in given.tables:
+            figures["tables"][name] = measure(name, crew, given)
+    order = [name for name in RECIPES if name in figures["tables"]]
+    figures["tables"] = {name: figures["tables"][name] for name in order}
+    record.finish(given, "search", json.loads(json.dumps(figures)), list(lines(figures)))
+
+
+def _options() -> argparse.Namespace:
+    parser = record.parser(__doc__)
+    stored = [name for name in RECIPES if (FOLDER / f"{name}.npz").exists()]
+    parser.add_argument("--tables", nargs="+", choices=RECIPES, default=stored)
+    parser.add_argument("--repetitions", type=int, default=200, help="of random searches")
+    parser.add_argument("--tpe", type=int, default=60, help="repetitions of searches by TPE")
+    parser.add_argument("--gp", type=int, default=20, help="repetitions of searches by GP")
+    parser.add_argument("--draws", type=int, default=40, help="tables drawn for an interval")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that replay")
+    parser.add_argument("--add", action="store_true", help="keep the recorded tables beside these")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
