@@ -553,6 +553,7 @@ def _load_tables() -> None:
     importlib.import_module("tuner.answers.sheets.export")
     importlib.import_module("tuner.answers.compare")
     importlib.import_module("tuner.cli.tables")
+    importlib.import_module("scipy.special")  # for verdicts; tables alone do without
 
 
 def _watch(

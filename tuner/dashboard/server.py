@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import importlib
 import ipaddress
 import socket
 import ssl
@@ -126,6 +127,7 @@ def serve(
     """Serve until interrupted; `ready` is called with lines for people once it listens."""
     access = site.access
     sys.setswitchinterval(SWITCH_SECONDS)
+    importlib.import_module("scipy.special")  # so that the first answer does not wait for it
     encryption = _encryption(site)
     first = None if site.local else _first_link(database, site)
     try:
