@@ -1,8 +1,11 @@
 """Trials that pause: what a claim decides, what is stored of it, and what nothing may change."""
 
+import math
+import random
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.store.specs import (
@@ -21,6 +24,7 @@ from tuner.spec.study import Spec
 from tuner.store import control, identities, studies, turns
 from tuner.store import tables as t
 from tuner.store.database import Database
+from tuner.store.ledger import claims
 from tuner.store.ledger.leases import (
     Claimed,
     Company,
@@ -31,6 +35,8 @@ from tuner.store.ledger.leases import (
     Wait,
 )
 from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.promotion import Climber, rungs_of
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.overview import overview
 from tuner.store.sampling import as_seen
 
@@ -230,6 +236,43 @@ def test_the_metric_at_a_rung_is_that_of_a_trial_that_ended_there(database: Data
         worker.record(held, [make_epoch(2, val_acc=0.8), make_epoch(3, val_acc=0.7)])
         values = {row.epoch: row.value for row in bench.rows(t.rung) if row.epoch == 3}
         assert values == {3: expected}
+
+
+@pytest.mark.parametrize("metric", ["val_loss", "val_acc"])
+def test_the_server_counts_rungs_as_the_rule_does(database: Database, metric: str) -> None:
+    """With ties, undefined values, trials that ended, and one that the budget paused on its way."""
+    spec = replace(small(40), search=replace(small(40).search, metric=metric))
+    bench, chance = Bench.launch(database, spec), random.Random(5)
+    worker = bench.worker()
+    for _ in range(40):
+        claim_trial(worker)
+        # A worker that forgets what it holds would get it again.
+        with database.transaction() as connection:
+            connection.execute(sa.update(t.lease).values(worker_id=0))
+    climbers, sign = [], 1 if metric == "val_loss" else -1
+    with database.transaction() as connection:
+        for number, trial_id in enumerate(sorted(row.trial_id for row in bench.rows(t.trial))):
+            values = [chance.choice([0.1, 0.2, 0.3, math.nan]) for _ in range(chance.randint(0, 2))]
+            state = chance.choice(["held", "paused", "paused", "ended"])
+            granted = chance.choice([None, None, 2])
+            rungs = dict(zip((1, 3), values, strict=False))
+            connection.execute(
+                sa.update(t.lease)
+                .where(t.lease.c.trial_id == trial_id)
+                .values(state=state, granted=granted)
+            )
+            for epoch, value in rungs.items():
+                row = {"trial_id": trial_id, "epoch": epoch, "value": value}
+                connection.execute(sa.insert(t.rung).values(row))
+            if rungs:
+                signed = {epoch: sign * value for epoch, value in rungs.items()}
+                rests = state == "paused" and granted is None
+                climbers.append(Climber(number, signed, rests))
+        storage = bench.binding.storage
+        transaction = Transaction(connection, lambda: storage, bench.study, 0)
+        counted = claims._rungs(transaction, spec)
+    assert counted == rungs_of(climbers)
+    assert {rung.rank > 0 for rung in counted.values()} == {True}
 
 
 def test_a_diverged_trial_leaves_the_ladder(paused: Bench) -> None:

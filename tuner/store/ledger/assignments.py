@@ -77,18 +77,23 @@ def next_assignment(
     explored = _explored(spec, {trial.configuration for trial in existing}, queued)
     if climb is None and spec.replicates.of == "all":
         return _missing(taken, explored, range(spec.replicates.seeds), waits)
-    first = _missing(taken, explored, [0], waits)
-    if first is not None:
-        if climb is not None and isinstance(first, Assignment):
-            return replace(first, saw=climb.saw)
+    first = then(_missing(taken, explored, [0], waits), climb)
+    if first is not None or spec.replicates.of == "all":
         return first
-    if climb is not None and not climb.is_enough and (turn := climb.turn()) is not None:
-        return turn
-    if spec.replicates.of == "all":
-        return None
     if any(trial.seed == 0 and trial.under_way for trial in existing):
         return PENDING
     return _next_of_race(race(spec, existing, decided), existing, waits)
+
+
+def then(first: Assignment | str | None, climb: Climb | None) -> Assignment | Stretch | str | None:
+    """Return the first new trial, or where there is none the paused one whose turn it is."""
+    if climb is None:
+        return first
+    if isinstance(first, Assignment):
+        return replace(first, saw=climb.saw)
+    if first is None and not climb.is_enough:
+        return climb.turn()
+    return first
 
 
 def _explored(spec: Spec, begun: Collection[int], queued: Sequence[int]) -> Sequence[int]:

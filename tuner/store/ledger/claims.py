@@ -21,6 +21,7 @@ from tuner.store.ledger.assignments import (
     Assignment,
     Existing,
     next_assignment,
+    then,
 )
 from tuner.store.ledger.leases import (
     Answer,
@@ -35,7 +36,7 @@ from tuner.store.ledger.leases import (
     Wait,
 )
 from tuner.store.ledger.looks import Decided, Look
-from tuner.store.ledger.promotion import Climb, Climber, Ladder, Stretch
+from tuner.store.ledger.promotion import Climb, Ladder, Rung, Stretch
 from tuner.store.ledger.reuse import Runner
 from tuner.store.ledger.transactions import Past, Transaction, in_seconds
 from tuner.store.optuna_storage import add_trial
@@ -223,7 +224,7 @@ def _summary(decided: Decided) -> str:
 
 def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Look | None:
     decided = read_decisions(transaction.connection, transaction.study.study_id)
-    climb = _climb(transaction, spec, existing)
+    climb = _climb(transaction, spec)
     due = next_assignment(spec, existing, decided=decided, climb=climb)
     return due if isinstance(due, Look) else None
 
@@ -541,50 +542,98 @@ def _give(transaction: Transaction, trial_id: int, stretch: Stretch, rung: int |
     )
 
 
-def _climb(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Climb | None:
-    """Return what has been reached by the trials of a study in which trials pause."""
+def _climb(transaction: Transaction, spec: Spec) -> Climb | None:
+    """Return what has been reached by the trials of a study in which trials pause.
+
+    Counted by the server: of ten thousand trials a few rows arrive here.
+    """
     ladder = Ladder.of(spec)
     if ladder is None:
         return None
     connection = transaction.connection
-    sign = 1.0 if spec.direction == "minimize" else -1.0
     here = t.trial.c.study_id == transaction.study.study_id
-    values: dict[int, dict[int, float]] = {}
-    paused: set[int] = set()
-    for row in connection.execute(
-        sa.select(
-            t.trial.c.number,
-            # One that the budget has paused is on its way to the next rung.
-            ((t.lease.c.state == "paused") & t.lease.c.granted.is_(None)).label("resting"),
-            t.rung.c.epoch,
-            t.rung.c.value,
-        )
-        .select_from(t.trial.join(t.lease).join(t.rung, t.rung.c.trial_id == t.trial.c.trial_id))
-        .where(here)
-    ):
-        values.setdefault(row.number, {})[row.epoch] = sign * row.value
-        if row.resting:
-            paused.add(row.number)
     given = t.trial.join(t.lease).join(t.stretch, t.stretch.c.trial_id == t.trial.c.trial_id)
-    finishing = connection.execute(
+    finishing = (
         sa.select(sa.func.count())
         .select_from(given)
         .where(here, t.lease.c.state.in_(["held", "released"]), t.stretch.c.until.is_(None))
-    ).scalar_one()
-    last_turn = connection.execute(
+    )
+    last_turn = (
         sa.select(t.stretch.c.start)
         .select_from(given)
         .where(here, t.stretch.c.why == "in turn")
         .order_by(t.stretch.c.stretch_id.desc())
         .limit(1)
-    ).scalar_one_or_none()
+    )
+    complete = (
+        sa.select(sa.func.count())
+        .select_from(t.trial.join(t.outcome))
+        .where(here, t.trial.c.seed == 0, t.outcome.c.state == "COMPLETE")
+    )
+    row = connection.execute(
+        sa.select(
+            complete.scalar_subquery().label("complete"),
+            finishing.scalar_subquery().label("finishing"),
+            last_turn.scalar_subquery().label("last_turn"),
+        )
+    ).one()
     return Climb(
         ladder,
-        [Climber(number, of, number in paused) for number, of in values.items()],
-        complete=sum(trial.complete and trial.seed == 0 for trial in existing),
-        finishing=finishing,
-        last_turn=last_turn,
+        complete=row.complete,
+        finishing=row.finishing,
+        last_turn=row.last_turn,
+        counted=_rungs(transaction, spec),
     )
+
+
+def _rungs(transaction: Transaction, spec: Spec) -> dict[int, Rung]:
+    """Return every rung that a trial has reached, as `promotion.rungs_of` would."""
+    value = t.rung.c.value if spec.direction == "minimize" else -t.rung.c.value
+    # PostgreSQL sorts NaN after every number, as the rule does.
+    worse = sa.case(
+        (t.rung.c.value == sa.text("'NaN'::float8"), sa.text("'Infinity'::float8")), else_=value
+    )
+    reached = (
+        sa.select(
+            t.trial.c.number,
+            t.rung.c.epoch,
+            sa.func.row_number()
+            .over(partition_by=t.rung.c.epoch, order_by=(worse, t.trial.c.number))
+            .label("rank"),
+            (
+                # One that the budget has paused is on its way to the next rung.
+                (t.lease.c.state == "paused")
+                & t.lease.c.granted.is_(None)
+                & (
+                    t.rung.c.epoch
+                    == sa.func.max(t.rung.c.epoch).over(partition_by=t.rung.c.trial_id)
+                )
+            ).label("rests"),
+        )
+        .select_from(t.trial.join(t.lease).join(t.rung, t.rung.c.trial_id == t.trial.c.trial_id))
+        .where(t.trial.c.study_id == transaction.study.study_id)
+        .cte("reached")
+    )
+    first = sa.func.min(reached.c.rank).filter(reached.c.rests)
+    counted = (
+        sa.select(
+            reached.c.epoch,
+            sa.func.count().label("reached"),
+            sa.func.count().filter(reached.c.rests).label("paused"),
+            first.label("rank"),
+        )
+        .group_by(reached.c.epoch)
+        .subquery()
+    )
+    best = reached.alias()
+    rows = transaction.connection.execute(
+        sa.select(counted, best.c.number).select_from(
+            counted.outerjoin(
+                best, (best.c.epoch == counted.c.epoch) & (best.c.rank == counted.c.rank)
+            )
+        )
+    )
+    return {row.epoch: Rung(row.reached, row.paused, row.number, row.rank or 0) for row in rows}
 
 
 def _assignment(
@@ -597,8 +646,12 @@ def _assignment(
     """
     cells = _queued_cells(transaction.connection, transaction.study) if standing.queued else []
     raced = spec.replicates.of == "top"
-    if not (raced or cells or spec.promotes):
-        return _first_free(transaction, spec)
+    if not (raced or cells):
+        # No trial has to be looked at. If trials pause, each cell has one seed.
+        climb = _climb(transaction, spec)
+        if climb is not None and (promoted := climb.promotion()) is not None:
+            return promoted
+        return then(_first_free(transaction, spec), climb)
     existing = _existing(transaction, spec)
     first = frozenset(cells)
     decided = read_decisions(transaction.connection, transaction.study.study_id) if raced else ()
@@ -610,7 +663,7 @@ def _assignment(
         lambda assignment: assignment.configuration not in first and waits(assignment),
         decided,
         cells,
-        climb=_climb(transaction, spec, existing),
+        climb=_climb(transaction, spec),
     )
 
 

@@ -88,6 +88,18 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One rung, and the best trial of those that are paused there."""
+
+    reached: int
+    paused: int
+    best: int | None = None
+    """Its number; the older one wins a tie. None if no trial is paused there."""
+    rank: int = 0
+    """Its rank among all that have reached the rung, from 1 on."""
+
+
+@dataclass(frozen=True)
 class Climb:
     """All trials that have reached a rung, and what follows from them."""
 
@@ -99,22 +111,24 @@ class Climb:
     """How many trials are being trained to their end."""
     last_turn: int | None = None
     """The rung of the last decision by turn."""
+    counted: Mapping[int, Rung] | None = None
+    """The rungs, if the database has counted them; else they are made of `climbers`."""
 
     def promotion(self) -> Stretch | None:
         """Return the trial to promote, if a paused one is among the best of its rung."""
-        for rung in sorted(self._paused, reverse=True):
-            best = self._paused[rung]
-            if self._ranks[rung].index(best) < len(self._ranks[rung]) // self.ladder.eta:
-                return self._stretch(best, rung, "promoted")
+        for epoch in sorted(self._occupied, reverse=True):
+            rung = self._occupied[epoch]
+            if rung.rank <= rung.reached // self.ladder.eta:
+                return self._stretch(epoch, "promoted")
         return None
 
     def turn(self) -> Stretch | None:
         """Return the best paused trial of the rung whose turn it is, from the highest down."""
-        if not self._paused:
+        if not self._occupied:
             return None
         last = self.last_turn or 0
-        rung = max([rung for rung in self._paused if rung < last] or self._paused)
-        return self._stretch(self._paused[rung], rung, "in turn")
+        epoch = max([epoch for epoch in self._occupied if epoch < last] or self._occupied)
+        return self._stretch(epoch, "in turn")
 
     @property
     def is_enough(self) -> bool:
@@ -125,39 +139,43 @@ class Climb:
     def saw(self) -> Mapping[str, Any]:
         """What a decision is based on, as JSON."""
         rungs = {
-            str(rung): {
-                "reached": len(those),
-                "paused": sum(one.paused and one.at == rung for one in those),
-            }
-            for rung, those in sorted(self._ranks.items())
+            str(epoch): {"reached": rung.reached, "paused": rung.paused}
+            for epoch, rung in sorted(self._rungs.items())
         }
         return {"rungs": rungs, "complete": self.complete, "finishing": self.finishing}
 
     @cached_property
-    def _ranks(self) -> Mapping[int, Sequence[Climber]]:
-        """All that have reached each rung, the best first; the older one wins a tie."""
-        reached: dict[int, list[Climber]] = defaultdict(list)
-        for climber in self.climbers:
-            for rung in climber.values:
-                reached[rung].append(climber)
-        return {
-            rung: sorted(those, key=lambda one: (_order(one.values[rung]), one.number))
-            for rung, those in reached.items()
-        }
+    def _rungs(self) -> Mapping[int, Rung]:
+        return rungs_of(self.climbers) if self.counted is None else self.counted
 
     @cached_property
-    def _paused(self) -> Mapping[int, Climber]:
-        """The best paused trial of each rung that has one."""
-        best: dict[int, Climber] = {}
-        for rung, those in self._ranks.items():
-            paused = (one for one in those if one.paused and one.at == rung)
-            if (first := next(paused, None)) is not None:
-                best[rung] = first
-        return best
+    def _occupied(self) -> Mapping[int, Rung]:
+        """The rungs at which a trial is paused."""
+        return {epoch: rung for epoch, rung in self._rungs.items() if rung.best is not None}
 
-    def _stretch(self, climber: Climber, rung: int, why: Why) -> Stretch:
-        rank = self._ranks[rung].index(climber) + 1
-        return Stretch(climber.number, rung, why, {"rank": rank, **self.saw})
+    def _stretch(self, epoch: int, why: Why) -> Stretch:
+        rung = self._occupied[epoch]
+        assert rung.best is not None
+        return Stretch(rung.best, epoch, why, {"rank": rung.rank, **self.saw})
+
+
+def rungs_of(climbers: Sequence[Climber]) -> dict[int, Rung]:
+    """Return every rung that a trial has reached."""
+    reached: dict[int, list[Climber]] = defaultdict(list)
+    for climber in climbers:
+        for epoch in climber.values:
+            reached[epoch].append(climber)
+    rungs = {}
+    for epoch, those in reached.items():
+        ranked = sorted(those, key=lambda one: (_order(one.values[epoch]), one.number))
+        paused = [one for one in ranked if one.paused and one.at == epoch]
+        best = paused[0] if paused else None
+        rungs[epoch] = (
+            Rung(len(ranked), 0)
+            if best is None
+            else Rung(len(ranked), len(paused), best.number, ranked.index(best) + 1)
+        )
+    return rungs
 
 
 def _order(value: float) -> float:
