@@ -26,6 +26,7 @@ def store(
     trials: int,
     epochs: int,
     pruner: str = "none",
+    sampler: str = "grid",
     images: int = 2,
 ) -> Bench:
     """Store a study of this many trials, of which this many have been trained.
@@ -39,7 +40,13 @@ def store(
     rates = tuple(float(f"{1e-5 * (1 + n):.6g}") for n in range(configurations // widths))
     space = (Choice("lr", rates), Choice("width", tuple(range(8, 8 + widths))))
     spec = make_spec(
-        name, dimensions=space, seeds=SEEDS, epochs=epochs, sampler="grid", pruner=pruner
+        name,
+        trials="grid" if sampler == "grid" else trials,
+        dimensions=space,
+        seeds=SEEDS,
+        epochs=epochs,
+        sampler=sampler,
+        pruner=pruner,
     )
     assert spec.total_trials == trials, (spec.total_trials, trials)
     bench = Bench.launch(database, spec)

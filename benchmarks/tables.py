@@ -22,6 +22,7 @@ from benchmarks import (
     dashboard,
     fleet,
     gpu,
+    growth,
     packs,
     record,
     search,
@@ -45,6 +46,7 @@ LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "fleet": fleet.lines,
     "search": search.lines,
     "search_real": search_real.lines,
+    "growth": growth.lines,
 }
 
 
