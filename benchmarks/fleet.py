@@ -55,7 +55,7 @@ STORED = (100, 1_000, 10_000)
 PARTS = ("size", "stored", "bouncer", "connections", "short")
 TRIAL_SECONDS, EPOCHS = 60.0, 30
 PROCESSES, THREADS = 12, 4
-"""Of the simulation: so many processes, each with so many connections."""
+"""Of the simulation: how many processes, and how many connections each has."""
 RAY = {"short": (715.27, 625.0)}
 """Seconds that Ray Tune publishes of itself, and the ideal."""
 
@@ -111,7 +111,7 @@ def _as_ray(options: argparse.Namespace) -> Mapping[str, Load]:
 
 
 def run(server: FleetServer, load: Load) -> dict[str, Any]:
-    """Let a fleet work on a study of its own database."""
+    """Let a fleet work on a study in a separate database."""
     with server.database() as url, ExitStack() as stack:
         with Database(address.parse(url)) as database:
             _prepare(database, load)

@@ -101,7 +101,7 @@ class World:
         )
 
     def __post_init__(self) -> None:
-        """Compute what each setting comes to at its end; a diverged one comes to nothing."""
+        """Compute the final value of each setting; a diverged one has none."""
         rows = range(len(self.losses))
         values = [self.losses[row, : self.lengths[row]] for row in rows]
         ends = [float(one.min()) if np.isfinite(one).all() else math.inf for one in values]
@@ -139,7 +139,7 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Whether it will never go on."""
+        """Whether it will never continue."""
         return self.complete or bool(self.frozen.user_attrs)
 
     def best(self) -> float:
@@ -340,7 +340,7 @@ class Replayed:
 
 
 def replay(search: Search, workers: int, limit: float = math.inf) -> Replayed:
-    """Let workers train epochs until nothing is left to do, or so many trainings are spent."""
+    """Let workers train epochs until nothing is left to do or the budget is spent."""
     world = search.world
     full = float((world.costs * world.lengths).mean())
     spent, answer = 0.0, math.inf

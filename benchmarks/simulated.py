@@ -86,9 +86,9 @@ class Orders:
     """From the start to the measured window."""
     window_seconds: float
     whole: bool = False
-    """Whether to go on until the study has ended, with whole trials from the start."""
+    """Whether to continue until the study has ended, with whole trials from the start."""
     reuse: bool = True
-    """Whether settings of a grid may share first epochs, as they may unless told otherwise."""
+    """Whether settings of a grid may share their first epochs."""
 
 
 @dataclass

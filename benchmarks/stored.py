@@ -67,7 +67,7 @@ def store(
 
 
 def settle(database: Database) -> None:
-    """Do what the server does by itself some minutes after so many rows were stored."""
+    """Do what the server does on its own some minutes after this many rows were stored."""
     with database.autocommit() as connection:
         connection.execute(sa.text("vacuum analyze"))
 

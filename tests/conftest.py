@@ -1,4 +1,4 @@
-"""Fixtures for every test: real PostgreSQL, a database of its own for each test."""
+"""Fixtures for every test: real PostgreSQL, a separate database for each test."""
 
 import os
 
@@ -201,7 +201,7 @@ def template(server: Address) -> str:
 
 @pytest.fixture
 def address(server: Address, template: str) -> Iterator[Address]:
-    """Give the test a database of its own, ready to use."""
+    """Give the test its own database, ready to use."""
     with own_database(server, template) as own:
         yield own
 

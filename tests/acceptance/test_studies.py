@@ -85,7 +85,7 @@ def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_race_has_room_for_a_look(name: str) -> None:
-    """A study whose contenders race can come to a look at them: else it would never decide."""
+    """A study whose contenders race reaches a look at them; otherwise it would never decide."""
     replicates = shipped(name).read().replicates
     if replicates.top is not None:
         assert looks(replicates.top, replicates.extra)

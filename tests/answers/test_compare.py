@@ -212,7 +212,7 @@ def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) 
 
 
 def test_diverged_trials_are_not_called_pruned(database: Database) -> None:
-    """A level that diverged throughout is named so, and losses that are no number are no loss."""
+    """A level that always diverged is reported as such; a NaN is not counted as a loss."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:

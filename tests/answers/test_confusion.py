@@ -55,7 +55,7 @@ LOG = st.sampled_from([-3.0, -1.0, -0.5, math.nan, -math.inf])
 def test_what_is_right_is_what_the_stored_accuracy_counts(
     images: list[tuple[int, list[float]]],
 ) -> None:
-    """With ties and figures that are no numbers, the counts give the trainer's accuracy again."""
+    """With ties and NaN, the counts still agree with the trainer's accuracy."""
     found = made([label for label, _ in images], [row for _, row in images])
     counted = confusion(found)
     assert counted.right == is_right(found.log_probabilities, found.labels).sum()

@@ -106,7 +106,7 @@ def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> 
     ids=["nothing yet", "all", "spent", "new"],
 )
 def test_what_has_no_future_gets_no_guess(overview: Overview) -> None:
-    """Only what is spent is told."""
+    """Only what has been spent is reported."""
     assert forecast(overview) is None
     assert tell_budget(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
 
@@ -121,7 +121,7 @@ def test_few_trials_give_a_guess_without_limits() -> None:
 
 
 def test_a_budget_in_epochs_is_told_in_epochs() -> None:
-    """Hours are not told of a study that limits them not; the epochs of all trials are."""
+    """Hours are reported only if the study limits them; the epochs of all trials always are."""
     line = BudgetLine(10.0, None, None, None, epochs_spent=400, epochs=800)
     told = tell_budget(seen(budget=line, variation=None))
     assert told == BudgetWords(

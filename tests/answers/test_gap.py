@@ -161,7 +161,7 @@ def test_cause_follows_from_what_is_seen(
 
 
 def test_one_seed_is_over_images_alone(database: Database) -> None:
-    """It is said, and there is no figure for training that would need seeds."""
+    """The answer says so, and gives no training figure that would need seeds."""
     found = measured(study(database, steady(0.95), steady(0.75), seeds=1))
     assert found.fitted is None
     assert "one seed" in sentences(found)[0]

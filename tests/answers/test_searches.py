@@ -66,7 +66,7 @@ def test_epochs_to_the_same_value() -> None:
 
 
 def test_one_run_each_is_not_judged() -> None:
-    """Without repeats there is no interval, and the verdict says what would give one."""
+    """Without repeats there is no interval, and the verdict says how to get one."""
     both = compared(*(SearchRuns(one.name, one.courses[:1]) for one in (FAST, SLOW)))
     assert both.budgets[-1].difference is None
     assert not both.differs
@@ -86,7 +86,7 @@ def test_equal_searches_do_not_differ() -> None:
 
 
 def test_a_trial_whose_epochs_were_all_reused_costs_nothing() -> None:
-    """There is no ratio to 0 epochs; the rest is said."""
+    """A ratio to 0 epochs is left out; the rest is reported."""
     free = SearchRuns("free", (course([0], [0.1]),))
     both = compared(free, SearchRuns("slow", SLOW.courses[:1]))
     assert both.saved == {"free": 0, "slow": 80}

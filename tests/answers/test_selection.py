@@ -65,7 +65,7 @@ def test_a_condition_keeps_the_rows_it_holds_for(
     ],
 )
 def test_a_condition_that_cannot_be_is_told(text: str, told: str) -> None:
-    """A misspelt column with the nearest, another with all of them, and what is no comparison."""
+    """A misspelt column is refused with the nearest name, any other with all names."""
     with pytest.raises(UserError, match=told.replace("?", r"\?")):
         trials(text)
 

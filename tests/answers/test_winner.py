@@ -106,7 +106,7 @@ def test_limits_are_accuracies_that_can_be(database: Database) -> None:
 
 
 def test_one_trial_is_its_own_winner(database: Database) -> None:
-    """With a single trial there is no selection bias, and no second seed to speak of."""
+    """With a single trial, there is neither selection bias nor a second seed."""
     found = read(study(database, images(), rates=(1e-3,), seeds=1))
     assert found.selection_bias is None
     assert any("with this seed only" in one for one in sentences(found))

@@ -99,7 +99,7 @@ def test_counting_of_larger_groups(phantom: Data) -> None:
 
 
 def test_blank_images_are_alike_only_exactly(phantom: Data) -> None:
-    """Blank images of different grey are no near duplicates of anything."""
+    """Blank images of different grey are not near duplicates of anything."""
     assert phantom.test is not None
     blank = [np.full((64, 64), grey, dtype=np.uint8) for grey in (0, 100, 255)]
     data = replace(phantom, test=added(phantom.test, blank, "blank"))

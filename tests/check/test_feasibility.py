@@ -91,7 +91,7 @@ def test_paths_of_a_file_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_test_set_of_one_class_is_told(tmp_path: Path) -> None:
-    """Its accuracy is a share of one class; uneven shares are not told beside it."""
+    """Its accuracy is a share of one class; uneven shares are not reported in addition."""
     data = clean(tmp_path)
     assert data.test is not None
     only = data.test.labels == 0

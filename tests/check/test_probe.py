@@ -114,7 +114,7 @@ def test_few_people_are_not_probed() -> None:
 
 
 def test_another_mix_of_classes_is_no_shift(tmp_path: Path) -> None:
-    """Splits of one distribution with very different shares of the classes are not told apart."""
+    """Splits of one distribution with very different class shares are not distinguished."""
     data = drawn(tmp_path, 0.0)
     by_class = [np.flatnonzero(data.train.labels == label) for label in (0, 1)]
     first = np.concatenate([by_class[0][:150], by_class[1][:40]])
@@ -143,7 +143,7 @@ def test_delong_s_variance_is_what_repetition_shows() -> None:
 
 
 def test_too_few_images_say_nothing() -> None:
-    """With a handful of images there is no figure, rather than a wild one."""
+    """With a handful of images, there is no figure rather than a meaningless one."""
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
     split = Split(images, np.array([0, 1, 0, 1]), tuple("abcd"))
     assert probe(("a", split), ("b", split)) is None

@@ -101,7 +101,7 @@ def fill(address: Address, studies: int) -> None:
 
 
 def test_start_status_stop(fresh: Settings) -> None:
-    """A started server runs without clients, says where everything is, and stops when told."""
+    """A started server runs without clients, says where everything is, and can be stopped."""
     assert not json.loads(tuner(fresh, "status", "--json").output)["running"]
     assert "was not running" in tuner(fresh, "stop").output
     assert str(fresh.home) in tuner(fresh, "start").output
@@ -306,7 +306,7 @@ def test_a_dump_replaces_an_earlier_one_only_when_told(given: Settings, tmp_path
 
 
 def test_a_dump_goes_through_a_fifo(given: Settings, tmp_path: Path) -> None:
-    """`-o FIFO` hands the dump to whoever reads there, and the FIFO stays."""
+    """`-o FIFO` writes the dump to the FIFO's reader, and the FIFO remains."""
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     got: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What an examination of the data finds while trials train: told and stored once, or broken off."""
+"""Findings of a data check that runs while trials train: shown and stored once, or cancelled."""
 
 import sys
 import threading

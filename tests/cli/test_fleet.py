@@ -66,7 +66,7 @@ def test_a_detached_launch_that_cannot_begin_says_so_here(project: Project) -> N
 
 @pytest.mark.processes
 def test_attach_shows_a_study_until_its_end(project: Project) -> None:
-    """A complete study is told at once."""
+    """A complete study is reported at once."""
     project.run("launch", "small", "--workers", "1")
     assert "small is complete" in project.run("attach", "small")
     assert "No fleet works on small" in project.run("fleet", "status", "small")

@@ -143,7 +143,7 @@ def test_workers_join_before_and_after_a_launch(project: Project) -> None:
 
 
 def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
-    """Ctrl-C ends with 130 and says how to go on; nothing is running; the next launch completes."""
+    """Ctrl-C exits with 130 and says how to resume; nothing runs; the next launch completes."""
     project.write_study("long", long(25))
     process = project.start("launch", "--study", "long", "--workers", "2", **SLOWLY)
     wait_for_epochs(project, process, "long")
@@ -176,7 +176,7 @@ def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
 
 
 def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
-    """One fault in every trial brakes the study; after the repair, launch goes on to the end."""
+    """One fault in every trial brakes the study; after the repair, launch completes it."""
     models = project.folder / "objectives" / "blobs" / "models.py"
     sound = models.read_text()
     models.write_text(sound + "\nraise RuntimeError('no such layer')\n")
@@ -263,7 +263,7 @@ def test_a_busy_machine_does_not_end_a_launch(project: Project) -> None:
 
 
 def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
-    """It says what is left and how to go on; with a larger budget the rest is trained."""
+    """It says what is left and how to resume; with a larger budget, the rest is trained."""
     out = project.run("launch", "small", "--workers", "1", "--set", "budget.gpu_hours=1e-7")
     assert "The budget of 1e-07 hours is spent." in out
     assert "tuner launch small --set budget.hours=" in out
@@ -288,7 +288,7 @@ def test_trials_to_finish_are_numbers() -> None:
 
 
 def test_a_larger_budget_is_suggested_for_the_limit_that_is_reached() -> None:
-    """Twice the hours are no help where the money is spent."""
+    """Doubling the hours does not help if the money is spent."""
     spec = make_spec()
 
     def larger(*line: float | None) -> list[str]:

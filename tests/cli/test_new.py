@@ -137,7 +137,7 @@ def test_templates_are_whole_files(path: Path, tmp_path: Path) -> None:
 
 
 def test_templates_are_where_the_package_is() -> None:
-    """They lie inside the package, so that whoever installs it has them."""
+    """They are part of the installed package."""
     names = {path.relative_to(starters.TEMPLATES).as_posix() for path in TEMPLATES}
     assert names >= {"study.toml", *(f"objective/{name}" for name in starters.MODULES)}
     assert starters.TEMPLATES.is_relative_to(Path(starters.__file__).parents[1])

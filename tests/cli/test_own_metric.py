@@ -1,4 +1,4 @@
-"""An objective with metrics of its own: one ranks the study, and every command shows them."""
+"""An objective with its own metrics: one ranks the study, and every command shows them."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ OWN = (
 
 
 def write_metrics(project: Project, declared: str = DECLARED, functions: str = METRICS) -> None:
-    """Give the project's objective metrics of its own."""
+    """Give the project's objective its own metrics."""
     package = project.folder / "objectives" / "blobs"
     (package / "__init__.py").write_text(declared)
     (package / "metrics.py").write_text(functions)

@@ -205,7 +205,7 @@ def test_a_live_screen_on_a_terminal_obeys_no_data() -> None:
 
 
 def test_plain_lines_show_data_as_they_are() -> None:
-    """Where nobody looks, what a launch says is printed as it is."""
+    """Without a terminal, a launch's output is printed unchanged."""
     stream = io.StringIO()
     screen = PlainScreen(DataConsole(stream))
     screen.say(ODD)
@@ -304,7 +304,7 @@ def test_truth_values_are_spelt_as_in_the_file(odd: Project) -> None:
 
 
 def test_standard_output_that_only_knows_ascii_gets_replaced_characters(odd: Project) -> None:
-    """PYTHONIOENCODING=ascii replaces what it lacks, in tables, lines and JSON, and goes on."""
+    """With PYTHONIOENCODING=ascii, characters it lacks are replaced in tables, lines and JSON."""
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     out = odd.run("table", "small", environ=ascii_only)
     assert "By flavour: mean ? half" in out

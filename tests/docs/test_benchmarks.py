@@ -33,7 +33,7 @@ def figures() -> dict[str, Any]:
 
 
 def test_the_pages_are_as_recorded() -> None:
-    """Whoever records figures renders the pages, and nobody changes a rendered part by hand."""
+    """Recording figures renders the pages; rendered parts are never edited by hand."""
     made = tables.parts(record.read())
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")

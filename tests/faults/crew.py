@@ -10,7 +10,7 @@ from tuner.fleet.replacements import DELIBERATE
 
 @dataclass
 class Crew:
-    """Worker processes, each replaced when it dies of anything but a reason of its own."""
+    """Worker processes, each replaced unless it exits on its own."""
 
     scene: Scene
     study: str

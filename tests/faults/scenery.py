@@ -102,7 +102,7 @@ class Scene:
         return StudyFile.find(StudyRef.parse(str(path)), (self.blobs.folder,)).read()
 
     def launch(self, sizes: Sizes) -> Bench:
-        """Store a study of these sizes; nobody trains it yet."""
+        """Store a study of these sizes without training it."""
         return Bench.launch(self.database, self.spec(sizes))
 
     def start(

@@ -66,7 +66,7 @@ def test_missing_data_pause_the_study(scene: Scene) -> None:
 
 
 def test_an_objective_that_raises_pauses_the_study(scene: Scene) -> None:
-    """Epochs before the common fault are kept: after the repair the trials go on behind them."""
+    """Epochs before the common fault are kept: after the repair, the trials continue from them."""
     models = scene.objectives / "trouble" / "models.py"
     sound = models.read_text()
     breaking = 'if int(self.trained) == 2:\n            raise KeyError("no such layer")\n        '
@@ -93,7 +93,7 @@ def test_a_device_that_is_not_there_pauses_the_study(scene: Scene) -> None:
 
 
 def test_a_full_disk_for_the_cache_pauses_the_study(scene: Scene, tmp_path: Path) -> None:
-    """An objective that cannot write its cache says so, and the study goes on with room for it."""
+    """An objective that cannot write its cache says so; with free space, the study continues."""
     cache = scene.settings.home / "cache"
     bench = scene.launch("full", space=VARIANTS, data={"scratch": 1_000_000})
     with small_disk(cache, "256k"):

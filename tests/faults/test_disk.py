@@ -71,7 +71,7 @@ def assert_as_without(bench: Bench, without: Results) -> None:
 
 @contextmanager
 def in_the_way(folder: Path) -> Iterator[Path]:
-    """Give a place below a file: nobody, not even root, can make a folder there."""
+    """Give a path below a file: not even root can create a folder there."""
     folder.mkdir()
     (folder / "file").write_text("in the way")
     yield folder / "file" / "checkpoints"

@@ -1,4 +1,4 @@
-"""SIGSTOP past the lease, adoption by a peer, SIGCONT: whoever wakes finds itself fenced off."""
+"""SIGSTOP past the lease, adoption by a peer, SIGCONT: the resumed worker is fenced off."""
 
 import signal
 from dataclasses import replace

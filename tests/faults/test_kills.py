@@ -28,7 +28,7 @@ VICTIMS = ("supervisor", "trainer", "both", "all")
 def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(
     scene: Scene, seed: int
 ) -> None:
-    """Whoever is killed, whenever: exact, whole, each once, bit for bit, and nobody helps."""
+    """Any process is killed at any time: the study is exact and complete, bit for bit, unaided."""
     bench = scene.launch(SIZES)
     crew = [scene.start() for _ in range(WORKERS)]
     seen: set[int] = set()
@@ -76,7 +76,7 @@ def assert_resumed(bench: Bench, *, every: int) -> None:
 
 
 def test_a_trainer_alone_may_die_without_losing_the_lease(scene: Scene) -> None:
-    """A killed trainer is an interruption; its worker goes on from the checkpoint by itself."""
+    """A killed trainer is an interruption; its worker resumes from the checkpoint on its own."""
     bench = scene.launch(replace(SIZES, rates=(1e-3,), seeds=1))
     process = scene.start()
     until(lambda: len(bench.rows(t.epoch)) >= 12, "12 epochs")

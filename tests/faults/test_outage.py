@@ -50,7 +50,7 @@ UNDISTURBED = {"lost", "adopted", "attempt failed", "given back", "failed", "res
 def test_a_restart_of_the_server_costs_nobody_a_trial(
     mortal: Scene, own_server: Server, outage_seconds: float, timing: Timing
 ) -> None:
-    """Stopped for longer than a lease: training goes on, its epochs arrive, nobody adopts."""
+    """A stop longer than a lease: training continues, its epochs arrive, no trial is adopted."""
     mortal.settings = replace(mortal.settings, timing=timing)
     bench = mortal.launch(Sizes(epochs=int(40 * outage_seconds), every=1))
     busy = [mortal.start(), mortal.start()]

@@ -71,7 +71,7 @@ def test_a_lost_checkpoint_costs_epochs_and_no_result(scene: Scene) -> None:
 
 
 def test_the_checkpoint_of_a_paused_trial_is_kept_whatever_the_limit(scene: Scene) -> None:
-    """One trial is to be finished: the others keep what they go on from, and nothing else."""
+    """One trial is to be finished: the others keep only the checkpoint they resume from."""
     options = {**PROMOTE["allocator_options"], "finish": 1}  # type: ignore[dict-item]
     bench = launch(scene, "few", {**PROMOTE, "allocator_options": options})
     assert scene.work("few").state == "complete"

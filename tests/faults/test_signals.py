@@ -13,7 +13,7 @@ from tuner.settings import Timing
 from tuner.store import tables as t
 
 PATIENT = Timing(lease=300.0, renew=1.0, grace=0.5, poll=0.05, give_back=60.0)
-"""Leases so long that nobody in these tests can have waited for one to run out."""
+"""Leases so long that no test can have waited for one to expire."""
 ADOPTED_SECONDS = 2.0
 """By the database's clock, between giving back and adoption; a promise of ours."""
 
@@ -22,7 +22,7 @@ ADOPTED_SECONDS = 2.0
 def test_a_trial_is_handed_over_at_the_epoch_where_it_was_left(
     scene: Scene, number: int, code: int
 ) -> None:
-    """The epoch is finished and checkpointed, and an idle peer goes on at once with the next."""
+    """The epoch is finished and checkpointed, and an idle peer continues with the next at once."""
     scene.settings = replace(scene.settings, timing=PATIENT)
     # No checkpoint falls due by itself: the one to go on from is written on leaving.
     bench = scene.launch(Sizes(rates=(1e-3,), epochs=200, every=1000))

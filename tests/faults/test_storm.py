@@ -74,7 +74,7 @@ def test_a_storm_changes_nothing_but_time(days: Days) -> None:
 
 @pytest.mark.processes
 def test_a_storm_over_packs_changes_nothing_either(tmp_path: Path) -> None:
-    """Four trials at a time, and whoever was interrupted alone: the bits of one after the other."""
+    """Four trials at a time, interrupted ones alone: the same bits as one after the other."""
     alone = replace(storm.calm(PACKS), pack=1, name="small_alone")
     with run_server() as server:
         report, bench = storm.run(PACKS, server, tmp_path / "storm")

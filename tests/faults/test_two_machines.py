@@ -1,4 +1,4 @@
-"""A trial that goes on where arithmetic is another: what is left is one training, whole."""
+"""A trial resumed with different arithmetic: what remains is one complete training run."""
 
 from typing import Any
 

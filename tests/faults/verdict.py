@@ -34,7 +34,7 @@ def check_whole(report: Report, bench: Bench) -> None:
 
 
 def check_equal(report: Report, bench: Bench, undisturbed: Bench) -> None:
-    """Note every table in which a study differs from one that nobody disturbed."""
+    """Record every table in which a study differs from an undisturbed one."""
     mine, theirs = results_of(bench), results_of(undisturbed)
     for name in mine:
         if mine[name] != theirs[name]:

@@ -46,7 +46,7 @@ UPDATE tuner.study SET provenance = provenance
 
 
 def main(folder: Path) -> None:
-    """Store the studies of a folder; where there is no such folder, train them first."""
+    """Store the studies of a folder; if there is no such folder, train them first."""
     if not folder.exists():
         train(folder)
     settings = from_environment({"TUNER_HOME": str(folder / "home")})
@@ -97,7 +97,7 @@ def stop_early(folder: Path, environment: dict[str, str]) -> None:
 
 
 def kill_and_resume(folder: Path, environment: dict[str, str]) -> None:
-    """Kill all workers of a study, go on with it, and kill them again."""
+    """Kill all workers of a study, resume it, and kill them again."""
     kill(folder, environment, "interrupted", ended=2)
     click.echo("waiting for the leases to expire")
     time.sleep(32)

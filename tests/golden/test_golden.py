@@ -179,7 +179,7 @@ def compare(case: Case, found: str) -> None:
 
 
 def test_every_golden_file_has_its_command() -> None:
-    """No golden file is left of a case that there is no more, and no two share one."""
+    """Every golden file belongs to an existing case, and no two cases share one."""
     files = [case.file for case in (*cases(), NOTEBOOK)]
     assert len(files) == len(set(files))
     if WRITES:

@@ -149,7 +149,7 @@ def freeze(*pids: int) -> None:
 
 
 def thaw(*pids: int) -> None:
-    """Let frozen processes go on."""
+    """Resume frozen processes."""
     for pid in pids:
         send(pid, signal.SIGCONT)
 

@@ -34,7 +34,7 @@ class Receiver:
     received: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
     """Path, headers and body of each request."""
     released: threading.Event = field(default_factory=threading.Event)
-    """Set when the test is over: whoever is kept waiting may go."""
+    """Set when the test is over: waiting requests are released."""
 
     def bodies(self) -> list[Any]:
         """Return the notices."""

@@ -1,4 +1,4 @@
-"""A command that takes its time, told by real processes that have the same hook."""
+"""A slow command, notified by real processes that have the same hook."""
 
 import os
 import shlex
@@ -83,7 +83,7 @@ def begun(bench: Bench, tellers: Tellers) -> None:
 
 
 def test_a_command_that_outlasts_its_launch_runs_once(bench: Bench, tellers: Tellers) -> None:
-    """Its runner ends after it, and renews its claim; nobody else runs it meanwhile or later."""
+    """Its runner renews its claim and exits after it; no other process ever runs it."""
     both = [tellers.start(lease=0.5) for _ in range(2)]
     begun(bench, tellers)
     for process in both:

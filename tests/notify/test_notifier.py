@@ -1,4 +1,4 @@
-"""Who is told of what, and how often: with real events, a real server and real threads."""
+"""Who is notified of what, and how often: with real events, a real server and real threads."""
 
 import logging
 import threading
@@ -110,7 +110,7 @@ def test_a_server_that_is_away_holds_up_an_end_only_for_so_long(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is left is told by the next process that has the hook."""
+    """The next process that has the hook sends what is left."""
     monkeypatch.setattr(notifier_module, "LEAVE_SECONDS", 0.2)
     monkeypatch.setattr(notices, "FIRST_REST_SECONDS", 60.0)
     receiver.replies = [status(500)]
@@ -251,7 +251,7 @@ def test_a_study_that_is_stored_later_is_told(bench: Bench, receiver: Receiver) 
 
 
 def test_a_study_that_is_deleted_meanwhile_is_not_told(bench: Bench, receiver: Receiver) -> None:
-    """Its events are gone, and what was to be told of them."""
+    """Its events are gone, and so are their unsent notices."""
     receiver.replies = [status(500)]
     with telling(bench, receiver):
         complete(bench)
@@ -264,7 +264,7 @@ def test_a_study_that_is_deleted_meanwhile_is_not_told(bench: Bench, receiver: R
 def test_an_outage_is_waited_out(
     bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is lost, and the thread goes on."""
+    """Nothing is lost, and the thread continues."""
     pending, lost = notices.pending, threading.Event()
 
     def broken(connection: sa.Connection, *rest: Any) -> Any:

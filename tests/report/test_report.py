@@ -246,7 +246,7 @@ def test_a_running_study_says_how_far_it_is(database: Database) -> None:
 
 
 def test_a_race_is_answered_by_who_is_left(database: Database) -> None:
-    """Contenders that are not told apart are not listed in the answer; the first of them is."""
+    """Of contenders that are not distinguishable, the answer names only the first."""
     report = reported(store_race(database, raced(), rounds=2))
     assert "no setting stands out: the 3 contenders do not differ" in report.answer[0]
     assert "has the best val_acc" in report.answer[0]

@@ -139,6 +139,6 @@ def test_an_editor_sees_faults_of_form(case: str) -> None:
 
 
 def test_the_schema_knows_nothing_that_toml_cannot_write() -> None:
-    """There is no null in TOML, so none is offered."""
+    """TOML has no null, so none is offered."""
     assert "null" not in schema_text()
     assert faults(parsed(STUDY + GRID)) == []

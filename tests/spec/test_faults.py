@@ -431,7 +431,7 @@ def test_a_grid_with_a_faulty_dimension_is_not_counted(read: Read) -> None:
 
 
 def test_an_unknown_objective_does_not_hide_other_faults(read: Read) -> None:
-    """Form is checked even where nobody can say what may be set."""
+    """The form is checked even if the allowed names are unknown."""
     head = STUDY.replace("chest_xray", "digits") + GRID
     text = space("x = { low = 2, high = 1 }\ny = [{}]\nz = { low = 1, high = 2, step = 1 }", head)
     with pytest.raises(StudyFileError) as raised:

@@ -97,7 +97,7 @@ def test_fewer_seeds_are_no_extension(read: Read) -> None:
 
 
 def test_a_grid_grows_by_seeds_alone(read: Read) -> None:
-    """More seeds of a grid extend it; a longer list is another grid."""
+    """More seeds extend a grid; a longer list makes a different grid."""
     grid = STUDY + GRID + RATES
     assert compare(read(grid), read(grid, ["replicates.seeds=3"])).extends
     assert not compare(read(grid, ["replicates.seeds=3"]), read(grid)).extends

@@ -38,7 +38,7 @@ def test_a_mean_over_seeds_is_less_biased_than_a_single_trial() -> None:
 
 
 def test_a_setting_far_ahead_owes_nothing_to_luck() -> None:
-    """Where the best could not have been another one there is no bias, and never a negative one."""
+    """If no other could have been the best, there is no bias; it is never negative."""
     found = selection_bias_of_mean(tried(np.random.default_rng(3), 100.0), larger=False)
     assert found is not None
     assert 0.0 <= found.value < 0.1

@@ -34,7 +34,7 @@ with embedded.join(Path(sys.argv[1])):
 
 
 class Client:
-    """A process that joins at once and leaves when told, or when killed."""
+    """A process that joins at once and leaves when asked to, or when killed."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Client:
 
 
 def eventually(holds: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for a condition, failing when it does not come to hold."""
+    """Wait for a condition; fail if it never holds."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "the awaited condition did not come to hold"

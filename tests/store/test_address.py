@@ -138,7 +138,7 @@ def test_secrets_among_the_options_are_masked_too() -> None:
 
 
 def test_no_parameters_leave_everything_to_libpq() -> None:
-    """The address of libpq's variables holds nothing of its own."""
+    """The address from libpq's variables adds nothing to them."""
     address = of_server(Settings(home=Path("home"), libpq=True))
     assert address.parameters == {}
     assert address.masked == "postgresql://"

@@ -87,7 +87,7 @@ def test_top_replicates_the_contenders_only(configurations: int, seeds: int, top
 
 
 def test_contenders_wait_for_the_exploration() -> None:
-    """While an explored trial runs nobody knows the contenders yet."""
+    """While an exploration trial is running, the contenders are not yet known."""
     spec = make(3, Replicates(2, "top", 1))
     done = [Existing(0, 0, True, 0.1), Existing(1, 0, True, 0.2), Existing(2, 0, False, None)]
     assert next_assignment(spec, done) == PENDING

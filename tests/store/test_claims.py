@@ -166,7 +166,7 @@ def lose(bench: Bench, times: int, hosts: int = 1) -> None:
 
 
 def test_a_trial_whose_workers_die_is_not_failed(database: Database) -> None:
-    """Preemption is no fault of the trial: 40 losses in a row cost no attempt, and it completes."""
+    """Preemption is not the trial's fault: 40 losses in a row cost no attempt; it completes."""
     bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
     lose(bench, 40, hosts=4)
     held = claim_trial(last := bench.worker())

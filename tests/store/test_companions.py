@@ -16,12 +16,12 @@ from tuner.store.ledger.leases import Claimed, Company, Ended, Lease, Wait
 from tuner.store.ledger.ledger import Ledger
 
 PATIENT = replace(QUICK, lease=600.0)
-"""No lease runs out, and nobody counts as gone, because a machine is busy."""
+"""No lease expires, and no worker counts as gone, because a machine is busy."""
 Fits = Callable[[Mapping[str, Value], int], bool]
 
 
 def join(worker: Ledger, *held: Lease, fits: Fits = lambda *_: True) -> Lease | str:
-    """Claim a trial beside those that are held; return why there is none, if so."""
+    """Claim a trial beside those already held, or return why there is none."""
     answer = worker.claim(None, adopt=True, company=Company(held, fits))
     if isinstance(answer, Claimed):
         return answer.lease
@@ -38,7 +38,7 @@ def all_of(worker: Ledger) -> list[Lease]:
 
 
 def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
-    """Each once, each with its own lease, and each told of in its history."""
+    """Each is claimed once, has its own lease, and is recorded in its history."""
     bench = Bench.launch(database, make_spec(seeds=2))
     held = all_of(bench.worker(PATIENT))
     assert [one.number for one in held] == list(range(6))
@@ -77,7 +77,7 @@ def test_the_next_trial_is_not_passed_over(database: Database) -> None:
 
 
 def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -> None:
-    """It goes on in a pack, if it is of the kind and nothing ever went wrong with it."""
+    """It resumes in a pack if it is of the same kind and has never failed."""
     bench = Bench.launch(database, make_spec(seeds=2))
     gone, worker = bench.worker(PATIENT), bench.worker(PATIENT)
     held, given_back = claim_trial(worker), claim_trial(gone)
@@ -139,7 +139,7 @@ def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) 
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])
 def test_a_study_that_takes_no_more_gives_no_company(database: Database, state: str) -> None:
-    """Trials in training go on; none joins."""
+    """Trials in training continue; none joins."""
     bench = Bench.launch(database, make_spec(seeds=2))
     worker = bench.worker(PATIENT)
     held = claim_trial(worker)

@@ -34,7 +34,7 @@ def fragile(database: Database) -> Bench:
 
 
 def test_retry_opens_all_failed_trials(fragile: Bench) -> None:
-    """Failed trials go on under their own numbers, and the study ends with all complete."""
+    """Failed trials resume under their own numbers, and the study ends with all complete."""
     assert control.retry(fragile.database, fragile.binding, fragile.study, []) == [0, 2]
     assert fragile.state() == "open"
     worker = fragile.worker()
@@ -232,7 +232,7 @@ def test_a_retry_says_who(database: Database) -> None:
 
 
 def test_a_paused_study_begins_no_trial_and_goes_on(database: Database) -> None:
-    """A worker that has a trial keeps it to its end, and gets no other until somebody goes on."""
+    """A worker keeps its trial to the end, and gets no other until the study is resumed."""
     bench = Bench.launch(database, make_spec())
     worker = bench.worker()
     lease = claim_trial(worker)

@@ -136,7 +136,7 @@ def test_connections_carry_their_timeouts(database: Database) -> None:
 def test_a_pooler_without_our_settings_is_refused(
     database: Database, monkeypatch: pytest.MonkeyPatch, refuses: bool
 ) -> None:
-    """PgBouncer drops `options`, or refuses them: told which settings to give to the role."""
+    """PgBouncer drops or refuses `options`: the error says which settings to give to the role."""
     connect = psycopg2.connect
 
     def pooled(dsn: str, **arguments: Any) -> Any:
@@ -163,7 +163,7 @@ def test_a_pooler_without_our_settings_is_refused(
 def test_a_rolled_back_trial_leaves_no_phantom(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Optuna's storage forgets what a rolled-back transaction had told it."""
+    """Optuna's storage forgets what it learnt in a rolled-back transaction."""
     worker = bench.worker()
     held = claim_trial(worker)
 

@@ -256,7 +256,7 @@ def _as_server(places: Places) -> dict[str, Any]:
 
 
 def test_pinning_keeps_the_server_until_it_is_stopped(home: Path) -> None:
-    """A started server outlives its last client, its log within bounds, until told to stop."""
+    """A started server outlives its last client until it is stopped; its log stays bounded."""
     embedded.start(home).leave()
     before, log = server_pid(home), places_of(home).log
     with log.open("a") as file:
@@ -321,7 +321,7 @@ def test_a_failed_start_shows_the_end_of_the_log(home: Path) -> None:
 
 
 def test_a_failed_first_start_leaves_nothing_half_made(home: Path) -> None:
-    """When initdb fails there is no data folder, and the next start is a first start."""
+    """If initdb fails, there is no data folder, and the next start is a first start."""
     make_home(home)
     places = embedded_places.settle(home)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2)"
@@ -368,7 +368,7 @@ except TunerError as error:
 
 
 def test_a_lost_password_file_is_replaced(home: Path) -> None:
-    """Deleting the password locks nobody out: the next start sets a new one."""
+    """Deleting the password does not lock anyone out: the next start sets a new one."""
     with embedded.join(home) as membership:
         old = membership.address.parameters["password"]
     eventually(lambda: gone(home))
