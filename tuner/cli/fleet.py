@@ -153,8 +153,8 @@ def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) 
 def forget(settings: Settings, study: StudyRef, number: int | None, *, yes: bool) -> None:
     """Forget a fleet whose cluster is gone for good.
 
-    Its engine is not asked, and no worker is stopped: a worker that still runs goes
-    on training. Use `tuner fleet stop` if the cluster can be reached.
+    Its engine is not asked, and no worker is stopped: one that is still running
+    continues to train. Use `tuner fleet stop` if the cluster can be reached.
     """
     from tuner.fleet import forgetting
 
