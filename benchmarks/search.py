@@ -16,6 +16,7 @@ recorded; its interval is over settings of the table drawn anew, with replacemen
 import argparse
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ SHOWN = (4, 8, 12)
 """Budgets, in trainings of full length, after which regrets are recorded."""
 LEVELS = (4, 6, 8, 10, 12, 16, 20, 24)
 GRID = np.arange(0.25, MET + 0.25, 0.25)
+BUDGETS = GRID[1:80:2]
+"""Those of the picture."""
 TARGET = 0.65
 HYPERBAND = Way("hyperband (from 5)", "hyperband", options={"min_resource": 5})
 PROMOTE = Way("promote, all finished in the end", allocator="promote", options={"finish": MET})
@@ -150,13 +153,15 @@ def measure(name: str, crew: Crew, given: argparse.Namespace) -> dict[str, Any]:
                 key: crew.run(Trying(way, sampler, workers), table, repetitions)
                 for key, way in WAYS.items()
             }
+            if (sampler, workers) == ("random", 1):
+                figures["courses"] = {key: _drawn(found[key]) for key in DRAWN}
             figures["searches"][f"{sampler} {workers}"] = {
                 "repetitions": repetitions,
                 "ways": {key: _summary(one) for key, one in found.items()},
-                "ratio": ratio(found["promote-all"], found["hyperband"]),
-                "ratio_90": ratio(found["promote-all"], found["hyperband"], 0.9),
-                "ratio_median": ratio(found["promote-all"], found["median"]),
-                "ratio_same_rungs": ratio(found["promote-all"], found["asha"]),
+                "ratio": _plain(ratio(found["promote-all"], found["hyperband"])),
+                "ratio_90": _plain(ratio(found["promote-all"], found["hyperband"], 0.9)),
+                "ratio_median": _plain(ratio(found["promote-all"], found["median"])),
+                "ratio_same_rungs": _plain(ratio(found["promote-all"], found["asha"])),
             }
     record.progress(f"{name}, interval")
     ratios = crew.ratios(table, given.repetitions // 4, given.draws)
@@ -172,12 +177,12 @@ def measure(name: str, crew: Crew, given: argparse.Namespace) -> dict[str, Any]:
 
 def _compared(
     crew: Crew, table: Table, repetitions: int, reference: Way, way: Way, **more: Any
-) -> float:
+) -> float | None:
     theirs = crew.run(Trying(reference, **more), table, repetitions)
-    return ratio(crew.run(Trying(way, **more), table, repetitions), theirs)
+    return _plain(ratio(crew.run(Trying(way, **more), table, repetitions), theirs))
 
 
-def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float]:
+def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float | None]:
     """Compare first rungs where the rate is constant, so that no early epoch misleads."""
     rows = [row for row, one in enumerate(table.chosen) if one["scheduler"] == "constant"]
     some = _only(table, rows)
@@ -239,8 +244,12 @@ def _summary(found: Sequence[Replayed]) -> dict[str, Any]:
         "lost": float((last > 0).mean()),
         "end": _plain(last.mean()),
         "spent": float(np.mean([one.total for one in found])),
-        "course": [_plain(one) for one in regrets[:, 1:80:2].mean(axis=0)],
     }
+
+
+def _drawn(found: Sequence[Replayed]) -> list[float | None]:
+    """Return the mean regret after each of the budgets of the picture."""
+    return [_plain(one) for one in np.mean([one.course(BUDGETS) for one in found], axis=0)]
 
 
 def _quantiles(values: Sequence[float] | Array) -> list[float | None]:
@@ -248,7 +257,7 @@ def _quantiles(values: Sequence[float] | Array) -> list[float | None]:
 
 
 def _plain(value: float) -> float | None:
-    """Return a number as it is recorded: None if it is infinite."""
+    """Return a number as it is recorded: None if it is infinite or undefined."""
     return round(float(value), 5) if math.isfinite(value) else None
 
 
@@ -424,15 +433,14 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         FigureCanvasAgg(figure)
         axes = figure.subplots(-(-len(tables) // 2), min(2, len(tables)), squeeze=False)
         for panel, (name, one) in zip(axes.flat, tables.items(), strict=False):
-            ways = one["searches"]["random 1"]["ways"]
-            for key in DRAWN:
-                course = [math.nan if value is None else value for value in ways[key]["course"]]
-                budgets = GRID[1:80:2]
+            for key, drawn in one["courses"].items():
+                course = [math.nan if value is None else value for value in drawn]
                 width = 2.2 if key == "promote-all" else 1.4
-                panel.plot(budgets, course, color=COLOURS[key], linewidth=width, label=NAMES[key])
+                panel.plot(BUDGETS, course, color=COLOURS[key], linewidth=width, label=NAMES[key])
             panel.set_yscale("log")
             panel.set_xlim(0, 20)
-            panel.set_title(f"{name}: {RECIPES[name].title}"[:62], loc="left", fontsize=8.5)
+            title = textwrap.fill(RECIPES[name].title, 60)
+            panel.set_title(title, loc="left", fontsize=8.5)
             panel.spines[["top", "right"]].set_visible(False)
             panel.set_xlabel("epochs spent, in trainings of full length")
             panel.set_ylabel("mean regret, nats")
