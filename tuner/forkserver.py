@@ -95,7 +95,7 @@ class Program:
 
 
 class _Leader(subprocess.Popen[bytes]):
-    """A server's process, the leader of a session of its own."""
+    """A server's process, the leader of its own session."""
 
     def kill(self) -> None:
         """Kill the server and its second process, which would first finish loading torch.

@@ -43,7 +43,7 @@ class Timing:
     poll: float = 1.0
     """How often an idle worker asks for a trial."""
     give_back: float = 30.0
-    """How long a trial may go on after SIGINT or SIGTERM to finish its epoch."""
+    """How long a trial may continue after SIGINT or SIGTERM to finish its epoch."""
     lookup: float = 60.0
     """How long a training or a command waits for an answer from a place of checkpoints."""
 
@@ -77,7 +77,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class HookSettings:
-    """What is told of the end of a study, and of trials that failed."""
+    """What is notified of the end of a study, and of failed trials."""
 
     webhook: str | None = field(default=None, repr=False)
     """Its address, which is often a secret."""
@@ -90,7 +90,7 @@ class HookSettings:
 
     @property
     def none(self) -> bool:
-        """Whether nothing is to be told."""
+        """Whether no hook is set."""
         return not (self.webhook or self.webhook_file or self.command)
 
 
@@ -205,7 +205,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 def launcher_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a launch that goes on in the place of this one."""
+    """Return the environment of a launch that takes over from this one."""
     hooks = settings.hooks
     given = {
         "TUNER_WEBHOOK": hooks.webhook,

@@ -45,7 +45,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is still to come of a study, if nobody changes it."""
+    """What remains of a study, if it is not changed."""
 
     seconds: Guess | None
     """Until its last trial ends, with the workers of now; None without workers."""
@@ -107,7 +107,7 @@ def _part(overview: Overview, trials: float) -> float | None:
 
 @dataclass(frozen=True)
 class BudgetWords:
-    """What people are told of a budget; empty is what there is nothing to say of."""
+    """What to report about a budget; fields without anything to report are empty."""
 
     spent: str
     needed: str = ""

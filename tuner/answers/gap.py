@@ -243,7 +243,7 @@ class Gap:
 
     @property
     def aucs(self) -> dict[str, Interval]:
-        """How well training images are told from those of other splits, by split."""
+        """How well training images are distinguished from those of other splits, by split."""
         return {split: probed.auc for split, probed in self.probes.items()}
 
     @property

@@ -12,7 +12,7 @@ from tuner.store import identities
 __all__ = ["FACTORS_MOST", "answer"]
 
 FACTORS_MOST = 6
-"""More factors than this are told by their influence, not one by one."""
+"""More factors than this are reported by influence, not one by one."""
 
 
 @once
@@ -67,7 +67,7 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
 
 
 def _best_of_all(results: Results) -> str:
-    """Name the best trial, where settings cannot be told apart or there is only one."""
+    """Name the best trial if settings are not distinguishable or there is only one."""
     spec = results.spec
     if not results.ranked:
         return f"No complete trial has a finite {spec.search.metric}."

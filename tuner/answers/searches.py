@@ -179,7 +179,7 @@ class Searches:
 
     @property
     def differs(self) -> bool:
-        """Whether their best values at the common budget can be told apart."""
+        """Whether their best values at the common budget differ significantly."""
         difference = self.budgets[-1].difference
         return difference is not None and not difference.low <= 0 <= difference.high
 

@@ -38,7 +38,7 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Probe:
-    """How well two splits can be told apart, with a 95% interval."""
+    """How well two splits can be distinguished, with a 95% interval."""
 
     first: str
     second: str

@@ -1,4 +1,4 @@
-"""`tuner best`: the trial that a study ends with, and its network as a folder of its own."""
+"""`tuner best`: a study's best setting, and its network saved as a folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -137,7 +137,7 @@ def as_fitting(console: Console, table: "AnswerTable", dropped: Sequence[int] = 
 
 
 def fits(console: Console, table: Table, beside: int = 0) -> bool:
-    """Say whether no cell of a table is cut on this console, with so many columns to spare."""
+    """Return whether a table fits on this console uncut, with this many columns to spare."""
     endless = console.options.update(max_width=10_000)
     return Measurement.get(console, endless, table).maximum <= console.width - beside
 

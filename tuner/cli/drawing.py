@@ -16,7 +16,7 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 BLANK = 0x2800
 LINE = "⣀"
 POINTS = "·"
-"""What a curve is drawn with that lies under another: it is told from it without colours too."""
+"""The character of the lower curve, distinguishable without colours too."""
 
 
 def chart(

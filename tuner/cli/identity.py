@@ -72,7 +72,7 @@ def changes_of(
 
 
 def refuse(study: "Study", changes: Sequence[str]) -> None:
-    """Refuse to go on with a study whose code or data changed."""
+    """Refuse to resume a study whose code or data changed."""
     from tuner.store.identities import refusal
 
     raise StudyConflictError(refusal(study.title, changes, "The code or the data"))

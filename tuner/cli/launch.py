@@ -156,7 +156,7 @@ class Request:
     per_gpu: int | str = 1
     """How many workers on each GPU; "auto" finds out."""
     pin: bool = False
-    """Whether each worker stays on cores of its own."""
+    """Whether each worker is pinned to its own cores."""
     threads: int | None = None
     objective_folders: tuple[Path, ...] = ()
     epochs_to: int | None = None
@@ -178,7 +178,7 @@ class Request:
 
     @property
     def stored(self) -> StudyRef | None:
-        """The stored version that goes on without its file, if one is asked for."""
+        """The stored version to resume without its file, if one is asked for."""
         ref = self.study
         return ref if isinstance(ref, StudyRef) and ref.version is not None else None
 
@@ -492,7 +492,7 @@ def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
 
 
 def _again(request: Request, folders: Sequence[Path]) -> tuple[str, ...]:
-    """Return the arguments of a launch that goes on with what this one has stored."""
+    """Return the arguments of a launch that resumes what this one has stored."""
     words = ["--device", request.device, "--per-gpu", str(request.per_gpu)]
     words += ["--devices", ",".join(request.devices)] if request.devices else []
     for option, number in (("--workers", request.workers), ("--threads", request.threads)):
@@ -707,7 +707,7 @@ def _tell_race(database: "Database", study: "Study") -> None:
 
 
 def _tell_spent(database: "Database", study: "Study") -> None:
-    """Say that the study ended because its budget did, what is left, and how it goes on."""
+    """Say that the study ended with its budget, what is left, and how to resume."""
     if study.state != "spent" or (seen := _look(database, study)) is None:
         return
     counts = seen.counts

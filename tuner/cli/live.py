@@ -1,4 +1,4 @@
-"""The live screen: a study at a glance, redrawn in place; plain lines when nobody looks."""
+"""The live screen: a study at a glance, redrawn in place; plain lines without a terminal."""
 
 import io
 import time

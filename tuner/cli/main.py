@@ -128,7 +128,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was typed; a misspelt one is told with the nearest."""
+        """Find the command that was typed; for a misspelt one, suggest the nearest."""
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -221,7 +221,7 @@ def _unwind_on_signals() -> None:
 
 
 def _reader_left(given: Sequence[str]) -> int:
-    """End a command whose output nobody reads any more, as in `tuner table | head`.
+    """End a command whose output is no longer read, as in `tuner table | head`.
 
     The reader has seen enough, so a command that only answers is done. Training
     was cut short and says so by its exit code.

@@ -82,7 +82,7 @@ def _check_name(name: str, what: str, pattern: str, allowed: str) -> None:
 
 
 def _check_unshipped(name: str, shipped: Path, path: Path, what: str) -> None:
-    """Refuse a name that would hide what comes with tuner; one's own file is told elsewhere."""
+    """Refuse a name that would hide one of tuner's; the user's own files are checked elsewhere."""
     if shipped.exists() and not path.exists():
         raise UserError(
             f"{what} {name!r} comes with tuner, and your file would shadow it; choose another name."

@@ -59,7 +59,7 @@ def add_common(command: click.Command) -> None:
 
 
 class NearChoice(click.Choice[Any]):
-    """One of several words; a misspelt one is told with the nearest."""
+    """One of several words; for a misspelt one, the nearest is suggested."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return what is wrong with a value, and what may have been meant."""

@@ -137,7 +137,7 @@ def open_closed_streams() -> None:
 
 
 def replace_unencodable() -> None:
-    """Print `?` for what the terminal's encoding lacks (PYTHONIOENCODING=ascii), and go on."""
+    """Print `?` for characters that the terminal's encoding lacks (PYTHONIOENCODING=ascii)."""
     for stream in (sys.stdout, sys.stderr):
         _replace_unencodable(stream)
 

@@ -43,7 +43,7 @@ class Answer:
 
 
 class Hook(Protocol):
-    """Something that is told of events."""
+    """Something that is notified of events."""
 
     @property
     def key(self) -> str:

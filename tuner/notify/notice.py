@@ -66,7 +66,7 @@ def compose(results: Results, events: Sequence[Happened], dashboard: str | None)
 
 
 def for_chat(text: str) -> str:
-    """Escape what Slack reads as markup: a reason that holds <!channel> must call nobody."""
+    """Escape Slack's markup: a reason that contains <!channel> must not alert anyone."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

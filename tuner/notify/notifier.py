@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 FAILURES_SECONDS = 60.0
-"""Between two notices of failed trials of a study; what fails meanwhile is told together."""
+"""Between two notices of failed trials of a study; failures in between are sent together."""
 LEAVE_SECONDS = 20.0
 """How long the end of its process waits until all is told. What is being told by then is waited
 for: a command that runs on without anyone who keeps its claim would be run again."""
@@ -54,11 +54,11 @@ class Notifier:
         self._registered: set[str] = set()
         self._ending = threading.Event()
         self._telling: Hook | None = None
-        """What is being told at this moment."""
+        """What is being sent at this moment."""
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def __enter__(self) -> "Notifier":
-        """Begin: what happens is told, also what happened today since the hook was first used."""
+        """Start: send events, including those of the last day since the hook was first used."""
         if self._hooks:
             # Here and not in the thread: a study may end before that runs for the first time.
             with suppress(DBAPIError):
@@ -67,7 +67,7 @@ class Notifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Tell what is left for some seconds, and wait for what is being told after them."""
+        """Send what is left for some seconds, then wait for what is still being sent."""
         self._ending.set()
         if self._hooks:
             self._thread.join(LEAVE_SECONDS + 1.0)
@@ -142,7 +142,7 @@ class Notifier:
         return waiting
 
     def _rests(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> bool:
-        """Return whether new failures are told later, because some were told a moment ago."""
+        """Return whether new failures are sent later, because some were sent a moment ago."""
         if any(event.kind != "failed" or event.tried for event in events):
             return False
         told = self._told_failures.get((hook.key, study_id), float("-inf"))
@@ -172,7 +172,7 @@ class Notifier:
 
     @contextmanager
     def _kept(self, hook: Hook, ids: list[int]) -> Iterator[None]:
-        """Keep what is being told from other senders, however long it takes."""
+        """Keep what is being sent from other senders, however long it takes."""
         told = threading.Event()
 
         def renew() -> None:

@@ -101,7 +101,7 @@ def _draw_curve(axis: Axes, curve: Curve, name: str, place: int) -> None:
 
 
 def _marked(epochs: int, place: int) -> tuple[int, int]:
-    """Set markers apart from those of other levels, so that lines that touch are told apart."""
+    """Offset the markers of each level, so that touching lines can be distinguished."""
     every = max(1, epochs // 6)
     return place % every, every
 

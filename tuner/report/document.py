@@ -48,7 +48,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A study, told: the question, the answer, and what they stand on."""
+    """A study as a document: the question, the answer, and the evidence."""
 
     study: str
     question: str

@@ -24,7 +24,7 @@ BEST = 10
 """How many settings, or trials, a table shows at most."""
 
 Tell = Callable[[str], None]
-"""Hears which part is being made, for whoever waits."""
+"""Called with the part that is being made, to show progress."""
 
 
 def gather(results: Results, tell: Tell = lambda _: None) -> Report:

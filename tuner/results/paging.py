@@ -64,7 +64,7 @@ class Page:
     total: int
     """How many trials of the study fulfil the conditions."""
     after: str
-    """What the next page goes on after; "" on the last one."""
+    """What the next page continues from; "" on the last one."""
 
 
 def columns(study: Study) -> dict[str, Column]:

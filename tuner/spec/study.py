@@ -415,7 +415,7 @@ class Spec(Heading):
 
     @property
     def promotes(self) -> bool:
-        """Whether trials pause, and the most promising ones go on."""
+        """Whether trials pause, and the most promising ones continue."""
         return self.search.allocator == "promote"
 
     @property

@@ -42,7 +42,7 @@ class Clusters:
 
     @staticmethod
     def of(patients: Sequence[str]) -> "Clusters":
-        """Number patients by name; an image without a name counts as a patient of its own."""
+        """Number patients by name; an image without a name counts as a separate patient."""
         numbers: dict[object, int] = {}
         named = (name or place for place, name in enumerate(patients))
         return Clusters(np.array([numbers.setdefault(one, len(numbers)) for one in named], int))

@@ -54,7 +54,7 @@ class Preprocessing(DocumentTable):
     """What the study's files were; empty where they were arrays, or drawn, and `mixed` where
     files of any kind were joined."""
     fit: Literal["stretch", "pad", "crop"] = "stretch"
-    """How an image of other proportions comes to the network's size."""
+    """How an image of other proportions is fitted to the network's size."""
     depths: Literal["same", "range", "window"] = "same"
     """How images of different depths are joined; with `same` only the study's own kind is read."""
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None

@@ -56,7 +56,7 @@ def written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _put(aside: Path, target: Path) -> None:
-    """Rename a folder over another; whoever looks in between finds the old one or none."""
+    """Rename a folder over another; in between, readers find the old one or none."""
     if not target.exists() or not any(target.iterdir()):
         # Takes the place of an empty folder at once, and of no other: a file that is
         # written there between the look and this makes it fail, and loses nothing.

@@ -62,7 +62,7 @@ def image_files(given: Sequence[str]) -> list[Path]:
 def pictures(
     names: Sequence[str], model: Model, found: FoundObjective, progress: Progress
 ) -> Iterator[ReadImage]:
-    """Read files in their order; one that cannot be read is told and passed over."""
+    """Read files in their order; one that cannot be read is reported and skipped."""
     reader = ImageReader(model, found)
     with files.quiet(), ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(names), AHEAD):

@@ -1,4 +1,4 @@
-"""Predicts with a saved network, in a process of its own that has no database password."""
+"""Predicts with a saved network, in a separate process that has no database password."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ def predict_split(
 
 
 def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """Predict files in their order; images that the study predicted are told apart."""
+    """Predict files in their order; images that the study predicted are marked."""
     body: dict[str, Any] = {"names": [], "known": [], "logs": [], "taken": [], "faults": []}
     agreements: dict[SplitName, list[Agreement]] = {name: [] for name in JUDGED}
     known = opened.held.known()

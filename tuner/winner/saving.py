@@ -88,7 +88,7 @@ def save(
 
 
 def order_of(subject: Winner | Ensemble, machine: Workspace, folder: Path) -> dict[str, Any]:
-    """Return what the process that gets the weights back is told, as JSON."""
+    """Return the order for the process that recovers the weights, as JSON."""
     if isinstance(subject, Ensemble):
         winner, rows = subject.winner, list(subject.setting.seeds)
         result = ensemble_described(subject)

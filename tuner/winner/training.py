@@ -1,4 +1,4 @@
-"""Gets weights of trials back, in a process of its own that has no database password.
+"""Recovers the weights of trials, in a separate process that has no database password.
 
 They are in its last checkpoint, if that is still there; else the trial is
 trained again, from the longest stored prefix of its own path. Whatever they

@@ -10,4 +10,4 @@ MEDIA: Mapping[str, str] = {
     "latex": "application/x-tex; charset=utf-8",
     "excel": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
-"""The formats of exports, and what a browser is told that a file of each is."""
+"""The formats of exports, with their media types."""
