@@ -102,6 +102,7 @@ class Stage:
 
     site: Site
     servers: Mapping[str, tuple[str, psutil.Process]]
+    """Those that run beyond their turn."""
     browser: Browser
     notes: Path
     """Where the workers note what their calls took."""
@@ -177,9 +178,9 @@ def _stage(
     with _site(trials) as site, ExitStack() as stack:
         notes = site.folder / "notes.jsonl"
         stack.enter_context(_child(site, "workers", str(notes), *site.studies))
-        servers = {
-            name: stack.enter_context(SERVERS[name](site)) for name in looked_at if name in SERVERS
-        }
+        # Its memory is noted beyond its turn. optuna-dashboard ends with its own: it goes on for
+        # minutes with what it was asked.
+        servers = {"tuner": stack.enter_context(_tuner(site))} if "tuner" in looked_at else {}
         _wait_for(notes)
         yield Stage(site, servers, browser, notes, seconds)
 
@@ -476,7 +477,12 @@ async def _optuna_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:
     study = urljoin(url, f"/api/studies/{name.split(':')[1]}")
     after = 0
     while True:
-        body = (await web.get(study, params={"after": after})).json()
+        answer = await web.get(study, params={"after": after})
+        if answer.status_code != 200:
+            # A server that cannot keep up answers with errors; its page goes on asking.
+            await asyncio.sleep(10)
+            continue
+        body = answer.json()
         # It asks for the trials again that were not finished.
         running = [t["number"] for t in body["trials"] if t["state"] in ("Running", "Waiting")]
         after = min(running) if running else after + len(body["trials"])
@@ -491,23 +497,23 @@ PART_OF: Mapping[str, Callable[..., None]] = {"workers": _keep_training, "tabs":
 
 
 def _turn(stage: Stage, looked_at: str) -> Turn:
-    site, servers, notes = stage.site, stage.servers, stage.notes
+    site, notes = stage.site, stage.notes
     turn = Turn(looked_at)
     with ExitStack() as stack:
-        if looked_at in servers:
-            url, _ = servers[looked_at]
-            stack.enter_context(_child(site, "tabs", url, looked_at, *_tabs(site)))
+        server = stage.servers.get(looked_at)
+        if server is None and looked_at in SERVERS:
+            server = stack.enter_context(SERVERS[looked_at](site))
+        if server is not None:
+            stack.enter_context(_child(site, "tabs", server[0], looked_at, *_tabs(site)))
             time.sleep(2.0)
         began, used = time.time(), _transactions(site)
-        cpu = _cpu(servers[looked_at][1]) if looked_at in servers else 0.0
-        if looked_at in servers:
-            _browse(stage, turn)
+        if server is not None:
+            cpu = _cpu(server[1])
+            _browse(stage, turn, *server)
+            turn.cpu = (_cpu(server[1]) - cpu) / (time.time() - began)
         else:
             time.sleep(stage.seconds)
-        took = time.time() - began
-        turn.transactions = (_transactions(site) - used) / took
-        if looked_at in servers:
-            turn.cpu = (_cpu(servers[looked_at][1]) - cpu) / took
+        turn.transactions = (_transactions(site) - used) / (time.time() - began)
     for line in notes.read_text(encoding="utf-8").splitlines():
         note = json.loads(line)
         if note["at"] >= began:
@@ -521,9 +527,9 @@ def _tabs(site: Site) -> list[str]:
     return [f"{name}:{number}" for name, number in site.studies.items()][: TABS - 1]
 
 
-def _browse(stage: Stage, turn: Turn) -> None:
+def _browse(stage: Stage, turn: Turn, url: str, server: psutil.Process) -> None:
     """Open pages, and keep one open whose updates are timed."""
-    (url, server), browser = stage.servers[turn.looked_at], stage.browser
+    browser = stage.browser
     kind = KINDS[turn.looked_at]
     names = list(stage.site.studies.items())
     until = time.monotonic() + stage.seconds
