@@ -849,7 +849,7 @@ def _kilobytes(size: float | None) -> str:
 def _options() -> argparse.Namespace:
     parser = record.parser(__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=40.0, help="how long a turn takes")
+    parser.add_argument("--seconds", type=float, default=25.0, help="how long a turn takes")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--minutes", type=float, default=10.0, help="how long the memory of tuner's is noted"
