@@ -1,12 +1,13 @@
 """The big storms: nothing lost, nothing twice, under kills, freezes and restarts of PostgreSQL.
 
-    python -m benchmarks.storm [--seed 0] [--only grid|learning|packs]
+    python -m benchmarks.storm [--seed 0] [--only grid|learning|packs|pausing]
     python -m benchmarks.storm --on slurm|ray|all
 
-Trains three studies on real workers while processes are killed at random, and
-prints what came of them; the first and the last, whose trials are trained eight
+Trains four studies on real workers while processes are killed at random, and
+prints what came of them; the first and the third, whose trials are trained eight
 at a time, are compared, bit by bit, with the same study trained in peace, one
-trial after the other. Ends with 1 if anything was not as promised. docs/faults.md
+trial after the other. The last one pauses its trials until a budget in epochs is
+spent, exactly. Ends with 1 if anything was not as promised. docs/faults.md
 keeps the figures.
 """
 
@@ -46,6 +47,17 @@ LEARNING = Weather(
     freezes=2,
     epochs=30,
     learning=True,
+)
+PAUSING = Weather(
+    "storm_pausing",
+    trials=40,
+    workers=4,
+    kills=20,
+    restarts=2,
+    freezes=2,
+    epochs=30,
+    # A quarter of what it takes to train all of them; a number at which no stretch ends by chance.
+    budget=301,
 )
 
 
@@ -128,6 +140,9 @@ def main() -> int:
         if options.only in (None, "packs"):
             weather = replace(PACKS, seed=options.seed)
             reports.append(_grid(weather, server, Path(name, "packs")))
+        if options.only in (None, "pausing"):
+            weather = replace(PAUSING, seed=options.seed)
+            reports.append(_pausing(weather, server, Path(name)))
     return 1 if any(report.faults for report in reports) else 0
 
 
@@ -155,6 +170,13 @@ def _learning(weather: Weather, server: Server, folder: Path) -> Report:
     return _shown(report)
 
 
+def _pausing(weather: Weather, server: Server, folder: Path) -> Report:
+    report, bench = storm.run(weather, server, folder / "pausing")
+    verdict.check_whole(report, bench)
+    verdict.check_promoted(report, bench)
+    return _shown(report)
+
+
 def _shown(*reports: Report) -> Report:
     for report in reports:
         print("\n".join(report.lines()), flush=True)
@@ -176,7 +198,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--on", choices=sorted(FLEETS), help="a storm over fleets in place of those"
     )
-    parser.add_argument("--only", choices=("grid", "learning", "packs"), help="one storm alone")
+    parser.add_argument(
+        "--only", choices=("grid", "learning", "packs", "pausing"), help="one storm alone"
+    )
     return parser.parse_args()
 
 

@@ -80,7 +80,7 @@ class Storm:
         """Let the blows fall until the study has ended."""
         blows = list(self.blows)
         begun = struck = time.monotonic()
-        while self._state() != "complete":
+        while self._state() not in ("complete", "spent"):
             now = time.monotonic()
             self.report.seconds = now - begun
             if self.report.seconds > self.weather.deadline_seconds:
@@ -169,15 +169,21 @@ class Storm:
             )
             .group_by(t.trial.c.trial_id, t.outcome.c.state)
         )
+        if self.weather.budget:
+            return float(sum(one.epochs for one in rows or ()) / self.weather.budget)
         done = [1.0 if one.state else one.epochs / self.weather.epochs for one in rows or ()]
         return sum(done) / self.weather.trials
 
     def _compare_decisions(self) -> None:
         """Compare every stored decision with what it was when first seen."""
-        rows = self._rows(sa.select(t.decision))
+        promotes = bool(self.weather.budget)
+        rows = self._rows(sa.select(t.stretch if promotes else t.decision))
         if rows is None:
             return
-        seen = {(row.trial_id, row.epoch): tuple(map(repr, row)) for row in rows}
+        seen = {
+            (row.trial_id, row.start if promotes else row.epoch): tuple(map(repr, row))
+            for row in rows
+        }
         for key, before in self.decisions.items():
             if seen.get(key) != before:
                 self.report.faults.append(f"decision {key} was revised: {before}, {seen.get(key)}")
@@ -234,6 +240,7 @@ def calm(weather: Weather) -> Weather:
 
 def _count(report: Report, bench: Bench) -> None:
     report.states = Counter(row.state for row in bench.rows(t.outcome))
+    report.states["PAUSED"] += sum(row.state == "paused" for row in bench.rows(t.lease))
     report.events = Counter(row.kind for row in bench.rows(t.event))
     report.epochs_stored = len(bench.rows(t.epoch))
-    report.decisions = len(bench.rows(t.decision))
+    report.decisions = len(bench.rows(t.stretch if report.weather.budget else t.decision))

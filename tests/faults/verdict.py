@@ -21,7 +21,8 @@ def check_whole(report: Report, bench: Bench) -> None:
         why = {row.text for row in bench.rows(t.event) if row.kind in ("attempt failed", "failed")}
         attempts = report.events["attempt failed"]
         faults.append(f"{attempts} attempts were blamed on their trials: {'; '.join(sorted(why))}")
-    if any(row.state != "ended" for row in bench.rows(t.lease)):
+    at_rest = ("ended", "paused") if weather.budget else ("ended",)
+    if any(row.state not in at_rest for row in bench.rows(t.lease)):
         faults.append("a lease has not ended")
     curves: dict[int, list[int]] = {}
     for row in bench.rows(t.epoch):
@@ -31,6 +32,45 @@ def check_whole(report: Report, bench: Bench) -> None:
         _check_trial(report, row, sorted(curves.get(row.trial_id, [])), decided)
     if report.twice > report.bound:
         faults.append(f"{report.twice} epochs were trained twice, more than {report.bound}")
+
+
+def check_promoted(report: Report, bench: Bench) -> None:
+    """Note what is wrong with a study whose trials pause until its budget in epochs is spent."""
+    weather, faults = report.weather, report.faults
+    if report.epochs_stored != weather.budget:
+        faults.append(f"{report.epochs_stored} epochs were trained, not {weather.budget}")
+    if any(row.reused for row in bench.rows(t.epoch)):
+        faults.append("an epoch was reused, though no two settings are equal")
+    stretches: dict[int, list[tuple[int, int | None]]] = {}
+    for row in sorted(bench.rows(t.stretch), key=lambda row: row.stretch_id):
+        stretches.setdefault(row.trial_id, []).append((row.start, row.until))
+    curves: dict[int, list[int]] = {}
+    for row in bench.rows(t.epoch):
+        curves.setdefault(row.trial_id, []).append(row.epoch)
+    for row in bench.rows(t.lease):
+        epochs = sorted(curves.get(row.trial_id, []))
+        _check_stretches(report, row, epochs, stretches[row.trial_id])
+    valued = {(row.trial_id, row.epoch) for row in bench.rows(t.rung)}
+    passed = {(trial, start) for trial, own in stretches.items() for start, _ in own[1:]}
+    if passed - valued:
+        faults.append(f"no values at rungs {sorted(passed - valued)}")
+
+
+def _check_stretches(
+    report: Report, lease: Any, epochs: Sequence[int], own: Sequence[tuple[int, int | None]]
+) -> None:
+    name = f"trial {lease.trial_id} ({lease.state})"
+    if list(epochs) != list(range(1, len(epochs) + 1)):
+        report.faults.append(f"{name} has gaps: {epochs}")
+    # Each stretch begins where the one before it ended, the first one before the first epoch.
+    if [start for start, _ in own] != [0, *(until for _, until in own[:-1])]:
+        report.faults.append(f"{name} has stretches {own}")
+    start, until = own[-1]
+    end = report.weather.epochs if until is None else until
+    # The budget may have paused it on its way, at the last epoch that it was granted.
+    cut = lease.granted is not None and start < lease.granted == len(epochs) < end
+    if not (len(epochs) == end or (lease.state == "paused" and cut)):
+        report.faults.append(f"{name} has {len(epochs)} epochs, with the last stretch {own[-1]}")
 
 
 def check_equal(report: Report, bench: Bench, undisturbed: Bench) -> None:

@@ -26,6 +26,9 @@ class Weather:
     """Epochs between two checkpoints."""
     learning: bool = False
     """Whether TPE proposes and the median pruner stops; else a grid, of which all is trained."""
+    budget: int = 0
+    """Epochs that are trained of a study whose trials pause (`allocator = "promote"`), or 0: then
+    it ends as spent, with most trials paused."""
     pack: int = 1
     """Trials that a trainer takes at a time."""
     plain: bool = False
@@ -51,6 +54,17 @@ class Weather:
         if self.plain:
             common["fixed"] = {**common["fixed"], "plain": True}
             common["search"] = {"pack": self.pack}
+        if self.budget:
+            return common | {
+                "budget": {"trials": self.trials, "epochs": self.budget},
+                "space": {"lr": {"low": 1e-6, "high": 1e-1, "log": True}},
+                "search": {
+                    "sampler": "random",
+                    "seed": self.seed,
+                    "allocator": "promote",
+                    "allocator_options": {"first": 2, "eta": 3, "finish": self.trials},
+                },
+            }
         if not self.learning:
             rates = [1e-4, 3e-4, 1e-3, 3e-3]
             assert self.trials % len(rates) == 0
