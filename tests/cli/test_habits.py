@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Project
 from tuner import __version__
 from tuner.cli.main import COMMANDS, cli
-from tuner.cli.options import place_study
+from tuner.cli.options import join_numbers, place_study
 
 WITH_STUDY = [
     name
@@ -52,6 +52,22 @@ def test_the_study_is_put_where_a_command_expects_it(
 ) -> None:
     """Among options and other words, and never in place of an option's value."""
     assert placed(name, *words) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("mine --finish 12 31 --workers 2", "mine --finish 12,31 --workers 2"),
+        ("--finish 12, 31 7 mine", "--finish 12,,31,7 mine"),
+        ("mine --finish 12,31", "mine --finish 12,31"),
+        ("mine --finish --workers 2", "mine --finish --workers 2"),
+        ("mine --finish", "mine --finish"),
+        ("mine --workers 2 3", "mine --workers 2 3"),
+    ],
+)
+def test_numbers_after_finish_are_one_word(words: str, wanted: str) -> None:
+    """As people write them: between blanks, as far as they go."""
+    assert join_numbers(words.split()) == wanted.split()
 
 
 def test_both_ways_give_the_same_answer(trained_once: Project) -> None:

@@ -91,6 +91,15 @@ def test_a_path_may_hold_an_at_sign(project: Project) -> None:
     assert "small is complete: 4 trials" in again
     refused = project.run("launch", "--study", "small@1", "--set", "epochs=9", code=2)
     assert "stored version" in refused
+    refused = project.run("launch", "small", "--finish", "1", "9", code=2)
+    assert "trial 1 is complete; trial 9 does not exist" in refused
+    assert json.loads(project.run("status", "small", "--json"))["state"] == "complete"
+
+
+def test_an_unknown_study_has_nothing_to_finish(project: Project) -> None:
+    """It is not launched in passing."""
+    assert "no paused trials" in project.run("launch", "small", "--finish", "1", code=2)
+    assert json.loads(project.run("studies", "--json")) == []
 
 
 def test_launch_tells_all_faults_and_creates_nothing(project: Project) -> None:
@@ -277,10 +286,10 @@ def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
 
 
 def test_trials_to_finish_are_numbers() -> None:
-    """Between commas or spaces; anything else is a usage error."""
+    """Between commas; anything else is a usage error."""
     option = click.Option(["--finish"])
     context = click.Context(click.Command("launch"))
-    for text, numbers in ((None, ()), ("12,31", (12, 31)), ("12 31", (12, 31)), ("7", (7,))):
+    for text, numbers in ((None, ()), ("12,31", (12, 31)), ("7", (7,))):
         assert trial_numbers(context, option, text) == numbers
     for wrong in ("x", "-1", "1.5", "", ","):
         with pytest.raises(click.BadParameter, match="is not the number of a trial"):

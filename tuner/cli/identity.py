@@ -18,10 +18,11 @@ MOST = 4
 """Configurations of [data] that are loaded to be compared, unless all have to be."""
 
 
-def study_of(database: "Database", spec: "Spec", *, versioned: bool) -> "Study | None":
+def study_of(database: "Database", spec: "Spec", *, even_complete: bool) -> "Study | None":
     """Return the stored study that launching this file goes on with, or makes a version of.
 
-    None also where it is complete as it is, so that nothing would be trained.
+    None also where it is complete as it is, so that nothing would be trained: unless the launch
+    asks for more than the file does, and for the study `even_complete`.
     """
     from tuner.store import studies
 
@@ -30,7 +31,7 @@ def study_of(database: "Database", spec: "Spec", *, versioned: bool) -> "Study |
     if study is None:
         return None
     same = asks_the_same(study, spec)
-    return None if same and study.state == "complete" and not versioned else study
+    return None if same and study.state == "complete" and not even_complete else study
 
 
 def asks_the_same(study: "Study", spec: "Spec | None") -> bool:

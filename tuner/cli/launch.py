@@ -62,7 +62,7 @@ SHORT_LOOK_SECONDS = 0.1
         "tuner launch lr_sched",
         "tuner launch studies/mine.toml --set epochs=50 --workers 2",
         "tuner launch lr_sched --epochs-to 60",
-        "tuner launch lr_search --finish 12,31",
+        "tuner launch lr_search --finish 12 31",
         "tuner launch lr_sched --detach",
     )
 )
@@ -107,7 +107,7 @@ SHORT_LOOK_SECONDS = 0.1
     "--finish",
     metavar="TRIALS",
     callback=options.trial_numbers,
-    help="Train these paused trials to their end first, such as 12,31.",
+    help="Train these paused trials to their end first, such as 12 31.",
 )
 @click.option(
     "--accept-changes",
@@ -246,8 +246,8 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
     if spec is not None:
         _settings(spec, request.enqueue)  # what does not fit is told before anything is created
     folders = file.folders if file else options.objective_folders(None, request.objective_folders)
-    # To go on with a stored study, or to train it longer, there must be one.
-    makes = spec is not None and request.epochs_to is None
+    # To go on with a stored study, to train it longer, or to finish its trials, there must be one.
+    makes = spec is not None and request.epochs_to is None and not request.finish
     options.tell_home(settings, makes=makes)
     from tuner.questions import Checker
 
@@ -272,10 +272,10 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             spec = lengthened(database, file, spec, request.epochs_to)
         versioned = request.new_version or request.epochs_to is not None
         if stored is not None:
-            known = _known(database, stored)
+            known = _known(database, stored, finishes=bool(request.finish))
         else:
             assert spec is not None
-            known = study_of(database, spec, versioned=versioned)
+            known = study_of(database, spec, even_complete=versioned or bool(request.finish))
         changes: Sequence[str] = ()
         now: Sequence[Identity] = ()
         if known is not None:
@@ -285,6 +285,8 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             changes, now = changes_of(database, known, checker, whole=whole)
         if known is not None and changes and not (versioned or request.accept_changes):
             refuse(known, changes)
+        if request.finish:
+            _check_finish(database, known, request.finish)
         findings: Findings | None = None
         if stored is not None:
             launched = _go_on(database, stored)
@@ -376,12 +378,13 @@ def _hooks(settings: Settings) -> "Sequence[Hook]":
     return hooks_of(settings.hooks)
 
 
-def _known(database: "Database", ref: StudyRef) -> "Study | None":
+def _known(database: "Database", ref: StudyRef, *, finishes: bool) -> "Study | None":
+    """Return the stored version if something of it is to be trained."""
     from tuner.store import studies
 
     with database.transaction() as connection:
         study = studies.find(connection, ref)
-    return None if study.state == "complete" else study
+    return None if study.state == "complete" and not finishes else study
 
 
 def _store(database: "Database", spec: "Spec", *, new_version: bool, changed: bool) -> "Launch":
@@ -400,6 +403,17 @@ def _go_on(database: "Database", ref: StudyRef) -> "Launch":
 
     with database.transaction() as connection:
         return studies.go_on(connection, ref)
+
+
+def _check_finish(database: "Database", study: "Study | None", numbers: Sequence[int]) -> None:
+    """Refuse trials that cannot be finished before the launch stores or opens anything."""
+    from tuner.store import control
+
+    if study is None:
+        raise UserError(
+            "The study has not been launched yet, so it has no paused trials to finish."
+        )
+    control.check_finish(database, study, numbers)
 
 
 def _finish(database: "Database", study: "Study", numbers: Sequence[int]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from tuner import __version__
-from tuner.cli.options import add_common, examples, place_study
+from tuner.cli.options import add_common, examples, join_numbers, place_study
 from tuner.cli.terminal import (
     ReadableFormatter,
     echo,
@@ -133,7 +133,9 @@ class LazyGroup(click.Group):
             name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
             raise click.UsageError(f"{error.message}{meant(args[0], COMMANDS)}", ctx) from None
-        return name, command, rest if command is None else place_study(ctx, command, rest)
+        if command is not None:
+            rest = place_study(ctx, command, join_numbers(rest))
+        return name, command, rest
 
 
 @click.group(

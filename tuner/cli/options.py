@@ -1,5 +1,6 @@
 """Options and lookups that several commands share."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -266,7 +267,7 @@ class PerGpu(click.ParamType):  # type: ignore[type-arg]  # generic in later ver
 def trial_numbers(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> tuple[int, ...]:
-    """Read numbers of trials from 12,31 or "12 31"."""
+    """Read numbers of trials from 12,31."""
     words = (text or "").replace(",", " ").split()
     wrong = [word for word in words if not word.isdecimal()]
     if wrong or (text is not None and not words):
@@ -494,6 +495,23 @@ def _await(database: "Database", seconds: float) -> None:
                 echo(f"{error}\nWaiting up to {seconds:g} s for it.", err=True)
                 told = True
             time.sleep(0.5)
+
+
+def join_numbers(arguments: list[str]) -> list[str]:
+    """Return the arguments with the numbers after --finish as one word.
+
+    People write `--finish 12 31`, and an option of the command line takes one word.
+    """
+    numbers = re.compile(r"\d[\d,]*")
+    joined: list[str] = []
+    for word in arguments:
+        if joined[-2:-1] == ["--finish"] and all(
+            numbers.fullmatch(one) for one in (joined[-1], word)
+        ):
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def place_study(parent: click.Context, command: click.Command, arguments: list[str]) -> list[str]:

@@ -74,14 +74,7 @@ def finish(
         # As a claim does: no trial goes on meanwhile, and no epoch is granted.
         now = studies.locked(connection, study)
         transaction = Transaction(connection, lambda: storage, now, NOBODY, who=who)
-        asked = sorted(set(numbers))
-        rows = {row.number: row for row in _asked(transaction, asked)}
-        wrong = [why for number in asked if (why := _unfit(number, rows.get(number))) is not None]
-        if wrong:
-            raise UserError(
-                "Only paused trials can be trained to their end: " + "; ".join(wrong) + "."
-            )
-        chosen = [rows[number] for number in asked if rows[number].lease == "paused"]
+        chosen = [row for row in _fit(connection, now, numbers) if row.lease == "paused"]
         _check_budget(transaction, chosen)
         claims.choose(transaction, {row.trial_id: row.epochs for row in chosen})
         _open(transaction)
@@ -90,9 +83,27 @@ def finish(
         return [row.number for row in chosen]
 
 
-def _asked(transaction: Transaction, numbers: Sequence[int]) -> Sequence[sa.Row[Any]]:
+def check_finish(database: Database, study: Study, numbers: Sequence[int]) -> None:
+    """Raise the error of `finish` for trials that cannot be trained to their end."""
+    with database.transaction() as connection:
+        _fit(connection, study, numbers)
+
+
+def _fit(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> list[sa.Row[Any]]:
+    """Return the trials with these numbers, in order, if each is paused or was chosen before."""
+    rows = {row.number: row for row in _asked(connection, study, numbers)}
+    asked = sorted(set(numbers))
+    wrong = [why for number in asked if (why := _unfit(number, rows.get(number))) is not None]
+    if wrong:
+        raise UserError("Only paused trials can be trained to their end: " + "; ".join(wrong) + ".")
+    return [rows[number] for number in asked]
+
+
+def _asked(
+    connection: sa.Connection, study: Study, numbers: Sequence[int]
+) -> Sequence[sa.Row[Any]]:
     epochs = sa.select(sa.func.count()).where(t.epoch.c.trial_id == t.trial.c.trial_id)
-    return transaction.connection.execute(
+    return connection.execute(
         sa.select(
             t.trial.c.trial_id,
             t.trial.c.number,
@@ -104,7 +115,7 @@ def _asked(transaction: Transaction, numbers: Sequence[int]) -> Sequence[sa.Row[
             grants.is_chosen().label("is_chosen"),
         )
         .select_from(t.trial.join(t.lease).outerjoin(t.outcome))
-        .where(t.trial.c.study_id == transaction.study.study_id, t.trial.c.number.in_(numbers))
+        .where(t.trial.c.study_id == study.study_id, t.trial.c.number.in_(numbers))
     ).all()
 
 
