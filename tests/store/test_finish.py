@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.store.specs import SETUP, Bench, claim_trial, make_epoch
+from tests.store.specs import SETUP, Bench, claim_trial, make_curve, make_epoch
 from tests.store.test_epoch_budget import limited
 from tests.store.test_promotion_claims import EPOCHS, curve_of, go, small, train
-from tests.store.test_spending import relaunch
+from tests.store.test_spending import PATIENT, relaunch
 from tuner.errors import UserError
 from tuner.results.rows import trial_rows
 from tuner.store import control
 from tuner.store import tables as t
 from tuner.store.database import Database
+from tuner.store.ledger.leases import Wait
 
 
 @pytest.fixture
@@ -128,3 +129,99 @@ def test_hours_that_are_spent_are_named(database: Database) -> None:
         connection.execute(t.worker.update().values(device_seconds=60.0))
     with pytest.raises(UserError, match=r"The budget of 1e-09 hours is spent\. Launch"):
         finish(bench, 0)
+
+
+def test_the_hint_names_each_limit_that_is_too_small(database: Database) -> None:
+    """Of a budget in full training runs as well; what it suggests is enough."""
+    spec = small()
+    full = replace(spec, budget=replace(spec.budget, full=0.45))
+    assert full.epoch_limit == 4
+    bench = Bench.launch(database, full)
+    go(bench.worker())
+    with pytest.raises(UserError, match=r"Add  --set budget\.full=2\.1112  to the launch") as told:
+        finish(bench, 1, 0)
+    assert "budget.epochs" not in str(told.value)
+    relaunch(bench, replace(spec, budget=replace(spec.budget, full=2.1112)))
+    assert finish(bench, 1, 0) == [0, 1]
+    both = replace(spec, budget=replace(spec.budget, full=2.2, epochs=20))
+    relaunch(bench, both)
+    with pytest.raises(
+        UserError,
+        match=r"takes 8 epochs beside the 15 of trials chosen before, and 15 .* "
+        r"--set budget\.epochs=27 --set budget\.full=3  to",
+    ):
+        finish(bench, 2)
+
+
+def test_what_was_given_back_takes_no_epoch_of_a_chosen_trial(database: Database) -> None:
+    """The budget has just room for that one: it is trained first."""
+    bench = Bench.launch(database, small(trials=8))
+    worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
+    given, held = claim_trial(worker), claim_trial(peer)
+    train(peer, held)
+    with pytest.raises(UserError, match="trial 0 is being trained, and can"):
+        finish(bench, 0)
+    worker.give_back(given, "a test")
+    with pytest.raises(UserError, match="trial 0 waits for a worker, and can"):
+        finish(bench, 0)
+    relaunch(bench, limited(small(trials=8), 1 + EPOCHS - 1))
+    finish(bench, 1)
+    first = claim_trial(worker)
+    assert (first.number, first.stored_epochs, first.until) == (1, 1, None)
+    assert isinstance(peer.claim(None, adopt=True), Wait)
+
+
+def test_nobody_else_is_promoted_because_chosen_trials_pass_rungs(database: Database) -> None:
+    """A study that was complete is complete again with those that were chosen."""
+    bench = Bench.launch(database, small(trials=12))
+    go(bench.worker())
+    assert bench.state() == "complete"
+    ended = {row.trial_id for row in bench.rows(t.lease) if row.state == "ended"}
+    numbers = sorted(row.number for row in bench.rows(t.trial) if row.trial_id not in ended)[-3:]
+    finish(bench, *numbers)
+    assert go(bench.worker()) == [(number, 1, None) for number in numbers]
+    assert bench.state() == "complete"
+
+
+def test_a_trial_is_chosen_again_at_an_epoch_where_it_was_chosen_before(paused: Bench) -> None:
+    """Another machine trained it anew from an earlier epoch, and the budget ended right there."""
+    worker, elsewhere = paused.worker(PATIENT), paused.worker(PATIENT)
+    go(worker)
+    finish(paused, 1)
+    held = claim_trial(worker)
+    worker.record(held, curve_of(held, 4)[3:])
+    worker.give_back(held, "a test")
+    held = claim_trial(elsewhere)
+    elsewhere.record(held, make_curve(0.77))
+    elsewhere.give_back(held, "a test")
+    relaunch(paused, limited(small(), len(paused.rows(t.epoch)) + 2))
+    held = claim_trial(elsewhere)
+    assert (held.stored_epochs, held.until) == (1, 3)
+    elsewhere.record(held, make_curve(0.77, 0.77, 0.77)[1:])
+    elsewhere.pause(held, SETUP, "key")
+    relaunch(paused, limited(small(), 100))
+    assert finish(paused, 1) == [1]
+    newest = max(paused.rows(t.stretch), key=lambda row: row.stretch_id)
+    assert (newest.start, newest.until, newest.why) == (3, None, "chosen")
+    held = claim_trial(worker)
+    assert (held.number, held.until) == (1, None)
+
+
+def test_a_trial_that_was_chosen_twice_counts_once_among_those_that_finish(
+    database: Database,
+) -> None:
+    """It has two stretches to its end, because the budget paused it in the first."""
+    spec = small()
+    bench = Bench.launch(database, limited(spec, 4))
+    worker = bench.worker(PATIENT)
+    go(worker)
+    relaunch(bench, limited(spec, 40))
+    finish(bench, 0)
+    relaunch(bench, limited(spec, 6))
+    go(worker)
+    relaunch(bench, limited(spec, 40))
+    assert finish(bench, 0) == [0]
+    assert claim_trial(worker).until is None
+    claim_trial(bench.worker(PATIENT))
+    newest = max(bench.rows(t.stretch), key=lambda row: row.stretch_id)
+    assert (newest.why, newest.saw["finishing"]) == ("begun", 1)

@@ -32,13 +32,15 @@ class Station:
         self.trainer = Trainer(Link(theirs), settings)
         self._thread = threading.Thread(target=self.trainer.serve, daemon=True)
 
-    def train(self, *jobs: Job, pack: int = 8, study_pack: int | str = 8) -> None:
+    def train(
+        self, *jobs: Job, pack: int = 8, study_pack: int | str = 8, until: int | None = None
+    ) -> None:
         """Order trials, all before the trainer begins; their serial numbers begin at 1."""
         for serial, one in enumerate(jobs, 1):
             plain = {**asdict(one), "parameters": dict(one.parameters), "data": dict(one.data)}
             labels = {"study": "s", "trial": str(one.seed)}
             plan = {"labels": labels, "every": 1, "keep": "auto"}
-            plan |= {"expected": 0, "branches": []}
+            plan |= {"expected": 0, "branches": [], "until": until}
             self.tell("train", serial, job=plain, pack=pack, study_pack=study_pack, plan=plan)
         self._thread.start()
 
@@ -128,6 +130,15 @@ def test_who_is_to_leave_leaves_and_the_other_stays(station: Station) -> None:
     station.tell("leave", 1)
     ends = station.hear("left", "result")
     assert (ends[1]["kind"], ends[2]["kind"]) == ("left", "result")
+
+
+def test_who_is_to_leave_in_its_last_epoch_comes_to_its_end(station: Station) -> None:
+    """Whoever took it over would have nothing to train; at a rung it is paused."""
+    for serial in (1, 2):
+        station.tell("leave", serial)
+    station.train(job(0, epochs=1), job(1, epochs=2), until=1)
+    ends = station.hear("left", "result", "paused")
+    assert (ends[1]["kind"], ends[2]["kind"]) == ("result", "paused")
 
 
 def test_a_stopped_trial_ends_its_training_alone(station: Station) -> None:

@@ -70,11 +70,12 @@ class Double:
         notes = {f"note{odd}": f"text{odd}"}
         line.report("setup", {"setup": {**setup, "data_fingerprint": f"d{odd}", "notes": notes}})
         last = None
-        for number in range(1, int(job["parameters"]["epochs"]) + 1):
+        epochs = int(job["parameters"]["epochs"])
+        for number in range(1, epochs + 1):
             self._work(line)
             last = self._epoch(number, job)
             line.report("epoch", {"epoch": asdict(last)})
-            if line.leaving:
+            if line.leaving and number < epochs:
                 line.report("left", {})
                 return
         assert last is not None

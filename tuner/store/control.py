@@ -1,7 +1,8 @@
 """What a person may do to a stored study; commands and the dashboard call the same functions."""
 
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from tuner.errors import UserError
 from tuner.spec import identity
 from tuner.spec.faults import Faults
 from tuner.spec.plan import Plan, check_plan
+from tuner.spec.study import Spec
 from tuner.store import identities, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -130,9 +132,10 @@ def _unfit(number: int, row: sa.Row[Any] | None) -> str | None:
     if row.state is not None:
         return f"trial {number} was stopped for good ({row.reason})"
     # Chosen before, and not ended yet: the same launch again.
-    if row.lease != "paused" and not row.is_chosen:
-        return f"trial {number} is being trained, and can be chosen once it is paused"
-    return None
+    if row.lease == "paused" or row.is_chosen:
+        return None
+    does = "waits for a worker" if row.lease == "released" else "is being trained"
+    return f"trial {number} {does}, and can be chosen once it is paused"
 
 
 def _check_budget(transaction: Transaction, chosen: Sequence[sa.Row[Any]]) -> None:
@@ -141,15 +144,29 @@ def _check_budget(transaction: Transaction, chosen: Sequence[sa.Row[Any]]) -> No
         return
     if spent := exhausted(connection, transaction.study.study_id, spec.budget):
         raise UserError(f"{spent} Launch the study with a larger one to finish trials.")
-    left = grants.left(transaction, spec)
+    if (left := grants.left(transaction, spec)) is None:
+        return
     needed = sum(spec.length(row.chosen) - row.epochs for row in chosen)
-    if left is not None and left < needed:
+    # Granted to nobody yet, but promised: claims take all chosen trials before any other.
+    before = grants.promised(transaction, spec)
+    if left < needed + before:
         assert spec.epoch_limit is not None
+        beside = f" beside the {before:,} of trials chosen before" if before else ""
+        larger = " ".join(_budget_of(spec, spec.epoch_limit + needed + before - left))
         raise UserError(
-            f"Finishing these trials takes {needed:,} epochs, and {max(0, left):,} of the budget "
-            f"are left. Add  --set budget.epochs={spec.epoch_limit + needed - max(0, left)}"
-            "  to the launch."
+            f"Finishing these trials takes {needed:,} epochs{beside}, and {max(0, left):,} of the "
+            f"budget are left. Add  {larger}  to the launch."
         )
+
+
+def _budget_of(spec: Spec, epochs: int) -> Iterator[str]:
+    """Yield options with which a study's budget has this many epochs: each limit below that."""
+    if spec.budget.epochs is not None and spec.budget.epochs < epochs:
+        yield f"--set budget.epochs={epochs}"
+    if spec.full_epochs is not None and spec.full_epochs < epochs:
+        # Rounded up: with a little less there would be one epoch too few.
+        full = math.ceil(round(epochs / spec.longest * 10_000, 4)) / 10_000
+        yield f"--set budget.full={full:.10g}"
 
 
 def stop(database: Database, study: Study, who: str = "") -> None:

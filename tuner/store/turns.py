@@ -89,20 +89,24 @@ def read(connection: sa.Connection) -> list[QueuedStudy]:
                 priority=int(line.get("priority", 0)),
                 owner=owner,
                 used_seconds=used.get(owner, 0.0),
-                # Whether a paused trial goes on, only a claim can say.
-                has_work=bool(line.get("waiting", 0))
-                or (
-                    (
-                        bool(line.get("paused", 0))
-                        or int(line.get("trials", 0)) < study.spec.total_trials
-                    )
-                    and not line.get("in_vain", False)
-                ),
+                has_work=_has_work(study, line),
                 workers=int(line.get("workers", 0)),
                 idle_workers=int(line.get("idle", 0)),
             )
         )
     return in_order(turns)
+
+
+def _has_work(study: Study, line: Mapping[str, Any]) -> bool:
+    # Whether a paused trial goes on, only a claim can say; and whether a budget in epochs has some
+    # left for one that was given back.
+    sure, unsure = int(line.get("expired", 0)), int(line.get("paused", 0))
+    if study.spec.epoch_limit is None:
+        sure += int(line.get("released", 0))
+    else:
+        unsure += int(line.get("released", 0))
+    missing = int(line.get("trials", 0)) < study.spec.total_trials
+    return bool(sure) or ((bool(unsure) or missing) and not line.get("in_vain", False))
 
 
 def owner_of(study: Study) -> str:
@@ -141,7 +145,7 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
         mine = table.c.study_id == t.study.c.study_id
         return sa.select(sa.func.count()).select_from(table).where(mine, *where).scalar_subquery()
 
-    free = (t.lease.c.state == "released") | (t.lease.c.expires < t.NOW)
+    expired = (t.lease.c.state == "held") & (t.lease.c.expires < t.NOW)
     alive = t.worker.c.ended.is_(None) & (t.worker.c.seen > _seconds_ago(60.0))
     at_work = sa.exists().where(
         t.lease.c.study_id == t.worker.c.study_id,
@@ -172,7 +176,8 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
             t.study.c.study_id,
             t.study.c.priority,
             count(t.trial).label("trials"),
-            count(t.lease, t.lease.c.state.in_(["held", "released"]), free).label("waiting"),
+            count(t.lease, expired).label("expired"),
+            count(t.lease, t.lease.c.state == "released").label("released"),
             count(t.lease, t.lease.c.state == "paused").label("paused"),
             count(t.worker, alive).label("workers"),
             count(t.worker, alive, settled, ~at_work).label("idle"),

@@ -256,17 +256,19 @@ class Trainer:
         member.line.report("epoch", {"epoch": asdict(epoch)})
         if member.keeping:
             member.keeping.after(member.run)
-        if member.line.leaving:
+        # After its last epoch a trial is ended, also by a trainer that was asked to leave it: that
+        # needs no epoch more, and whoever takes it over would have to come to the same place.
+        if member.run.ended:
+            self._end(member)
+            self._drop(member)
+        elif member.pauses:
+            self._pause(member)
+        elif member.line.leaving:
             # Between two epochs, so that its next worker continues from here.
             if member.keeping:
                 member.keeping.settle(member.run, SETTLE_SECONDS)
             member.line.report("left", {})
             self._drop(member)
-        elif member.run.ended:
-            self._end(member)
-            self._drop(member)
-        elif member.pauses:
-            self._pause(member)
 
     def _pause(self, member: PackMember) -> None:
         """Leave a trial where it is to be paused, with a checkpoint to go on from."""

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import Value
 from tuner.spec.search import SAMPLERS
@@ -97,8 +98,10 @@ def claim(
     out = left is not None and left <= 0
     if company is not None:
         return Wait(OUT) if out else _companion(transaction, spec, standing, company, left, adopt)
-    orphans = Orphans(released=not out, expired=adopt)
-    if (adopted := _adopt(transaction, spec, orphans, below=YIELDS)) is not None:
+    orphans = Orphans(without_epochs=not out, expired=adopt)
+    # Out of epochs there are no new trials that an often interrupted one could yield to.
+    below = None if out else YIELDS
+    if (adopted := _adopt(transaction, spec, orphans, below=below)) is not None:
         return Claimed(adopted, adopted=True)
     if out:
         answer = _out_of_epochs(transaction, spec, standing)
@@ -289,8 +292,9 @@ def _spec(transaction: Transaction, standing: StudyAsFound) -> Spec:
 class Orphans:
     """Which trials without a worker a claim may take over."""
 
-    released: bool = True
-    """Those that were given back; none if the budget has no epochs left for them."""
+    without_epochs: bool = True
+    """Those that were given back before their first epoch was stored; none if the budget has no
+    epochs left. One with stored epochs needs none: granted these, it completes or pauses there."""
     expired: bool = False
     """Those whose worker has fallen silent; what that was granted, its successor may train."""
 
@@ -323,7 +327,9 @@ def _adopt(
 
 
 def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) -> sa.Row[Any] | None:
-    free = (t.lease.c.state == "released") & sa.literal(orphans.released)
+    free = t.lease.c.state == "released"
+    if not orphans.without_epochs:
+        free &= sa.exists().where(t.epoch.c.trial_id == t.lease.c.trial_id)
     if orphans.expired:
         # Use the server's clock only; a worker's clock may be an hour off.
         free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
@@ -334,7 +340,12 @@ def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) ->
             free,
             sa.true() if below is None else t.lease.c.interruptions < below,
         )
-        .order_by(t.lease.c.strikes + t.lease.c.interruptions, t.lease.c.trial_id)
+        .order_by(
+            # The budget has room for those that a person has chosen: others must not take it.
+            sa.desc(grants.is_chosen()),
+            t.lease.c.strikes + t.lease.c.interruptions,
+            t.lease.c.trial_id,
+        )
         .limit(1)
         # Skip a locked row: its holder is renewing or recording right now, so it is alive.
         .with_for_update(skip_locked=True)
@@ -403,6 +414,10 @@ def _out_of_epochs(transaction: Transaction, spec: Spec, standing: StudyAsFound)
     """End a study whose budget of epochs is trained; wait if some may yet be left over."""
     if grants.any_in_training(transaction):
         return Wait(OUT, _peers(transaction))
+    assignment = _assignment(transaction, spec, standing)
+    if isinstance(assignment, Look):
+        # It costs no epoch, and may be the last thing that a complete study lacks.
+        return NeedsLook(assignment)
     return _end_spent(transaction, spec, standing, epochs_spent(spec))
 
 
@@ -503,12 +518,25 @@ def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
     if not starts:
         return
     saw = {"who": transaction.who}
-    transaction.connection.execute(
-        sa.insert(t.stretch),
+    given = insert(t.stretch).values(
         [
             {"trial_id": trial_id, "start": start, "why": "chosen", "saw": saw}
             for trial_id, start in starts.items()
-        ],
+        ]
+    )
+    transaction.connection.execute(
+        given.on_conflict_do_update(
+            # On another machine a trial may have lost epochs after a stretch had begun, and was
+            # then paused where that began. Its place in the order is that of this decision.
+            index_elements=[t.stretch.c.trial_id, t.stretch.c.start],
+            set_={
+                "stretch_id": sa.text("DEFAULT"),
+                "until": None,
+                "why": given.excluded.why,
+                "saw": given.excluded.saw,
+                "made": sa.func.clock_timestamp(),
+            },
+        )
     )
     transaction.connection.execute(
         sa.update(t.lease)
@@ -554,9 +582,15 @@ def _climb(transaction: Transaction, spec: Spec) -> Climb | None:
     here = t.trial.c.study_id == transaction.study.study_id
     given = t.trial.join(t.lease).join(t.stretch, t.stretch.c.trial_id == t.trial.c.trial_id)
     finishing = (
-        sa.select(sa.func.count())
+        # By trial: one that was paused by the budget and then chosen has two stretches to its end.
+        sa.select(sa.func.count(t.trial.c.trial_id.distinct()))
         .select_from(given)
-        .where(here, t.lease.c.state.in_(["held", "released"]), t.stretch.c.until.is_(None))
+        .where(
+            here,
+            t.trial.c.seed == 0,
+            t.lease.c.state.in_(["held", "released"]),
+            t.stretch.c.until.is_(None),
+        )
     )
     last_turn = (
         sa.select(t.stretch.c.start)
@@ -593,6 +627,13 @@ def _rungs(transaction: Transaction, spec: Spec) -> dict[int, Rung]:
     worse = sa.case(
         (t.rung.c.value == sa.text("'NaN'::float8"), sa.text("'Infinity'::float8")), else_=value
     )
+    # A person who has a trial finished asks for that one: at the rungs that it passes on its way
+    # it promotes no other.
+    passed = sa.exists().where(
+        t.stretch.c.trial_id == t.rung.c.trial_id,
+        t.stretch.c.why == "chosen",
+        t.stretch.c.start < t.rung.c.epoch,
+    )
     reached = (
         sa.select(
             t.trial.c.number,
@@ -611,7 +652,7 @@ def _rungs(transaction: Transaction, spec: Spec) -> dict[int, Rung]:
             ).label("rests"),
         )
         .select_from(t.trial.join(t.lease).join(t.rung, t.rung.c.trial_id == t.trial.c.trial_id))
-        .where(t.trial.c.study_id == transaction.study.study_id)
+        .where(t.trial.c.study_id == transaction.study.study_id, ~passed)
         .cte("reached")
     )
     first = sa.func.min(reached.c.rank).filter(reached.c.rests)

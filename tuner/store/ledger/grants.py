@@ -44,10 +44,51 @@ def left(transaction: Transaction, spec: Spec, but: int | None = None) -> int | 
     )
     # One statement, one snapshot: an epoch that a worker is just storing (it needs no lock of the
     # study) is in both sums as before or in both as after, and never counts as left.
-    row = transaction.connection.execute(
-        sa.select(spent.scalar_subquery(), granted.scalar_subquery())
-    ).one()
+    statement = sa.select(
+        spent.scalar_subquery(),
+        granted.scalar_subquery(),
+        sa.exists().where(_unlimited(study_id)).label("unlimited"),
+    )
+    row = transaction.connection.execute(statement).one()
+    if row.unlimited:
+        _limit(transaction, spec)
+        row = transaction.connection.execute(statement).one()
     return spec.epoch_limit - int(row[0]) - int(row[1])
+
+
+def _unlimited(study_id: int) -> sa.ColumnElement[bool]:
+    """Return whether a trial was claimed while the study had no limit, and is in training."""
+    return (
+        (t.lease.c.study_id == study_id) & (t.lease.c.state == "held") & t.lease.c.granted.is_(None)
+    )
+
+
+def _limit(transaction: Transaction, spec: Spec) -> None:
+    """Grant trials that were claimed without a limit what they were told to train.
+
+    Their holders read from it that epochs are counted now: one whose reused epochs come out
+    otherwise gives its trial back. A holder that is removing such epochs at this moment has its
+    row locked: we wait for it, and what is left is read after that.
+    """
+    mine = _unlimited(transaction.study.study_id)
+    # In the order in which a renewal locks several leases; the two could deadlock otherwise.
+    transaction.connection.execute(
+        sa.select(t.lease.c.trial_id).where(mine).order_by(t.lease.c.trial_id).with_for_update()
+    )
+    transaction.connection.execute(
+        sa.update(t.lease)
+        .where(mine, t.trial.c.trial_id == t.lease.c.trial_id)
+        .values(granted=_end(spec))
+    )
+
+
+def promised(transaction: Transaction, spec: Spec) -> int:
+    """Return how many epochs the trials need that a person has chosen and nobody has claimed."""
+    mine = t.lease.c.study_id == transaction.study.study_id
+    needed = sa.select(sa.func.coalesce(sa.func.sum(_end(spec) - _stored()), 0))
+    needed = needed.select_from(t.lease.join(t.trial))
+    waiting = needed.where(mine, t.lease.c.state == "released", is_chosen())
+    return int(transaction.connection.execute(waiting).scalar_one())
 
 
 def regrant(transaction: Transaction, spec: Spec, trial_id: int, *, lost: bool) -> None:
