@@ -2,17 +2,21 @@
 
 import math
 import random
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
 
 from tests.store.specs import (
     DATASET,
     SETUP,
     Bench,
     claim_trial,
+    limited,
     make_curve,
     make_epoch,
     make_result,
@@ -135,6 +139,67 @@ def test_optuna_sees_a_paused_trial_as_pruned_until_it_goes_on(paused: Bench) ->
     assert again.state == TrialState.PRUNED
     assert again.value == pytest.approx(1 / 3)
     assert sorted(again.intermediate_values) == [1, 2, 3]
+
+
+def test_a_trial_that_goes_on_is_read_again_and_no_other(
+    paused: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others stay in a worker's memory; reading all of a large study takes seconds."""
+    worker, peer = paused.worker(), paused.worker()
+    for _ in range(3):
+        train(worker, claim_trial(worker))
+    peer.trials()
+    read: list[int] = []
+    build = RDBStorage._build_frozen_trial_from_trial_model
+
+    def noted(storage: RDBStorage, row: models.TrialModel) -> FrozenTrial:
+        read.append(int(row.number))
+        return build(storage, row)
+
+    monkeypatch.setattr(RDBStorage, "_build_frozen_trial_from_trial_model", noted)
+    train(worker, claim_trial(worker))
+    # It has gone on and paused again since, so only its token tells.
+    assert sorted(peer.trials()[0].intermediate_values) == [1, 2, 3]
+    assert read == [0]
+    assert [one.number for one in peer.trials()] == [0, 1, 2]
+    assert read == [0]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_worker_remembers_a_trial_as_it_was(database: Database, seed: int) -> None:
+    """Whatever happens to trials, and whenever workers look: they see what is stored."""
+    bench = Bench.launch(database, limited(small(8, finish=3), attempts=1))
+    chance = random.Random(seed)
+    held: dict[int, Lease] = {}
+    workers = [bench.worker() for _ in range(3)]
+    for _ in range(60):
+        worker = chance.choice(workers)
+        lease = held.pop(worker.worker_id, None)
+        if lease is None:
+            answer = worker.claim(None, adopt=True)
+            if isinstance(answer, Claimed):
+                held[worker.worker_id] = answer.lease
+        else:
+            with suppress(LeaseLostError):
+                act(bench, worker, lease, chance)
+        if chance.random() < 0.3:
+            control.retry(database, bench.binding, bench.study, [])
+        if chance.random() < 0.5:
+            assert chance.choice(workers).trials() == bench.worker().trials()
+    assert bench.rows(t.study)[0].reopenings > 3
+
+
+def act(bench: Bench, worker: Ledger, lease: Lease, chance: random.Random) -> None:
+    """Do with a claimed trial what may happen to one."""
+    match chance.choice(["train", "train", "fail", "fall silent", "give back"]):
+        case "train":
+            train(worker, lease)
+        case "fail":
+            worker.fail(lease, "bad luck")
+        case "fall silent":
+            bench.expire(lease)
+        case _:
+            worker.give_back(lease, "asked to")
 
 
 def test_a_stretch_survives_its_workers(paused: Bench) -> None:

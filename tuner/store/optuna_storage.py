@@ -8,14 +8,15 @@ that died between count and ask gave 2 trials for a budget of 1.
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 import optuna
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb import storage as storage_module
 from optuna.study import StudyDirection
@@ -25,6 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from tuner.errors import DatabaseNewerError
 from tuner.records import Value
+from tuner.store import tables as t
 from tuner.store.database import Database
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -55,6 +57,20 @@ def create_tables(database: Database) -> None:
     storage.engine.dispose()
 
 
+class Cache(_CachedStorage):
+    """Optuna's cache of finished trials, which can forget some of them."""
+
+    def forget(self, study_id: int, trial_ids: Iterable[int]) -> None:
+        """Have trials read again, even if they were finished when they were read."""
+        for trial_id in trial_ids:
+            place = self._trial_id_to_study_id_and_number.pop(trial_id, None)
+            if place is not None:
+                study = self._studies[study_id]
+                del study.trials[place[1]]
+                # The next reading reads these, and all that are newer than what it has seen.
+                study.unfinished_trial_ids.add(trial_id)
+
+
 class Binding:
     """Optuna's storage for one process, taking part in our transactions.
 
@@ -72,24 +88,53 @@ class Binding:
         self._rdb.engine.dispose()
         self._rdb.engine = database.engine
         self._bind(database.engine)
-        self._cached = get_storage(self._rdb)
+        self._cached = Cache(self._rdb)
         self._reopenings: dict[int, int] = {}
+        self._tokens: dict[int, dict[int, int]] = {}
+        """By study and trial, when `_reopenings` was read; without the first token, 1."""
 
     @property
     def storage(self) -> BaseStorage:
         """Optuna's storage, with finished trials kept in memory."""
         return self._cached
 
-    def heed(self, study_id: int, reopenings: int) -> None:
-        """Drop the cache if ended trials of the study were reopened.
+    def heed(self, connection: sa.Connection, study_id: int) -> None:
+        """Forget cached trials that were reopened; call it before trials are read.
 
         Optuna's cache never reads a finished trial again: for pruners and samplers here, a trial
-        that failed and was retried would stay failed for ever. Read the count of reopenings
-        before the trials, so that the trials are at least as new.
+        that failed and was retried, or that paused and went on, would stay ended for ever.
+
+        A reopened trial has not ended since, or it has ended under a higher token: it must be
+        claimed first. For a trial in the cache, `_tokens` never has a higher token than the trial
+        had when it was read, because whatever has risen is forgotten here. So one that was reopened
+        is always noticed; one that was adopted, read and not reopened is read once too often.
         """
-        if self._reopenings.setdefault(study_id, reopenings) != reopenings:
-            self._cached = get_storage(self._rdb)
-            self._reopenings[study_id] = reopenings
+        reopenings = connection.execute(
+            sa.select(t.study.c.reopenings).where(t.study.c.study_id == study_id)
+        ).scalar_one_or_none()
+        if reopenings is None or self._reopenings.get(study_id) == reopenings:
+            return
+        # After the count: a trial that is reopened in between is compared again by the next call.
+        rows = connection.execute(
+            sa.select(t.lease.c.trial_id, t.lease.c.token, _IS_OPEN)
+            .select_from(t.trial.join(t.lease))
+            .where(t.trial.c.study_id == study_id, (t.lease.c.token > 1) | _IS_OPEN)
+        ).all()
+        tokens = self._tokens.get(study_id)
+        if tokens is None:
+            # Nothing is cached yet, unless trials were read without this.
+            self._cached = Cache(self._rdb)
+        else:
+            self._cached.forget(
+                study_id,
+                [
+                    row.trial_id
+                    for row in rows
+                    if row.is_open or row.token != tokens.get(row.trial_id, 1)
+                ],
+            )
+        self._tokens[study_id] = {row.trial_id: row.token for row in rows if row.token > 1}
+        self._reopenings[study_id] = reopenings
 
     @contextmanager
     def within(self, connection: sa.Connection) -> Iterator[BaseStorage]:
@@ -100,7 +145,7 @@ class Binding:
         except BaseException:
             # The cache still has what was rolled back: a phantom trial, a finished
             # state. Rebuild it rather than repair it.
-            self._cached = get_storage(self._rdb)
+            self._cached = Cache(self._rdb)
             raise
         finally:
             self._rdb.scoped_session.remove()
@@ -112,6 +157,8 @@ class Binding:
         )
 
 
+_IS_OPEN = t.lease.c.state.not_in(["paused", "ended"]).label("is_open")
+"""Whether Optuna is to see a trial as running."""
 _MAKING = threading.Lock()
 """Held while a storage is made, because `_no_version_manager` replaces a name for all threads: two
 at a time could leave the replacement, and tables would be made without their version."""

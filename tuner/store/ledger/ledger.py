@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from tuner.records import Dataset, Epoch, Identity, Predictions, Result, Setup
 from tuner.settings import Timing
 from tuner.store import identities, uploads
-from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording, workers
 from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Sequel
@@ -193,7 +191,7 @@ class Ledger:
             with self.database.transaction() as connection, ExitStack() as stack:
 
                 def bind() -> BaseStorage:
-                    self._heed_reopenings(connection)
+                    self.binding.heed(connection, self.study.study_id)
                     return stack.enter_context(self.binding.within(connection))
 
                 yield Transaction(
@@ -209,10 +207,3 @@ class Ledger:
             # Either rolled back, or committed and the answer lost: what we remember may be wrong.
             self._recorder.forget()
             raise
-
-    def _heed_reopenings(self, connection: sa.Connection) -> None:
-        row = connection.execute(
-            sa.select(t.study.c.reopenings).where(t.study.c.study_id == self.study.study_id)
-        ).scalar_one_or_none()
-        if row is not None:
-            self.binding.heed(self.study.study_id, row)
