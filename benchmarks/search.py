@@ -46,7 +46,11 @@ BUDGETS = GRID[1:80:2]
 """Those of the picture."""
 TARGET = 0.65
 HYPERBAND = Way("hyperband (from 5)", "hyperband", options={"min_resource": 5})
-PROMOTE = Way("promote, all finished in the end", allocator="promote", options={"finish": MET})
+PROMOTE = Way(
+    f"promote, all finished in the end (finish = {MET})",
+    allocator="promote",
+    options={"finish": MET},
+)
 WAYS: Mapping[str, Way] = {
     "full": Way("every trial whole"),
     "median": Way("median (warm-up 5)", "median", options={"warmup": 5}),
@@ -186,12 +190,17 @@ def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float | N
     """Compare first rungs where the rate is constant, so that no early epoch misleads."""
     rows = [row for row, one in enumerate(table.chosen) if one["scheduler"] == "constant"]
     some = _only(table, rows)
-    met = min(MET, 2 * len(rows) // 3)
+    met = _begun(len(rows))
     return {
         "settings": len(rows),
         "later": _compared(crew, some, repetitions, PROMOTE, LATER, met=met),
         "hyperband": _compared(crew, some, repetitions, HYPERBAND, PROMOTE, met=met),
     }
+
+
+def _begun(settings: int) -> int:
+    """Return how many of some settings a search begins where only these are replayed."""
+    return min(MET, 2 * settings // 3)
 
 
 def _seen(crew: Crew, table: Table, given: argparse.Namespace) -> dict[str, Any]:
@@ -308,7 +317,10 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
 def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
     crews = [(sampler, workers) for sampler, those in WORKERS.items() for workers in those]
     heads = [f"{'TPE, ' if sampler == 'tpe' else ''}{workers}" for sampler, workers in crews]
-    yield f"| promote's epochs in those of hyperband; workers: | {' | '.join(heads)} |"
+    yield (
+        f"| epochs of promote (`finish = {MET}`) in those of hyperband; workers: | "
+        f"{' | '.join(heads)} |"
+    )
     yield "|---" * (1 + len(crews)) + "|"
     kinds = {
         "ratio": "same mean regret",
@@ -325,6 +337,22 @@ def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
                 if (kind, sampler, workers) == ("ratio", "random", 1):
                     text += " ({:.2f} to {:.2f})".format(*one["interval"])
                 cells.append(text)
+            yield f"| {name}, {words} | {' | '.join(cells)} |"
+    yield ""
+    yield f"| training runs to within {NEAR[0]} nats, median; workers: | {' | '.join(heads)} |"
+    yield "|---" * (1 + len(crews)) + "|"
+    ways = {
+        "promote-all": f"promote, finish = {MET}",
+        "promote": "promote, finish as by default",
+        "hyperband": "hyperband",
+    }
+    for name, one in tables.items():
+        for key, words in ways.items():
+            cells = []
+            for sampler, workers in crews:
+                searched = one["searches"].get(f"{sampler} {workers}")
+                until = searched and searched["ways"][key]["until"][str(NEAR[0])]
+                cells.append(_runs(until[0]) if until else "–")
             yield f"| {name}, {words} | {' | '.join(cells)} |"
 
 
@@ -348,15 +376,17 @@ def _search_lines(searched: Mapping[str, Any], sampler: str) -> Iterator[str]:
 def _other_lines(tables: Mapping[str, Any]) -> Iterator[str]:
     yield "| epochs in those of the other, one worker | " + " | ".join(tables) + " |"
     yield "|---" * (1 + len(tables)) + "|"
+    counts = dict.fromkeys(one["constant"]["settings"] for one in tables.values())
+    those = "constant schedules only ({} settings)".format(
+        ", ".join(f"{_begun(count)} of {count}" for count in counts)
+    )
     rows = {
         "promote / hyperband, if an epoch costs its seconds": [
             one["timed"] for one in tables.values()
         ],
-        "the same, constant schedules only": [
-            one["constant"]["hyperband"] for one in tables.values()
-        ],
+        f"promote / hyperband, {those}": [one["constant"]["hyperband"] for one in tables.values()],
         "promote from epoch 5 / from 5%": [one["later"] for one in tables.values()],
-        "promote from epoch 5 / from 5%, constant schedules only": [
+        f"promote from epoch 5 / from 5%, {those}": [
             one["constant"]["later"] for one in tables.values()
         ],
     }
@@ -395,7 +425,11 @@ def _seen_lines(tables: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pair(both: Sequence[float | None]) -> str:
-    return " / ".join("never" if one is None else f"{one:.1f}" for one in both)
+    return " / ".join(_runs(one) for one in both)
+
+
+def _runs(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f}"
 
 
 def _share(value: float | None) -> str:
@@ -420,7 +454,7 @@ NAMES = {
     "median": "median pruner",
     "hyperband": "hyperband",
     "asha": "promote's rungs, but stopping",
-    "promote-all": "promote",
+    "promote-all": f"promote, finish = {MET}",
 }
 
 
