@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from tests.harness.receiver import Receiver, status
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner import logs
 from tuner.notify import notifier as notifier_module
-from tuner.notify.hooks import Hook, Webhook
+from tuner.notify.hooks import Answer, Hook, Webhook
 from tuner.notify.notice import for_chat
 from tuner.notify.notifier import Notifier
 from tuner.spec.study_ref import StudyRef
@@ -278,6 +278,89 @@ def test_an_outage_is_waited_out(
         until(lost.is_set, "the connection was lost")
         complete(bench)
     assert [body["event"] for body in receiver.bodies()] == ["study_complete"]
+
+
+@dataclass
+class Program:
+    """A command that runs in this process, until it is let go."""
+
+    answers: list[Answer] = field(default_factory=lambda: [Answer("told")])
+    key: str = "command-slow"
+    name: str = "the slow command"
+    go: threading.Event = field(default_factory=threading.Event)
+    runs: list[str] = field(default_factory=list)
+
+    def tell(self, body: Mapping[str, Any]) -> Answer:
+        """Note the run, and give the next answer; the last one for good."""
+        self.runs.append(str(body["study"]))
+        assert self.go.wait(20)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def test_a_look_in_progress_begins_nothing_after_the_deadline(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it began then would be cut off by the end of the process, and run again by another."""
+    monkeypatch.setattr(notifier_module, "LEAVE_SECONDS", 0.0)
+    program, benches = Program(), []
+    with database.transaction() as connection:
+        notices.register(connection, program.key)
+    for name in ("one", "two"):
+        benches.append(Bench.launch(database, make_spec(name)))
+        complete(benches[-1])
+    leaving = Notifier(database, [program])
+
+    def let_go() -> None:
+        until(leaving._ending.is_set, "the process ends")
+        program.go.set()
+
+    with leaving:
+        until(lambda: program.runs, "the command runs")
+        threading.Thread(target=let_go).start()
+    assert program.runs == ["one@1"]
+    assert [row.result for row in benches[0].rows(t.notice)] == ["told"]
+
+
+def test_what_was_told_is_not_told_again_after_an_outage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the note is tried again, even where the notice could be taken again."""
+    monkeypatch.setattr(notices, "LEASE_SECONDS", 0.01)
+    end, lost = notices.end, []
+
+    def broken(connection: sa.Connection, *rest: Any) -> None:
+        if len(lost) < 3:
+            lost.append(connection)
+            connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+        end(connection, *rest)
+
+    monkeypatch.setattr(notices, "end", broken)
+    program = Program()
+    program.go.set()
+    with Notifier(bench.database, [program], bench.study.ref):
+        complete(bench)
+    assert len(lost) == 3
+    assert program.runs == ["small@1"]
+    assert [(row.tries, row.result) for row in bench.rows(t.notice)] == [(1, "told")]
+
+
+def test_a_rest_is_stored_when_nothing_is_renewed_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal that came after it would turn seconds into the whole time of a lease."""
+    put_off, renewing = notices.put_off, []
+
+    def watched(*given: Any) -> None:
+        renewing.append([one.name for one in threading.enumerate() if one.name == "notices"])
+        put_off(*given)
+
+    monkeypatch.setattr(notices, "put_off", watched)
+    program = Program([Answer("later", "busy"), Answer("told")])
+    program.go.set()
+    with Notifier(bench.database, [program], bench.study.ref):
+        complete(bench)
+    assert renewing == [[]]
+    assert program.runs == ["small@1"] * 2
 
 
 @pytest.fixture(autouse=True)

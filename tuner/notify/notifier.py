@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +28,17 @@ FAILURES_SECONDS = 60.0
 LEAVE_SECONDS = 20.0
 """How long the end of its process waits until all is told. What is being told by then is waited
 for: a command that runs on without anyone who keeps its claim would be run again."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A notice that a hook was told, and what came of it."""
+
+    hook: Hook
+    event_ids: list[int]
+    answer: Answer
+    event: str
+    title: str
 
 
 class Notifier:
@@ -52,9 +64,13 @@ class Notifier:
         """The address of a dashboard, for links."""
         self._told_failures: dict[tuple[str, int], float] = {}
         self._registered: set[str] = set()
+        self._unnoted: list[_Told] = []
+        """What was told while the database was away: told once, so only the note is tried again."""
         self._ending = threading.Event()
+        self._deadline = float("inf")
+        """When the process ends: the time after which nothing is begun."""
         self._telling: Hook | None = None
-        """What is being sent at this moment."""
+        """What is being sent at this moment, or is about to be."""
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def __enter__(self) -> "Notifier":
@@ -68,6 +84,8 @@ class Notifier:
 
     def __exit__(self, *_: object) -> None:
         """Send what is left for some seconds, then wait for what is still being sent."""
+        # First the deadline: a look that is in progress heeds it as well.
+        self._deadline = time.monotonic() + LEAVE_SECONDS
         self._ending.set()
         if self._hooks:
             self._thread.join(LEAVE_SECONDS + 1.0)
@@ -78,11 +96,12 @@ class Notifier:
 
     def _run(self) -> None:
         away = False
-        deadline: float | None = None
         while True:
+            # Before the look: one that was in progress may have missed what happened last.
+            ending = self._ending.is_set()
             try:
                 self._register()
-                waiting = self._look(deadline)
+                waiting = self._look()
                 away = False
             # Nothing that goes wrong here may end the telling, and nothing else depends on it.
             except Exception as error:
@@ -92,19 +111,20 @@ class Notifier:
                 elif not away:
                     logger.warning("events are told later: the database is away")
                 away = True
-            if deadline is not None and (not waiting or time.monotonic() > deadline):
+            if ending and (not waiting or self._is_over()):
                 if waiting:
                     logger.warning(
                         "not everything could be told; a process with the same hook will do it "
                         "within a day"
                     )
                 return
-            if deadline is None:
-                self._ending.wait(LOOK_SECONDS)
-                if self._ending.is_set():
-                    deadline = time.monotonic() + LEAVE_SECONDS
-            else:
+            if ending:
                 time.sleep(LOOK_SECONDS / 4)
+            else:
+                self._ending.wait(LOOK_SECONDS)
+
+    def _is_over(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _register(self) -> None:
         for hook in self._hooks:
@@ -113,11 +133,15 @@ class Notifier:
                     notices.register(connection, hook.key)
                 self._registered.add(hook.key)
 
-    def _look(self, deadline: float | None) -> bool:
+    def _look(self) -> bool:
         """Tell each hook what is pending; return whether something is left for later.
 
-        With a deadline the process ends: new failures do not rest, and nothing is begun after it.
+        When the process ends, new failures do not rest, and nothing is begun after the deadline.
         """
+        # Before anything is taken: what was told, but is not noted yet, would be told again.
+        while self._unnoted:
+            self._note(self._unnoted[0])
+            del self._unnoted[0]
         if self._ref is not None and self._study is None:
             with self._database.transaction() as connection:
                 self._study = studies.find_or_none(connection, self._ref)
@@ -132,11 +156,17 @@ class Notifier:
                 by_study[event.study_id].append(event)
             for study_id, mine in by_study.items():
                 for together in in_notices(mine):
-                    if deadline is None and self._rests(hook, study_id, together):
+                    if not self._ending.is_set() and self._rests(hook, study_id, together):
                         continue
-                    if deadline is not None and time.monotonic() > deadline:
-                        return True
-                    self._tell(hook, study_id, together)
+                    # In this order: whoever waits for the end looks at `_telling` only after the
+                    # deadline, so it sees everything that was begun before.
+                    self._telling = hook
+                    try:
+                        if self._is_over():
+                            return True
+                        self._tell(hook, study_id, together)
+                    finally:
+                        self._telling = None
             with self._database.transaction() as connection:
                 waiting |= notices.is_waiting(connection, hook.key, self._study)
         return waiting
@@ -166,9 +196,17 @@ class Notifier:
             except UnknownStudyError:
                 return  # deleted meanwhile, and the notices with it
             answer = hook.tell(body)
-            if answer.outcome != "later" and all(event.kind == "failed" for event in mine):
-                self._told_failures[hook.key, study_id] = time.monotonic()
-            self._note(hook, ids, answer, str(body["event"]), study.title)
+        # From here on nothing is renewed: that would undo a short rest by the whole of a lease.
+        if answer.outcome != "later" and all(event.kind == "failed" for event in mine):
+            self._told_failures[hook.key, study_id] = time.monotonic()
+        told = _Told(hook, ids, answer, str(body["event"]), study.title)
+        try:
+            self._note(told)
+        except Exception:
+            # What is to be tried later is due again when its lease ends.
+            if answer.outcome != "later":
+                self._unnoted.append(told)
+            raise
 
     @contextmanager
     def _kept(self, hook: Hook, ids: list[int]) -> Iterator[None]:
@@ -185,19 +223,18 @@ class Notifier:
                     notices.renew(connection, hook.key, ids)
 
         renewal = threading.Thread(target=renew, name="notices", daemon=True)
-        self._telling = hook
         renewal.start()
         try:
             yield
         finally:
             told.set()
             renewal.join()
-            self._telling = None
 
-    def _note(self, hook: Hook, ids: list[int], answer: Answer, event: str, title: str) -> None:
+    def _note(self, told: _Told) -> None:
+        hook, answer, event, title = told.hook, told.answer, told.event, told.title
         keep = notices.put_off if answer.outcome == "later" else notices.end
         with self._database.transaction() as connection:
-            keep(connection, hook.key, ids, answer.reason or answer.outcome)
+            keep(connection, hook.key, told.event_ids, answer.reason or answer.outcome)
         if answer.outcome == "told":
             logger.info("%s: %s was told %s", title, hook.name, event)
         else:
