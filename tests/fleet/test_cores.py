@@ -15,6 +15,7 @@ from tuner.fleet import local
 from tuner.fleet.contract import Crew
 from tuner.fleet.cores import CAN_PIN, divide, neighbours
 from tuner.fleet.local import LocalFleet
+from tuner.settings import Settings
 from tuner.store import tables as t
 
 pytestmark = pytest.mark.skipif(not CAN_PIN, reason="this system lets no process choose its cores")
@@ -78,6 +79,22 @@ def test_workers_and_their_trainers_stay_on_their_cores(
                 break
     finally:
         fleet.stop_now()
+        fleet.close()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be divided")
+def test_a_worker_that_joins_gets_the_cores_of_one_that_left(settings: Settings) -> None:
+    """Not those of the first, which is still at work on them."""
+    crew = Crew("nowhere", ("cpu", "cpu"), pin=True)
+    fleet = LocalFleet(settings, crew, warm.fork_server())
+    try:
+        fleet.start()
+        fleet.scale(1)
+        fleet.scale(2)
+        present = [post.cores for post in fleet._posts if not post.leaving]
+        assert present == divide(neighbours(), 2)
+    finally:
         fleet.close()
 
 

@@ -1,5 +1,6 @@
 """What is told of a fleet whose cluster cannot be asked."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ def stored(engine: str, handle: dict[str, Any], **options: Any) -> StoredFleet:
     crew = Crew("small@1", options=options).to_json()
     seen = NOW - timedelta(hours=1)
     return StoredFleet(
-        3, 1, engine, crew, handle, 4, "", "login1", 7, "ann@login1", seen, seen, 4, None, ""
+        3, 1, engine, crew, handle, 4, "", "login1", 7, "ann@login1", seen, seen, 4, None, "", 3600
     )
 
 
@@ -50,6 +51,6 @@ def test_what_may_still_run_is_told_with_where(fleet: StoredFleet, words: list[s
 def test_a_fleet_that_was_just_seen_is_not_forgotten() -> None:
     """Whoever saw it could ask it to stop."""
     fleet = stored("slurm", {})
-    refuse_present(fleet, NOW)
-    with pytest.raises(UserError, match="tuner fleet stop"):
-        refuse_present(fleet, fleet.seen + timedelta(seconds=59))
+    refuse_present(fleet)
+    with pytest.raises(UserError, match=r"was seen 59 s ago.*tuner fleet stop"):
+        refuse_present(replace(fleet, unseen=59.0))

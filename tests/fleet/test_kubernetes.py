@@ -30,6 +30,7 @@ from tuner.fleet.kubernetes_manifests import (
     password_secret,
     probe_job,
 )
+from tuner.fleet.replacements import HOPELESS
 from tuner.settings import Settings
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -165,6 +166,9 @@ def test_a_fleet_lives_and_ends(kube: Kubernetes, crew: Crew, secretive: Setting
     fleet = ENGINE.again(secretive, crew, handle)
     fleet.scale(5)
     assert kube.job()["spec"]["parallelism"] == 5
+    assert kube.job()["spec"]["backoffLimit"] == 5 * HOPELESS
+    fleet.scale(4)
+    assert kube.job()["spec"]["backoffLimit"] == 5 * HOPELESS, "so many may have crashed by now"
     kube.status(active=2, succeeded=1)
     assert fleet.running() == 2
     fleet.ask_to_stop()

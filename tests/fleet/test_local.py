@@ -225,5 +225,5 @@ def test_a_launcher_is_more_than_its_number(
         )
         stored = fleets.find(connection, number)
     assert stored is not None
-    assert tending.is_lost(stored, stored.seen) is not is_there
+    assert tending.is_lost(stored) is not is_there
     assert not tending.is_launcher(stored, 1)

@@ -3,9 +3,11 @@
 import os
 import subprocess
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.store.specs import Bench, make_spec
 from tuner import home as home_folder
@@ -17,6 +19,7 @@ from tuner.fleet.slurm_script import SharedFiles, SlurmOptions, pilot_script
 from tuner.fleet.tending import TendedFleet
 from tuner.settings import Settings, Timing
 from tuner.store import fleets
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.fleets import Launcher
 
@@ -261,6 +264,7 @@ def test_workers_that_were_started_before_an_error_are_found_again(
         fleets.begin(
             connection, bench.study, "slurm", crew.to_json(), handle, workers=1, launcher=launcher
         )
+        connection.execute(sa.update(t.fleet).values(seen=t.fleet.c.seen - timedelta(hours=1)))
         (stored,) = fleets.of_study(connection, bench.study)
     with pytest.raises(MachineError, match="sbatch"):
         tending.scale(settings, database, stored, 4)
@@ -268,3 +272,5 @@ def test_workers_that_were_started_before_an_error_are_found_again(
         (kept,) = fleets.of_study(connection, bench.study)
     assert kept.handle["jobs"] == [5, 6]
     assert kept.workers == 1
+    # Or `tuner fleet forget` would have to wait after every look at a cluster that is gone.
+    assert kept.seen == stored.seen

@@ -326,7 +326,8 @@ def test_what_was_told_is_not_told_again_after_an_outage(
 ) -> None:
     """Only the note is tried again, even where the notice could be taken again."""
     monkeypatch.setattr(notices, "LEASE_SECONDS", 0.01)
-    end, lost = notices.end, []
+    end = notices.end
+    lost: list[sa.Connection] = []
 
     def broken(connection: sa.Connection, *rest: Any) -> None:
         if len(lost) < 3:

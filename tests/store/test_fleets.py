@@ -1,9 +1,13 @@
 """Fleets as they are stored."""
 
+from datetime import timedelta
+
 import pytest
+import sqlalchemy as sa
 
 from tests.store.specs import Bench, make_spec
 from tuner.store import fleets, studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.fleets import Launcher
 
@@ -46,6 +50,35 @@ def test_its_launcher_is_told_what_people_want(bench: Bench) -> None:
         told = fleets.keep(connection, fleet, {}, 3)
     assert told is not None
     assert (told.workers, told.asked) == (5, "now")
+
+
+def test_a_fleet_that_was_taken_for_ended_works_again_if_it_runs(bench: Bench) -> None:
+    """Its launcher was only cut off: it is listed again, and can be scaled and stopped."""
+    number = begin(bench)
+    with bench.database.transaction() as connection:
+        (fleet,) = fleets.of_study(connection, bench.study)
+        fleets.end(connection, number, "forgotten by ann@here")
+        left = fleets.keep(connection, fleet, {}, 0)
+        assert left is not None
+        assert (left.ended is not None, left.reason) == (True, "forgotten by ann@here")
+        fleets.keep(connection, fleet, {}, 2)
+        (back,) = fleets.of_study(connection, bench.study)
+    assert (back.running, back.ended, back.reason) == (2, None, "")
+
+
+def test_a_fleet_that_cannot_be_asked_is_not_seen(bench: Bench) -> None:
+    """What was started before the error is stored; how long it was unseen, the server says."""
+    begin(bench)
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(t.fleet).values(seen=t.fleet.c.seen - timedelta(hours=1)))
+        (fleet,) = fleets.of_study(connection, bench.study)
+        assert 3600 <= fleet.unseen < 3700
+        kept = fleets.keep(connection, fleet, {"jobs": [5]}, None)
+        assert kept is not None
+        assert (kept.seen, kept.running, kept.handle) == (fleet.seen, 0, {"jobs": [5]})
+        seen = fleets.keep(connection, kept, kept.handle, 1)
+    assert seen is not None
+    assert seen.unseen < 100
 
 
 def test_an_ended_fleet_is_listed_only_on_request(bench: Bench) -> None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +159,7 @@ def forget(settings: Settings, study: StudyRef, number: int | None, *, yes: bool
 
     with _study(settings, study) as (database, found):
         stored = _the_fleet(database, found, number)
-        forgetting.refuse_present(stored, datetime.now(UTC))
+        forgetting.refuse_present(stored)
         seen = stored.seen.astimezone().strftime("%Y-%m-%d %H:%M")
         name = f"Fleet {stored.fleet_id} of {found.title} ({stored.engine})"
         echo(f"{name} was last seen at {seen}: {stored.running} of {stored.workers} workers ran.")
@@ -298,15 +297,15 @@ def _state(one: "StoredFleet") -> str:
 
     if one.ended is not None:
         return "ended"
-    if is_lost(one, datetime.now(UTC)):
+    if is_lost(one):
         return "lost: its launcher has ended"
     return {"": "working", "stop": "stopping", "now": "stopping now"}[one.asked]
 
 
 def _described(one: "StoredFleet") -> dict[str, Any]:
     described = asdict(replace(one, crew={}, handle={}))
-    # What an engine needs to find it again is nothing to programs.
-    del described["crew"], described["handle"]
+    # What an engine needs to find it again is nothing to programs; `seen` says the rest.
+    del described["crew"], described["handle"], described["unseen"]
     for name in ("started", "seen", "ended"):
         moment = described[name]
         described[name] = None if moment is None else moment.isoformat()

@@ -5,7 +5,7 @@ what was stored.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC
 
 import sqlalchemy as sa
 
@@ -19,12 +19,11 @@ SHOWN_MOST = 20
 """Jobs that are named."""
 
 
-def refuse_present(stored: StoredFleet, now: datetime) -> None:
+def refuse_present(stored: StoredFleet) -> None:
     """Refuse a fleet that somebody has just looked after: it can be asked to stop."""
-    seconds = (now - stored.seen).total_seconds()
-    if seconds <= LOST_SECONDS:
+    if stored.unseen <= LOST_SECONDS:
         raise UserError(
-            f"Fleet {stored.fleet_id} was seen {max(0.0, seconds):.0f} s ago, so its workers can "
+            f"Fleet {stored.fleet_id} was seen {stored.unseen:.0f} s ago, so its workers can "
             "be asked to leave: `tuner fleet stop`. If that fails, forget it after "
             f"{LOST_SECONDS:.0f} s."
         )
@@ -61,7 +60,7 @@ def forget(connection: sa.Connection, study: Study, stored: StoredFleet, who: st
     current = fleets.locked(connection, stored.fleet_id)
     if current is None or current.ended is not None:
         raise UserError("The fleet has ended meanwhile; `tuner fleet status` shows what is left.")
-    refuse_present(current, datetime.now(UTC))
+    refuse_present(current)
     seen = current.seen.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     reason = f"forgotten by {who}; last seen {seen} with {current.running} workers"
     fleets.end(connection, current.fleet_id, reason)

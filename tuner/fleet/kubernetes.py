@@ -85,10 +85,16 @@ class KubernetesFleet:
 
     def scale(self, workers: int) -> None:
         """Change how many pods there are; Kubernetes asks those that are too many to leave."""
-        self._patch({"spec": {"parallelism": workers}})
+        self._look()
+        limit = manifests.crashes(workers)
+        # Never lower than before: as many crashes may have been counted already.
+        if self._job is not None:
+            limit = max(limit, int(self._job.spec.backoff_limit or 0))
+        self._patch({"spec": {"parallelism": workers, "backoffLimit": limit}})
 
     def ask_to_stop(self) -> None:
         """Let every pod leave within its grace period, and start no other."""
+        self._look()
         # Not `suspend`, which Kueue takes back as soon as there is room.
         self._patch({"spec": {"parallelism": 0}})
 
@@ -143,7 +149,6 @@ class KubernetesFleet:
         self._looked = time.monotonic()
 
     def _patch(self, body: Mapping[str, Any]) -> None:
-        self._look()
         with _explained("change the Job"):
             _api(self._options).BatchV1Api.patch_namespaced_job(
                 self._names.job, self._options.namespace, body

@@ -108,9 +108,7 @@ def job(
             annotations["kueue.x-k8s.io/elastic-job"] = "true"
     spec: Manifest = {
         "parallelism": workers,
-        # Crashes of the whole fleet, and errors of machines, over its whole time; disruptions and
-        # requests to leave do not count. Kubernetes waits longer before each new pod.
-        "backoffLimit": HOPELESS * workers,
+        "backoffLimit": crashes(workers),
         "ttlSecondsAfterFinished": int(options.keep),
         "podFailurePolicy": {
             "rules": [
@@ -135,6 +133,15 @@ def job(
         "metadata": {"name": names.job, "labels": labels, "annotations": annotations},
         "spec": spec,
     }
+
+
+def crashes(workers: int) -> int:
+    """Return after how many crashes a fleet is given up.
+
+    Of the whole fleet, with errors of machines, over its whole time; disruptions and requests to
+    leave do not count. Kubernetes waits longer before each new pod.
+    """
+    return HOPELESS * workers
 
 
 def probe_job(manifest: Manifest) -> Manifest:

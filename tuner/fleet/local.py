@@ -175,8 +175,9 @@ class LocalFleet:
 
     def _add(self, device: str) -> _Post:
         log = self._logs / f"worker-{os.getpid()}-{len(self._posts)}.log"
-        # Those that join later share the cores of the first ones.
-        cores = self._cores[len(self._posts) % len(self._cores)] if self._cores else ()
+        # Those that join later share cores, unless they are in the place of one that left.
+        used = [post.cores for post in self._posts if not post.leaving]
+        cores = min(self._cores, key=used.count, default=())
         self._posts.append(_Post(device, log, replace(self._limits), cores))
         return self._posts[-1]
 

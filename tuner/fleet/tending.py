@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import psutil
 import sqlalchemy as sa
@@ -160,13 +159,13 @@ class TendedFleet:
             self._fleet.scale(told.workers)
 
 
-def is_lost(stored: StoredFleet, now: datetime) -> bool:
+def is_lost(stored: StoredFleet) -> bool:
     """Return whether a fleet that follows its launcher has lost it, and its workers with it."""
     if engines.load(stored.engine).outlives:
         return False
     if stored.host == socket.gethostname() and not is_launcher(stored, stored.pid):
         return True
-    return (now - stored.seen).total_seconds() > LOST_SECONDS
+    return stored.unseen > LOST_SECONDS
 
 
 def is_launcher(stored: StoredFleet, pid: int) -> bool:
@@ -221,7 +220,7 @@ def stop(settings: Settings, database: Database, stored: StoredFleet, *, now: bo
     if not engines.load(stored.engine).outlives:
         with database.transaction() as connection:
             fleets.ask_to_stop(connection, stored.fleet_id, how)
-            if is_lost(stored, datetime.now(UTC)):
+            if is_lost(stored):
                 # Nobody is left to hear it, or to note the end.
                 fleets.end(connection, stored.fleet_id, "its launcher had ended")
         return
@@ -252,7 +251,8 @@ def act(
 ) -> tuple[StoredFleet, int]:
     """Act on a fleet by its engine, alone, and store what came of it.
 
-    If the change scaled it or asked it to stop, that is stored as well: `workers`, `how`.
+    If the change scaled it or asked it to stop, that is stored as well: `workers`, `how`. If the
+    engine fails, only the handle is: a fleet that cannot be asked has not been seen.
 
     The row stays locked meanwhile: two people who scale a fleet at once would both start what is
     missing, and one of the two handles would be lost with the workers that it names. An engine may
@@ -272,22 +272,23 @@ def act(
         crew = replace(Crew.from_json(current.crew), workers=workers or current.workers)
         fleet = engine.again(settings, crew, current.handle)
         failed: BaseException | None = None
+        running: int | None = None
         try:
             running = change(fleet)
         # Ctrl-C as well. Workers may have been started before it: their handle is stored all the
         # same, or nobody could find them again.
         except BaseException as error:  # noqa: BLE001  # raised again below
-            failed, running = error, current.running
+            failed = error
         if workers is not None and failed is None:
             fleets.want(connection, current.fleet_id, workers)
         if how and failed is None:
             fleets.ask_to_stop(connection, current.fleet_id, how)
         kept = fleets.keep(connection, current, fleet.handle(), running)
         assert kept is not None, "its row is locked"
-        if not running and failed is None:
+        if running == 0:
             reason = "; ".join(text.splitlines()[0] for text in fleet.failures() if text)
             fleet.close()
             fleets.end(connection, current.fleet_id, reason)
     if failed is not None:
         raise failed
-    return kept, running
+    return kept, kept.running

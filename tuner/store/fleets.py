@@ -42,6 +42,8 @@ class StoredFleet:
     """How many workers ran when it was seen last."""
     ended: datetime | None
     reason: str
+    unseen: float
+    """For how many seconds it had not been seen when it was read, by the server's clock."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def begin(
 
 def find(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
     """Return a fleet, unless it was deleted with its study."""
-    return _one(connection, sa.select(t.fleet).where(t.fleet.c.fleet_id == fleet_id))
+    return _one(connection, _fleets().where(t.fleet.c.fleet_id == fleet_id))
 
 
 def locked(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
@@ -91,13 +93,13 @@ def locked(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
 
     Two people who scale it at once would each start the workers that are missing.
     """
-    query = sa.select(t.fleet).where(t.fleet.c.fleet_id == fleet_id).with_for_update()
+    query = _fleets().where(t.fleet.c.fleet_id == fleet_id).with_for_update()
     return _one(connection, query)
 
 
 def of_study(connection: sa.Connection, study: Study, *, ended: bool = False) -> list[StoredFleet]:
     """Return a study's fleets, the oldest first; those that have ended only if asked for."""
-    query = sa.select(t.fleet).where(t.fleet.c.study_id == study.study_id)
+    query = _fleets().where(t.fleet.c.study_id == study.study_id)
     if not ended:
         query = query.where(t.fleet.c.ended.is_(None))
     rows = connection.execute(query.order_by(t.fleet.c.fleet_id))
@@ -105,9 +107,12 @@ def of_study(connection: sa.Connection, study: Study, *, ended: bool = False) ->
 
 
 def keep(
-    connection: sa.Connection, stored: StoredFleet, handle: Mapping[str, Any], running: int
+    connection: sa.Connection, stored: StoredFleet, handle: Mapping[str, Any], running: int | None
 ) -> StoredFleet | None:
     """Store what finds a fleet again and how many of it run; return the fleet as it is now.
+
+    None: its engine could not say, so the fleet was not seen. One that was taken for ended, because
+    its launcher was cut off, works again if any of it runs.
 
     If somebody else has acted on it since it was read, the handle of that person stays: it names
     workers that ours does not know.
@@ -117,8 +122,13 @@ def keep(
     kept = sa.case(
         (unchanged, sa.cast(sa.literal(dict(handle), JSONB), JSONB)), else_=t.fleet.c.handle
     )
-    values = {"handle": kept, "running": running, "seen": sa.func.clock_timestamp()}
-    return _one(connection, sa.update(t.fleet).where(mine).values(values).returning(*t.fleet.c))
+    values: dict[str, Any] = {"handle": kept}
+    if running is not None:
+        values |= {"running": running, "seen": sa.func.clock_timestamp()}
+    if running:
+        values |= {"ended": None, "reason": ""}
+    update = sa.update(t.fleet).where(mine).values(values)
+    return _one(connection, update.returning(*t.fleet.c, _UNSEEN))
 
 
 def want(connection: sa.Connection, fleet_id: int, workers: int) -> None:
@@ -138,6 +148,15 @@ def end(connection: sa.Connection, fleet_id: int, reason: str = "") -> None:
     values = {"ended": sa.func.clock_timestamp(), "running": 0, "reason": reason}
     mine = (t.fleet.c.fleet_id == fleet_id) & t.fleet.c.ended.is_(None)
     connection.execute(sa.update(t.fleet).where(mine).values(values))
+
+
+_UNSEEN = sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - t.fleet.c.seen), sa.Double).label(
+    "unseen"
+)
+
+
+def _fleets() -> sa.Select[Any]:
+    return sa.select(t.fleet, _UNSEEN)
 
 
 def _one(connection: sa.Connection, query: Any) -> StoredFleet | None:
