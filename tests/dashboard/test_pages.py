@@ -245,6 +245,21 @@ def test_a_deleted_study_is_told(bench: Bench) -> None:
         assert "error" in app.get("/studies/small.json").json()
 
 
+def test_a_name_means_the_newest_version_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study launched anew is seen as soon as it is announced, not when the clock ticks."""
+    monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 1e9)
+    desk = Desk(bench.database)
+    with TestClient(app_for(desk), LOCAL) as app:
+        until(lambda: desk.announcements.live, "announcements are heard")
+        assert app.get("/studies/small").status_code == 200
+        assert desk.study("small").version == 1
+        Bench.launch(bench.database, make_spec(epochs=4), new_version=True)
+        until(lambda: desk.study("small").version == 2, "the new version")
+        assert "small@2" in app.get("/studies/small").text
+
+
 def _is_gone(app: TestClient, path: str) -> bool:
     return app.get(path).status_code == 404
 
@@ -327,19 +342,48 @@ def test_a_browser_asks_for_each_of_our_files_once(pages: TestClient) -> None:
         found
         for name in named
         if name.endswith(".js")
-        for found in re.findall(r'from "\./([^"]+)"', (FOLDER / name).read_text())
+        for found in re.findall(r'(?:from|import) "\./([^"]+)"', (FOLDER / name).read_text())
     }
-    assert imported
+    assert "print.js" in imported  # by `import` without `from`
     assert imported <= named  # none is found out about only after another has been read
     for name in named:
         answer = pages.get(f"/assets/{mark}/{name}")
         assert "immutable" in answer.headers["Cache-Control"], name
         assert answer.headers["Content-Encoding"] == "gzip", name
         assert answer.content == (FOLDER / name).read_bytes(), name  # unpacked by the client
-    for other in ("page.js", f"{'0' * 16}/page.js"):  # as a page of another version asks
-        answer = pages.get(f"/assets/{other}", headers={"Accept-Encoding": "identity"})
-        assert answer.headers["Cache-Control"] == "no-cache"
-        assert answer.content == (FOLDER / "page.js").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["page.js", f"{'0' * 16}/page.js"])
+def test_a_file_of_another_version_is_sent_once(pages: TestClient, name: str) -> None:
+    """A page of another version asks by another mark, and again each time: by what it has."""
+    whole = pages.get(f"/assets/{name}")
+    assert whole.headers["Cache-Control"] == "no-cache"
+    assert whole.content == (FOLDER / "page.js").read_bytes()
+    tag = whole.headers["ETag"]
+    same = pages.get(f"/assets/{name}", headers={"If-None-Match": f'"other", {tag}'})
+    assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", tag)
+    assert same.headers["Cache-Control"] == "no-cache"
+    assert pages.get("/assets/style.css", headers={"If-None-Match": tag}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("br, gzip", "gzip"),
+        ("gzip;q=0.5", "gzip"),
+        ("gzip;q=0", None),
+        ("br, gzip; q=0.000", None),
+        ("identity", None),
+    ],
+)
+def test_only_who_accepts_it_gets_gzip(
+    pages: TestClient, accepted: str, encoding: str | None
+) -> None:
+    """Files and pages alike: a weight of 0 refuses it."""
+    for path in ("/assets/page.js", "/studies/digits"):
+        answer = pages.get(path, headers={"Accept-Encoding": accepted})
+        assert answer.headers.get("Content-Encoding") == encoding, path
+        assert "Accept-Encoding" in answer.headers["Vary"], path
 
 
 def test_a_second_export_does_not_wait_for_the_first(pages: TestClient) -> None:

@@ -24,6 +24,7 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
+from tuner.answers.compare import Asked, compare, table
 from tuner.answers.gap import gap
 from tuner.answers.influence import influence
 from tuner.answers.plain import plain
@@ -33,6 +34,8 @@ from tuner.dashboard.drawing import Axis
 from tuner.dashboard.pages.evidence import matching, val_test
 from tuner.dashboard.pages.parallel import BEST, CHOSEN_MOST, thinned
 from tuner.dashboard.pages.view import View
+from tuner.dashboard.rendering import environment
+from tuner.dashboard.shelf import FAILED
 from tuner.records import Metric, Value
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
@@ -112,6 +115,32 @@ def test_every_part_of_a_poor_study(pages: TestClient, study: str) -> None:
     for data in ("curves", "parallel"):
         answer = pages.get(f"/studies/{study}/{data}.json")
         assert answer.status_code in (200, 202, 400)
+
+
+def test_a_page_without_its_curves(stored: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves that cannot be computed are missing alone, and their chart is told why."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tuner.dashboard.pages.curves.setting_curves", fail)
+    with TestClient(app_for(Desk(stored)), LOCAL) as app:
+        until(lambda: app.get("/studies/digits/curves.json").status_code == 503, "a failure")
+        assert app.get("/studies/digits/curves.json").json() == {"error": FAILED}
+        page = app.get("/studies/digits")
+        assert page.status_code == 200
+        assert 'id="curves"' in page.text
+        assert "data-drawn" not in page.text
+
+
+def test_the_reference_is_marked(stored: Database) -> None:
+    """In a table of levels that are compared with a level that was named."""
+    with stored.snapshot() as connection:
+        results = Results.of(connection, StudyRef("lr_sched"))
+        found = compare(results, by=("scheduler",), asked=Asked(reference="step"))
+    written = environment.from_string("{{ ui.table(found) }}").render(found=table(found[0]))
+    assert written.count('<span class="mark') == len(found[0].rows)
+    assert '<span class="mark reference">reference</span>' in written
 
 
 def test_one_filter_holds_for_all(pages: TestClient) -> None:

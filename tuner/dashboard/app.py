@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,13 +13,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuner.dashboard.assets import serve_asset
 from tuner.dashboard.attempts import Attempts
@@ -48,6 +50,8 @@ from tuner.store.database import is_outage
 
 logger = logging.getLogger(__name__)
 
+NO_GZIP = re.compile(r"\bgzip\s*;\s*q=0(?:\.0*)?\s*(?:,|$)", re.IGNORECASE)
+"""An Accept-Encoding that refuses gzip: gzip;q=0."""
 KNOWN_SECONDS = 30.0
 """How long a stream goes on without asking whether its reader is still logged in."""
 
@@ -56,7 +60,7 @@ def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
     """Return the dashboard over a database, behind a door; `delete` deletes a study."""
     app = Starlette(
         routes=_routes(desk, door.access.base),
-        middleware=[Middleware(GZipMiddleware, minimum_size=1_000)],
+        middleware=[Middleware(_Compression, minimum_size=1_000)],
         exception_handlers={
             TunerError: _refused,
             DBAPIError: _broken,
@@ -73,6 +77,19 @@ def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
     app.state.attempts = Attempts()
     # Around everything, so that the page of an error has its headers, too.
     return Guard(app, door, _unavailable)
+
+
+class _Compression(GZipMiddleware):
+    """Compresses answers for those who accept gzip."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        accepted = Headers(scope=scope).get("accept-encoding", "") if "headers" in scope else ""
+        if NO_GZIP.search(accepted):
+            # Starlette looks for the word alone, and so does `assets`.
+            kept = [one for one in scope["headers"] if one[0] != b"accept-encoding"]
+            scope = {**scope, "headers": kept}
+        await super().__call__(scope, receive, send)
 
 
 class _Number(Convertor[int]):

@@ -34,6 +34,8 @@ class Asset:
     content: bytes
     compressed: bytes
     media_type: str
+    tag: str
+    """Its entity tag. A weak one, since it is the same for both."""
 
 
 @cache
@@ -45,7 +47,8 @@ def assets() -> Mapping[str, Asset]:
             content = file.read_bytes()
             media_type = TYPES.get(file.suffix, "text/plain")
             compressed = gzip.compress(content, mtime=0)
-            found[file.relative_to(FOLDER).as_posix()] = Asset(content, compressed, media_type)
+            tag = f'W/"{hashlib.blake2b(content, digest_size=8).hexdigest()}"'
+            found[file.relative_to(FOLDER).as_posix()] = Asset(content, compressed, media_type, tag)
     return found
 
 
@@ -83,7 +86,11 @@ async def serve_asset(request: Request) -> Response:
     headers = {
         "Cache-Control": "public, max-age=31536000, immutable" if current else "no-cache",
         "Vary": "Accept-Encoding",
+        "ETag": one.tag,
     }
+    # A proxy may have made the tag a strong one.
+    if one.tag.removeprefix("W/") in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
         return Response(one.compressed, headers=headers, media_type=one.media_type)

@@ -99,7 +99,7 @@ def study_page(request: Request) -> Response:
         return ask() if name in wanted else None
 
     # Begun beside the answer, for which the page may wait a moment.
-    asked("curves", lambda: find_curves(desk, study, view, patience=0.0))
+    asked("curves", lambda: _sent(desk, study, view))
 
     data = StudyPage(
         study=study.title,
@@ -121,7 +121,7 @@ def study_page(request: Request) -> Response:
             lambda: _thought(desk, study, ("leaderboard", *chosen, view.top),
                              lambda results: evidence.board(results, view)),
         ),
-        curves=asked("curves", lambda: find_curves(desk, study, view, patience=0.0)),
+        curves=asked("curves", lambda: _sent(desk, study, view)),
         error=error,
     )  # fmt: skip
     return rendering.page(request, "study", data, study=study, curves=curve_kinds(study))
@@ -136,6 +136,15 @@ def _view(request: Request, study: Study) -> tuple[View, str]:
         # What was typed stays in its field, with what is wrong with it.
         unfiltered = View.of(request, study, filtered=False)
         return unfiltered, str(refused)
+
+
+def _sent(desk: Desk, study: Study, view: View) -> Drawn | None:
+    """Return the curves that are sent with the page; None where there are none yet."""
+    try:
+        return find_curves(desk, study, view, patience=0.0)
+    except TunerError:
+        # The rest of the page does not depend on them. Their chart asks, and is told why.
+        return None
 
 
 def _thought(

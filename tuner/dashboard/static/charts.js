@@ -14,14 +14,14 @@ const seen = new IntersectionObserver((entries) => {
 export function mountCharts() {
   for (const figure of document.querySelectorAll("[data-chart]")) {
     if (charts.has(figure)) continue;
-    charts.set(figure, { stale: true, visible: false, have: "", asked: 0, plot: null, data: null });
+    charts.set(figure, { stale: true, changed: false, visible: false, have: "", asked: 0, plot: null, data: null });
     seen.observe(figure);
   }
 }
 
 export function refreshCharts() {
   for (const [figure, chart] of charts) {
-    chart.stale = true;
+    chart.stale = chart.changed = true;
     if (chart.visible) load(figure);
   }
 }
@@ -56,9 +56,10 @@ async function load(figure) {
   if (chart.loading) return;
   const first = sent(figure);
   if (first) {
-    Object.assign(chart, { have: first.mark, asked: Date.now(), stale: false });
+    // As of when the page was asked for. If anything has changed since then, they are asked for again.
+    Object.assign(chart, { have: first.mark, asked: performance.timeOrigin, stale: chart.changed });
     draw(figure, first.lines);
-    return;
+    if (!chart.stale) return;
   }
   const wait = chart.asked + AGAIN - Date.now();
   if (wait > 0) {
