@@ -131,7 +131,8 @@ def test_a_fleet_trains_a_study_to_its_end_and_melts_away(bed: Bed, scene: Scene
 def test_a_fleet_is_scaled_up_and_down_and_stopped(bed: Bed, scene: Scene) -> None:
     """New workers train too; those that are too many give their trial back and leave.
 
-    Asked to stop, so does the rest: no trial is lost or left to expire, and nobody is replaced.
+    Asked to stop, so do both that are there then: no trial is lost or left to expire, and nobody is
+    replaced.
     """
     bench = scene.launch(LONG)
     fleet = bed.fleet(1)
@@ -147,8 +148,10 @@ def test_a_fleet_is_scaled_up_and_down_and_stopped(bed: Bed, scene: Scene) -> No
     fleet.scale(1)
     until(lambda: fleet.running() == 1, "one has left")
     until(lambda: held() == 1, "its trial was given back")
+    fleet.scale(2)
+    until(lambda: held() == 2, "another one trains")
     fleet.ask_to_stop()
-    until(lambda: fleet.running() == 0, "the other has left")
+    until(lambda: fleet.running() == 0, "both have left")
     assert {row.state for row in bench.rows(t.lease)} == {"released"}
     assert bench.state() == "open"
     assert fleet.failures() == []

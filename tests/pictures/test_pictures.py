@@ -88,7 +88,7 @@ def test_every_kind_is_drawn_in_every_format(plain: Bench, kind: str) -> None:
 def test_titles_say_what_is_seen(plain: Bench) -> None:
     """The worse level is named; the gap has its size; the best trial its accuracy."""
     assert "step is significantly worse" in drawn(plain, "effects", by="scheduler").title
-    assert "Test falls" in drawn(plain, "val-test").title
+    assert "Test accuracy is 16.7 points below validation" in drawn(plain, "val-test").title
     assert "scheduler matters more than lr" in drawn(plain, "influence").title
     assert "classifies" in drawn(plain, "confusion").title
 
