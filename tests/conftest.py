@@ -41,7 +41,7 @@ from tuner.store.address import Address
 from tuner.store.database import Database
 from tuner.store.embedded import server as embedded
 
-QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
+QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.15, give_back=5.0)
 """Leases that tests can wait for."""
 
 TEMPLATE = "tuner_template"

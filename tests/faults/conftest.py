@@ -12,7 +12,7 @@ from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store.database import Database
 
-OUTAGE = Timing(lease=3.0, renew=0.3, grace=2.0, poll=0.05, give_back=5.0)
+OUTAGE = Timing(lease=3.0, renew=0.3, grace=2.0, poll=0.15, give_back=5.0)
 """Leases shorter than the outages that they meet."""
 
 

@@ -19,7 +19,7 @@ from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import LeaseLostError
 
-TIMING = Timing(lease=6.0, renew=0.5, grace=0.3, poll=0.05, give_back=0.1)
+TIMING = Timing(lease=6.0, renew=0.5, grace=0.3, poll=0.15, give_back=0.1)
 PRUNED = make_spec(
     epochs=6, pruner="threshold", pruner_options={"lower": 0.3, "upper": 1e9, "warmup": 0}
 )

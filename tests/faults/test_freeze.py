@@ -23,7 +23,7 @@ from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease
 from tuner.store.ledger.ledger import Ledger
 
-TIMING = Timing(lease=2.0, renew=0.3, grace=0.5, poll=0.05)
+TIMING = Timing(lease=2.0, renew=0.3, grace=0.5, poll=0.15)
 
 
 @pytest.mark.parametrize("frozen", ["supervisor", "both", "recorder"])

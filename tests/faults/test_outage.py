@@ -38,7 +38,7 @@ UNDISTURBED = {"lost", "adopted", "attempt failed", "given back", "failed", "res
 @pytest.mark.parametrize(
     ("outage_seconds", "timing"),
     [
-        pytest.param(5.0, Timing(lease=3.0, renew=0.3, grace=15.0, poll=0.05), id="5 s"),
+        pytest.param(5.0, Timing(lease=3.0, renew=0.3, grace=15.0, poll=0.15), id="5 s"),
         pytest.param(
             60.0,
             Timing(lease=20.0, renew=2.0, grace=15.0, poll=0.2),
@@ -119,7 +119,7 @@ def test_connections_cut_at_commits(
     mortal: Scene, own_server: Server, proxy: Proxy, side: Cut
 ) -> None:
     """Every third COMMIT never arrives, or its answer never does: all is stored, and once."""
-    mortal.settings = replace(mortal.settings, timing=Timing(lease=60, renew=0.5, poll=0.05))
+    mortal.settings = replace(mortal.settings, timing=Timing(lease=60, renew=0.5, poll=0.15))
     bench = Bench.launch(mortal.database, make_spec(seeds=2, epochs=3))
     proxy.cut_at.update(dict.fromkeys(range(3, 1000, 3), side))
     process = mortal.start(

@@ -44,7 +44,7 @@ def slow(mortal: Scene, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Scene:
         monkeypatch.setitem(stored.SERVER_SIDE, name, "2s")
     proxy.rate = RATE
     mortal.settings = replace(
-        mortal.settings, timing=Timing(lease=6.0, renew=0.3, grace=2.0, poll=0.05, give_back=1.0)
+        mortal.settings, timing=Timing(lease=6.0, renew=0.3, grace=2.0, poll=0.15, give_back=1.0)
     )
     return mortal
 

@@ -17,16 +17,23 @@ from tuner.processes import Streams
 from tuner.settings import Settings, worker_environment
 
 PATIENCE_SECONDS = 60.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.15
 
 
 def until(
     condition: Callable[[], object], what: str = "", seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Wait for a condition, up to a deadline."""
+    """Wait for a condition, up to a deadline.
+
+    Most conditions ask the database. Fifty times a second for the seconds that a cluster takes, they
+    would cost more than what is waited for; so they are asked less and less often.
+    """
     deadline = time.monotonic() + seconds
+    pause = SHORTEST_PAUSE
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_PAUSE)
 
 
 def environment(settings: Settings) -> dict[str, str]:
