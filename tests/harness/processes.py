@@ -25,8 +25,8 @@ def until(
 ) -> None:
     """Wait for a condition, up to a deadline.
 
-    Most conditions ask the database. Fifty times a second for the seconds that a cluster takes, they
-    would cost more than what is waited for; so they are asked less and less often.
+    Most conditions ask the database. Fifty times a second, for the seconds that a cluster takes,
+    they would cost more than what is waited for; so they are asked less and less often.
     """
     deadline = time.monotonic() + seconds
     pause = SHORTEST_PAUSE
