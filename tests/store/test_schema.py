@@ -278,6 +278,32 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
         assert (ended.epochs_run, ended.epochs_reused, ended.seconds) == (1, 0, 1.0)
 
 
+def test_epochs_are_counted_before_the_tables_are_locked(empty: Database) -> None:
+    """Of a large database that takes minutes, in which its workers go on."""
+    migrate_to(empty, "0001")
+    with empty.transaction() as connection:
+        for statement in FIRST_SCHEMA_ROWS:
+            connection.execute(sa.text(statement))
+        for pid in (1, 2):
+            values = f"(1, 'here', {pid}, 'cpu')"
+            connection.execute(
+                sa.text(f"INSERT INTO tuner.worker (study_id, host, pid, device) VALUES {values}")
+            )
+    told: list[str] = []
+
+    def listen(*given: Any) -> None:
+        told.append(given[2])
+
+    sa.event.listen(empty.engine, "before_cursor_execute", listen)
+    schema.ensure(empty)
+    (counting,) = [place for place, text in enumerate(told) if "FROM tuner.epoch JOIN" in text]
+    (locking,) = [place for place, text in enumerate(told) if "ADD COLUMN trained" in text]
+    assert counting < locking
+    with empty.transaction() as connection:
+        rows = connection.execute(sa.select(t.worker.c.trained).order_by(t.worker.c.worker_id))
+        assert list(rows.scalars()) == [1, 0]
+
+
 SINCE_0002 = (
     ("DROP FUNCTION tuner.announce_inserted, tuner.announce_of_trials, tuner.announce_row CASCADE"),
     "DROP TABLE tuner.look",
