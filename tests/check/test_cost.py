@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.store.specs import make_spec
+from tests.store.test_promotion import promoting
 from tuner.check.cost import Cost, EpochCost
 from tuner.spec.study import Budget
 
@@ -13,8 +14,10 @@ COST = Cost(
     memory_bytes=10**9,
     on="cpu",
     epochs=240,
-    seconds=80 * 3600.0,
+    seconds=20 * 3600.0,
     workers=4,
+    all_epochs=960,
+    all_seconds=80 * 3600.0,
 )
 """Of 80 hours of devices, on however many of them."""
 
@@ -36,12 +39,47 @@ COST = Cost(
             ),
         ),
         (Budget(120, money=300.0, price_per_hour=2.5), None),
+        (Budget(120, epochs=960), None),
+        (
+            Budget(120, epochs=240),
+            (
+                "about 30 of 120 trials fit into the budget; all of them need about 80 hours and "
+                "960 epochs"
+            ),
+        ),
+        (
+            Budget(120, hours=10.0, epochs=240),
+            (
+                "about 15 of 120 trials fit into the budget; all of them need about 80 hours and "
+                "960 epochs"
+            ),
+        ),
     ],
 )
 def test_a_budget_that_is_too_small_is_told_before_a_launch(
     budget: Budget, said: str | None
 ) -> None:
-    """The narrower of hours and money decides; with none of them nothing is said."""
+    """The narrowest limit decides; what all trials need is told whole, whatever is cut short."""
     spec = replace(make_spec(), budget=budget)
     told = [] if said is None else [f"At this pace {said}"]
     assert list(COST.short(spec)) == told
+
+
+def test_a_study_whose_trials_pause_is_to_train_its_epochs_not_its_trials() -> None:
+    """That not all trials can be trained to their end is meant; that the hours end first is not."""
+    spec = promoting(120, 40)
+    paused = [
+        (Budget(120, epochs=240), []),
+        (Budget(120, epochs=240, hours=20.0), []),
+        (
+            Budget(120, epochs=240, hours=10.0),
+            [
+                (
+                    "At this pace about 120 of 240 epochs fit into the budget; all of them need "
+                    "about 20 hours"
+                )
+            ],
+        ),
+    ]
+    for budget, told in paused:
+        assert list(COST.short(replace(spec, budget=budget))) == told

@@ -53,10 +53,15 @@ class Cost:
     """Peak memory of the measuring process, or of the GPU it used."""
     on: str
     epochs: int
-    """Of all trials together, if none is pruned and no epoch is reused."""
+    """Of all trials together, as far as a budget in epochs reaches; if none is pruned and no epoch
+    is reused."""
     seconds: float
-    """Of all trials, run one after another."""
+    """Of these epochs, trained one after another."""
     workers: int
+    all_epochs: int
+    """Of all trials, trained to their end."""
+    all_seconds: float
+    """Of those epochs."""
     remarks: tuple[str, ...] = ()
     """What the trainer noticed about the models' outputs."""
 
@@ -71,15 +76,29 @@ class Cost:
         return self.seconds / self.workers / 3600
 
     def short(self, spec: Spec) -> tuple[str, ...]:
-        """Say whether the study's budget of hours or money is too small for its trials."""
-        hours, budget = self.seconds / 3600, spec.budget
+        """Say whether the study's budget of hours, money or epochs is too small for its trials."""
+        # Trials that pause are many more than a budget in epochs could train to their end, on
+        # purpose: of such a study the question is whether it gets to train these epochs.
+        by_epochs = spec.promotes and spec.epoch_limit is not None
+        epochs = self.epochs if by_epochs else self.all_epochs
+        hours = (self.seconds if by_epochs else self.all_seconds) / 3600
+        budget = spec.budget
         price = budget.price_per_hour or 0.0
-        limits = ((budget.hours, hours), (budget.money, hours * price))
+        limits = (
+            (budget.hours, hours),
+            (budget.money, hours * price),
+            (spec.epoch_limit, epochs),
+        )
         reach = [limit / needed for limit, needed in limits if limit is not None and needed > 0]
         if not reach or min(reach) >= 1:
             return ()
         fit = fit_sentence(Guess(min(reach) * spec.total_trials), spec.total_trials)
         needs = [f"{hours:,.2g} hours"] + ([f"{hours * price:,.2f} in money"] if price else [])
+        if by_epochs:
+            part = f"about {round(min(reach) * epochs):,} of {epochs:,} epochs"
+            fit = f"At this pace {part} fit into the budget"
+        elif spec.epoch_limit is not None:
+            needs.append(f"{epochs:,} epochs")
         return (f"{fit}; all of them need about {' and '.join(needs)}",)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,9 +171,20 @@ def measure_cost(
             key=lambda setting: setting.seconds,
         )
     )
-    epochs, seconds = _estimate(spec, measured)
+    all_epochs, all_seconds = _estimate(spec, measured)
+    epochs = min(all_epochs, all_epochs if spec.epoch_limit is None else spec.epoch_limit)
     noticed = tuple(dict.fromkeys(run["noticed"] for run in runs if run["noticed"]))
-    return Cost(measured, answer["memory"], answer["on"], epochs, seconds, workers, noticed)
+    return Cost(
+        measured,
+        answer["memory"],
+        answer["on"],
+        epochs,
+        all_seconds * epochs / all_epochs,
+        workers,
+        all_epochs,
+        all_seconds,
+        noticed,
+    )
 
 
 def measure_noise(
@@ -224,14 +254,6 @@ def _weight(chosen: Mapping[str, Value]) -> tuple[float, float]:
 
 
 def _estimate(spec: Spec, measured: Sequence[EpochCost]) -> tuple[int, float]:
-    """Return epochs and seconds of a study, as far as its budget in epochs reaches."""
-    epochs, seconds = _estimate_whole(spec, measured)
-    if spec.epoch_limit is None or epochs <= spec.epoch_limit:
-        return epochs, seconds
-    return spec.epoch_limit, seconds * spec.epoch_limit / epochs
-
-
-def _estimate_whole(spec: Spec, measured: Sequence[EpochCost]) -> tuple[int, float]:
     """Return epochs and seconds of all trials, each by the measured setting most like it."""
     if spec.search.sampler == "grid":
         trials = [spec.job(cell, 0).parameters for cell in spec.grid]
