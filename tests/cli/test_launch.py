@@ -15,7 +15,7 @@ from tests.cli.conftest import STUDY, Project
 from tests.harness.warm import Started
 from tests.store.specs import make_spec
 from tests.train.blobs import PAUSE
-from tuner.cli.launch import _larger
+from tuner.cli.launch import _larger, launch
 from tuner.cli.options import trial_numbers
 from tuner.settings import person
 from tuner.spec.study_ref import StudyRef
@@ -286,14 +286,16 @@ def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
 
 
 def test_trials_to_finish_are_numbers() -> None:
-    """Between commas; anything else is a usage error."""
-    option = click.Option(["--finish"])
+    """Between commas, or one option for each; anything else is a usage error."""
+    option = click.Option(["--finish"], multiple=True)
     context = click.Context(click.Command("launch"))
-    for text, numbers in ((None, ()), ("12,31", (12, 31)), ("7", (7,))):
-        assert trial_numbers(context, option, text) == numbers
+    for texts, numbers in (((), ()), (("12,31",), (12, 31)), (("12", "31,7"), (12, 31, 7))):
+        assert trial_numbers(context, option, texts) == numbers
+    asked = ["mine", "--finish", "12", "--finish", "31"]
+    assert launch.make_parser(context).parse_args(asked)[0]["finish"] == ["12", "31"]
     for wrong in ("x", "-1", "1.5", "", ","):
         with pytest.raises(click.BadParameter, match="is not the number of a trial"):
-            trial_numbers(context, option, wrong)
+            trial_numbers(context, option, ("7", wrong))
 
 
 def test_a_larger_budget_is_suggested_for_the_limit_that_is_reached() -> None:

@@ -106,6 +106,7 @@ SHORT_LOOK_SECONDS = 0.1
 @click.option(
     "--finish",
     metavar="TRIALS",
+    multiple=True,
     callback=options.trial_numbers,
     help="Train these paused trials to their end first, such as 12 31.",
 )

@@ -265,15 +265,18 @@ class PerGpu(click.ParamType):  # type: ignore[type-arg]  # generic in later ver
 
 
 def trial_numbers(
-    _context: click.Context, _option: click.Parameter, text: str | None
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """Read numbers of trials from 12,31."""
-    words = (text or "").replace(",", " ").split()
-    wrong = [word for word in words if not word.isdecimal()]
-    if wrong or (text is not None and not words):
-        what = wrong[0] if wrong else text
-        raise click.BadParameter(f"{what!r} is not the number of a trial, such as 12 or 12,31.")
-    return tuple(map(int, words))
+    """Read numbers of trials from 12,31, from all times that the option is given."""
+    numbers: list[int] = []
+    for text in texts:
+        words = text.replace(",", " ").split()
+        wrong = [word for word in words if not word.isdecimal()]
+        if wrong or not words:
+            what = wrong[0] if wrong else text
+            raise click.BadParameter(f"{what!r} is not the number of a trial, such as 12 or 12,31.")
+        numbers += map(int, words)
+    return tuple(numbers)
 
 
 def gpu_options(function: Decorated) -> Decorated:
