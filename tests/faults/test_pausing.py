@@ -84,6 +84,23 @@ def test_the_checkpoint_of_a_paused_trial_is_kept_whatever_the_limit(scene: Scen
     assert kept == promised
 
 
+def test_keep_none_leaves_only_what_paused_trials_resume_from(scene: Scene) -> None:
+    """What a trial resumed from goes when it has ended, whatever room there is."""
+    options = {"first": 2, "eta": 2, "finish": 2}
+    bench = scene.launch(
+        "none",
+        space={"lr": RATES[:3]},
+        fixed={"epochs": 3},
+        search={"allocator": "promote", "allocator_options": options},
+        checkpoints={"keep": "none"},
+    )
+    assert scene.work("none").state == "complete"
+    promised = {row.checkpoint for row in bench.rows(t.lease) if row.state == "paused"}
+    assert promised
+    tree = Tree(str(scene.settings.home / "checkpoints"))
+    assert {entry.key for entry in tree.listing()} == promised
+
+
 def test_kills_lose_no_stretch(scene: Scene) -> None:
     """A worker killed in the midst: what was decided stands, and each epoch is stored once."""
     bench = launch(scene, "killed", PROMOTE)

@@ -81,5 +81,9 @@ def test_the_four_uses() -> None:
     assert [e.key for e in removals(entries, 100, [owner(mine)], ["branch"])] == ["early"]
     promised = removals(entries, 0, [owner(mine)], ["branch"], ["early", "last"])
     assert [e.key for e in promised] == ["branch", "newest"], "no limit takes what is promised"
+    kept_none = removals(entries, 100, [owner(mine)], ["branch"], leaving=[owner(done)])
+    assert [e.key for e in kept_none] == ["early", "last"], "a trial that is to leave none"
+    shared = removals(entries, 100, [owner(mine)], ["branch"], ["last"], leaving=[owner(done)])
+    assert [e.key for e in shared] == ["early"], "another is paused where it ended"
     large = [StoredCheckpoint("paused", 2, 1_000, 1.0, done), entries[2]]
     assert removals(large, 10, [owner(mine)], promised=["paused"]) == [], "nor does it push out"

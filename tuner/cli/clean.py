@@ -87,9 +87,10 @@ def _removable(
     room = survey(tree, database, limit)
     gone = {entry.key: entry for entry in room.removable}
     if everything:
-        # With no room at all, all go but those that survey protects as running.
+        # With no room at all, all go but those that survey protects as running or promised.
         running = set(room.running)
-        gone |= {e.key: e for e in room.entries if e.owner not in running}
+        free = [e for e in room.entries if e.key not in room.promised]
+        gone |= {e.key: e for e in free if e.owner not in running}
         gone = {key: e for key, e in gone.items() if foreign or e not in room.foreign}
     if foreign:
         gone |= {entry.key: entry for entry in room.foreign}

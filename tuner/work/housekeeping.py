@@ -21,6 +21,8 @@ from tuner.train.checkpoints.space import Owner, StoredCheckpoint, owner, remova
 from tuner.train.checkpoints.tree import Tree
 
 TIDY_SECONDS = 60.0
+END_SECONDS = 10.0
+"""How long the end of a study waits until its place is tidied."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class Room:
     """Of studies that are not in this database: of another database, or deleted."""
     running: frozenset[Owner]
     """The owners whose trials have not ended."""
+    promised: frozenset[str]
+    """The keys that paused trials go on from; a trial that has ended may have stored the same."""
 
     @property
     def taken(self) -> int:
@@ -73,6 +77,7 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
             ).scalars()
         )
     running: set[Owner] = set()
+    leaving: set[Owner] = set()
     owners: dict[Owner, tuple[Study, int]] = {}
     for study in stored:
         for number, (configuration, runs) in trials[study.study_id].items():
@@ -80,13 +85,16 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
             owners[whose] = (study, configuration)
             if runs:
                 running.add(whose)
+            elif study.spec.checkpoints.keep == "none":
+                leaving.add(whose)
     entries = tree.listing()
     # We cannot know whether another database's trial is still running, so its checkpoints are
     # neither counted nor removed. `tuner clean --foreign` removes them on request.
     foreign = [entry for entry in entries if entry.owner not in owners]
     ours = [entry for entry in entries if entry.owner in owners]
-    removable = removals(ours, limit, running, _branches(ours, owners), promised)
-    return Room(entries, removable, foreign, frozenset(running))
+    branches = _branches(ours, owners)
+    removable = removals(ours, limit, running, branches, promised, leaving=leaving)
+    return Room(entries, removable, foreign, frozenset(running), frozenset(promised))
 
 
 def forget(tree: Tree, study: Study) -> int:
@@ -114,9 +122,19 @@ class Tidier:
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() - self._tidied < TIDY_SECONDS:
             return
+        self._start()
+
+    def after_study(self) -> None:
+        """Tidy once more, and wait for it a while: nobody else may do it for days."""
+        if self._thread is not None:
+            self._thread.join(END_SECONDS)
+        self._start().join(END_SECONDS)
+
+    def _start(self) -> threading.Thread:
         self._tidied = time.monotonic()
         self._thread = threading.Thread(target=self._tidy, daemon=True)
         self._thread.start()
+        return self._thread
 
     def _tidy(self) -> None:
         try:

@@ -175,6 +175,7 @@ class Supervisor:
                     idle *= 2
                     continue
                 case Ended():
+                    self._leave_nothing()
                     return answer
             idle = FIRST_WAIT_SECONDS
             busy = time.monotonic()
@@ -187,6 +188,15 @@ class Supervisor:
             self._child.wait(QUIT_SECONDS)
         self._child.kill()
         self._proposer.close()
+
+    def _leave_nothing(self) -> None:
+        """Remove what trials resumed from, if the study is to leave no checkpoint.
+
+        A trainer does not: an equal trial may be paused at the same one, which tidying knows.
+        """
+        spec = self._ledger.study.spec
+        if self._tidier is not None and spec.pauses and spec.checkpoints.keep == "none":
+            self._tidier.after_study()
 
     def _claim(self, proposal: Proposal | None) -> Answer:
         # `settled` is evaluated at each try: right after an outage, silent peers may be alive.

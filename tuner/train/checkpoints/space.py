@@ -32,7 +32,7 @@ class Use(IntEnum):
     """What a checkpoint is good for, the least useful first."""
 
     PASSED = 0
-    """Its trial has a later one, and no other setting branches off here."""
+    """Its trial has a later one or is to leave none, and no other setting branches off here."""
     FINISHED = 1
     """The last one of a trial that is not running: useful if the trial is extended."""
     BRANCH = 2
@@ -47,9 +47,15 @@ def owner(labels: Mapping[str, str]) -> Owner:
 
 
 def uses(
-    entries: Iterable[StoredCheckpoint], running: Collection[Owner], branches: Collection[str]
+    entries: Iterable[StoredCheckpoint],
+    running: Collection[Owner],
+    branches: Collection[str],
+    leaving: Collection[Owner] = (),
 ) -> dict[str, Use]:
-    """Return the use of every checkpoint; `branches` are keys."""
+    """Return the use of every checkpoint; `branches` are keys.
+
+    `leaving` are trials that have ended and are to leave no checkpoint.
+    """
     stored = list(entries)
     newest: dict[Owner, int] = {}
     for entry in stored:
@@ -61,7 +67,7 @@ def uses(
             return Use.RUNNING
         if entry.key in branches:
             return Use.BRANCH
-        return Use.FINISHED if last else Use.PASSED
+        return Use.FINISHED if last and entry.owner not in leaving else Use.PASSED
 
     return {entry.key: use(entry) for entry in stored}
 
@@ -72,16 +78,19 @@ def removals(
     running: Collection[Owner] = (),
     branches: Collection[str] = (),
     promised: Collection[str] = (),
+    *,
+    leaving: Collection[Owner] = (),
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints to remove so that the rest take at most `limit` bytes.
 
     Those under `promised` keys stay in any case, since paused trials go on from them, and count for
-    nothing: however many there are, they push out no other's.
+    nothing: however many there are, they push out no other's. Of trials that are `leaving` no other
+    stays.
 
     Useless ones are removed in any case; then the less useful before the more useful,
     and among equals the longest unused first.
     """
-    use = uses(entries, running, branches)
+    use = uses(entries, running, branches, leaving)
     free = [entry for entry in entries if entry.key not in promised]
     queue = sorted(free, key=lambda e: (use[e.key], e.last_used, e.epoch, e.key))
     taken = sum(entry.bytes for entry in free)
