@@ -10,7 +10,7 @@ that the search may meet. All workers are equally fast.
 
 Ratios compare the epochs of two ways of searching: the mean regret that the reference has after
 4, 6, 8, ... trainings of full length, and after how many the other has it. Their geometric mean is
-recorded; its interval is over settings of the table drawn anew, with replacement.
+recorded; its interval is over settings of the table resampled with replacement.
 """
 
 import argparse
@@ -111,7 +111,7 @@ class Crew:
         return [one for piece in each for one in piece]
 
     def ratios(self, table: Table, repetitions: int, draws: int) -> list[float]:
-        """Return promotion's ratio to hyperband, each on settings of the table drawn anew."""
+        """Return promotion's ratio to hyperband, each on settings of the table resampled."""
         work = partial(_drawn_ratio, table, repetitions)
         return [one for one in self._pool.map(work, range(draws)) if math.isfinite(one)]
 
@@ -328,32 +328,41 @@ def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
         "ratio_median": "same mean regret as the median pruner",
         "ratio_same_rungs": "same mean regret as asha with its rungs",
     }
+
+    def ratio(one: Mapping[str, Any], kind: str, crew: tuple[str, int]) -> str:
+        if (searched := _searched(one, crew)) is None:
+            return "–"
+        interval = " ({:.2f} to {:.2f})".format(*one["interval"])
+        return _share(searched[kind]) + (
+            interval if (kind, *crew) == ("ratio", "random", 1) else ""
+        )
+
+    def runs(one: Mapping[str, Any], way: str, crew: tuple[str, int]) -> str:
+        searched = _searched(one, crew)
+        return "–" if searched is None else _runs(searched["ways"][way]["until"][str(NEAR[0])][0])
+
     for name, one in tables.items():
         for kind, words in kinds.items():
-            cells = []
-            for sampler, workers in crews:
-                searched = one["searches"].get(f"{sampler} {workers}")
-                text = _share(searched[kind]) if searched else "–"
-                if (kind, sampler, workers) == ("ratio", "random", 1):
-                    text += " ({:.2f} to {:.2f})".format(*one["interval"])
-                cells.append(text)
+            cells = [ratio(one, kind, crew) for crew in crews]
             yield f"| {name}, {words} | {' | '.join(cells)} |"
     yield ""
     yield f"| training runs to within {NEAR[0]} nats, median; workers: | {' | '.join(heads)} |"
     yield "|---" * (1 + len(crews)) + "|"
     ways = {
         "promote-all": f"promote, finish = {MET}",
-        "promote": "promote, finish as by default",
+        "promote": "promote, default finish",
         "hyperband": "hyperband",
     }
     for name, one in tables.items():
-        for key, words in ways.items():
-            cells = []
-            for sampler, workers in crews:
-                searched = one["searches"].get(f"{sampler} {workers}")
-                until = searched and searched["ways"][key]["until"][str(NEAR[0])]
-                cells.append(_runs(until[0]) if until else "–")
+        for way, words in ways.items():
+            cells = [runs(one, way, crew) for crew in crews]
             yield f"| {name}, {words} | {' | '.join(cells)} |"
+
+
+def _searched(one: Mapping[str, Any], crew: tuple[str, int]) -> Mapping[str, Any] | None:
+    sampler, workers = crew
+    found: Mapping[str, Any] | None = one["searches"].get(f"{sampler} {workers}")
+    return found
 
 
 def _search_lines(searched: Mapping[str, Any], sampler: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
     python -m benchmarks.search_real --record
     python -m benchmarks.search_real --trials 6 --epochs 4          # tries it out
 
-Each competitor is a program of its own that begins 60 trials of at most 40 epochs on all cores,
+Each competitor is a separate program that begins 60 trials of at most 40 epochs on all cores,
 start included. Optuna searches by TPE with hyperband, Ray Tune by ASHA with random settings; both
 train by the notebook loop. How long a search takes until its best complete trial is this good?
 """

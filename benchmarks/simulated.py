@@ -3,10 +3,10 @@
     python -m benchmarks.simulated ORDERS     (a JSON file; started by benchmarks.fleet)
 
 A real worker is two processes and spends its time training. Here a *simulated worker* is a
-`Ledger` of its own, with its own memory of the study, and a list of moments at which it has
+separate `Ledger`, with its own memory of the study, and a list of moments at which it has
 something to say: join, claim, identify, record an epoch with its checkpoint, complete, renew.
 What is said is said by the code that real workers run, one transaction each, to a real server.
-A few threads take the moments in order, each with a connection of its own, so that 1,000 workers
+A few threads take the moments in order, each with its own connection, so that 1,000 workers
 fit two cores: between two moments a simulated worker costs nothing.
 
 The process waits for a line on its standard input before its workers begin, and prints one line of

@@ -18,7 +18,9 @@ from tuner.fleet.local import LocalFleet
 from tuner.settings import Settings
 from tuner.store import tables as t
 
-pytestmark = pytest.mark.skipif(not CAN_PIN, reason="this system lets no process choose its cores")
+pytestmark = pytest.mark.skipif(
+    not CAN_PIN, reason="this operating system cannot pin processes to cores"
+)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def fleets(scene: Scene, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) 
     """Give the test a scene, and fleets on the cluster that leave nothing behind."""
     from tuner.fleet import ray
 
-    monkeypatch.setattr(ray, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(ray, "LOOK_SECONDS", 0.5)
     while len(ray_cluster.nodes) < 2:
         ray_cluster.add()
     fleets = Fleets(scene, ray_cluster)

@@ -109,7 +109,7 @@ def fleets(
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(PAUSE, "0.02")
-    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.5)
     fleets = Fleets(scene, cluster)
     yield fleets
     cluster.clear()

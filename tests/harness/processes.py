@@ -17,7 +17,7 @@ from tuner.processes import Streams
 from tuner.settings import Settings, worker_environment
 
 PATIENCE_SECONDS = 60.0
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.15
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
 
 def until(

@@ -162,17 +162,20 @@ def forget(settings: Settings, study: StudyRef, number: int | None, *, yes: bool
         forgetting.refuse_present(stored)
         seen = stored.seen.astimezone().strftime("%Y-%m-%d %H:%M")
         name = f"Fleet {stored.fleet_id} of {found.title} ({stored.engine})"
-        echo(f"{name} was last seen at {seen}: {stored.running} of {stored.workers} workers ran.")
+        echo(
+            f"{name} was last seen at {seen}, with {stored.running} of {stored.workers} workers "
+            "running."
+        )
         echo("There may still be:")
         for one in forgetting.remains(stored):
             echo(f"  - {one}")
         if not yes:
-            confirm("Forget this fleet, without stopping anything of it?")
+            confirm("Forget this fleet? Nothing of it is stopped.")
         with database.transaction() as connection:
             forgetting.forget(connection, found, stored, person())
     echo(
-        f"{name} is forgotten. Workers that still reach the database train on; "
-        f"`tuner stop {found.title}` ends the study for them, too."
+        f"{name} is forgotten. Workers that still reach the database keep training; "
+        f"`tuner stop {found.title}` makes them exit."
     )
 
 

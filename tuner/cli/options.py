@@ -170,7 +170,7 @@ def pin_option(function: Decorated) -> Decorated:
     return click.option(
         "--pin",
         is_flag=True,
-        help="Divide this machine's cores between the workers, each of which stays on its own.",
+        help="Pin each worker to its own share of this machine's cores.",
     )(function)
 
 

@@ -118,7 +118,7 @@ if TYPE_CHECKING:
     default="",
     hidden=True,
     callback=lambda _ctx, _option, text: tuple(map(int, text.split(","))) if text else (),
-    help="The cores that the worker and its trainer stay on.",
+    help="Pin the worker and its trainer to these cores.",
 )
 @click.option("--place", hidden=True, help="The engine's name of this worker's place.")
 @click.option("--place-workers", type=int, hidden=True, help="How many workers share that place.")

@@ -37,7 +37,7 @@ def remains(stored: StoredFleet) -> Iterator[str]:
         shown = ",".join(jobs[:SHOWN_MOST]) + (",…" if len(jobs) > SHOWN_MOST else "")
         where = f"the Slurm cluster {handle['cluster']}" if handle.get("cluster") else "Slurm"
         yield f"jobs {shown or 'none'} on {where}, which end by `scancel`"
-        yield f"its files, with the database's password if it has one, in {handle.get('folder')}"
+        yield f"its files, with the database's password (if it has one), in {handle.get('folder')}"
     elif stored.engine == "ray":
         cluster = handle.get("cluster", {}).get("address") or options.get("address", "auto")
         last = handle.get("made", 1) - 1

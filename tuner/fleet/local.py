@@ -79,7 +79,7 @@ class LocalFleet:
             self._cores = divide(neighbours(), crew.size)
         elif crew.pin:
             self._remarks.append(
-                "--pin has no effect: this system lets no process choose its cores."
+                "--pin has no effect: this operating system cannot pin processes to cores."
             )
         for device in crew.devices:
             self._add(device)

@@ -80,22 +80,24 @@ def curves_data(request: Request) -> Response:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CurveLines:
     """What a browser draws, and the mark by which it says that it has it."""
 
     lines: Any
     mark: str
 
 
-def find_curves(desk: Desk, study: Study, view: View, patience: float = PATIENCE) -> Drawn | None:
+def find_curves(
+    desk: Desk, study: Study, view: View, patience: float = PATIENCE
+) -> CurveLines | None:
     """Return the lines of the study's chart; None while they are computed for the first time."""
     kept = desk.think(("curves", view), lambda results: _drawn(results, view), study, patience)
     return None if kept is None else kept.value
 
 
-def _drawn(results: Results, view: View) -> Drawn:
+def _drawn(results: Results, view: View) -> CurveLines:
     found = _curves(results, view)
-    return Drawn(plain(found), rendering.mark(repr(found)))
+    return CurveLines(plain(found), rendering.mark(repr(found)))
 
 
 def _curves(results: Results, view: View) -> Curves:

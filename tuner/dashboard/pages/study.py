@@ -14,7 +14,7 @@ from tuner.answers.setting_comparison import check, check_sentence, compare_sett
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages import evidence
-from tuner.dashboard.pages.curves import Drawn, find_curves
+from tuner.dashboard.pages.curves import CurveLines, find_curves
 from tuner.dashboard.pages.evidence import Board, ComparedLevels, Influences, ValTest
 from tuner.dashboard.pages.view import View, curve_kinds, groups
 from tuner.errors import TunerError, UserError
@@ -55,8 +55,8 @@ class StudyPage:
     val_test: ValTest | None = None
     influence: Influences | None = None
     leaderboard: Board | None = None
-    curves: Drawn | None = None
-    """What the first chart shows: sent with the page, which needs not ask for it."""
+    curves: CurveLines | None = None
+    """What the first chart shows: sent with the page, which need not ask for it."""
     error: str = ""
     """Why the conditions could not be read; everything is then shown."""
 
@@ -138,7 +138,7 @@ def _view(request: Request, study: Study) -> tuple[View, str]:
         return unfiltered, str(refused)
 
 
-def _sent(desk: Desk, study: Study, view: View) -> Drawn | None:
+def _sent(desk: Desk, study: Study, view: View) -> CurveLines | None:
     """Return the curves that are sent with the page; None where there are none yet."""
     try:
         return find_curves(desk, study, view, patience=0.0)

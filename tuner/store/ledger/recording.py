@@ -274,7 +274,7 @@ def _give_back(transaction: Transaction, lease: Lease) -> None:
     transaction.connection.execute(
         sa.update(t.lease).where(t.lease.c.trial_id == lease.trial_id).values(state="released")
     )
-    why = "epochs that it had reused must be trained, and the budget counts those"
+    why = "reused epochs must be trained again, and the budget counts them"
     transaction.add_event("given back", why, lease.trial_id)
 
 
