@@ -91,8 +91,10 @@ def test_a_path_may_hold_an_at_sign(project: Project) -> None:
     assert "small is complete: 4 trials" in again
     refused = project.run("launch", "--study", "small@1", "--set", "epochs=9", code=2)
     assert "stored version" in refused
-    refused = project.run("launch", "small", "--finish", "1", "9", code=2)
+    more = ("--set", "replicates.seeds=3")
+    refused = project.run("launch", "small", *more, "--finish", "1", "9", code=2)
     assert "trial 1 is complete; trial 9 does not exist" in refused
+    # It was not extended in passing.
     assert json.loads(project.run("status", "small", "--json"))["state"] == "complete"
 
 
