@@ -138,7 +138,7 @@ def test_a_fleet_whose_cluster_is_gone_is_forgotten(project: Project, database: 
     assert "jobs 5,6 on the Slurm cluster old" in project.run("fleet", "forget", "small", code=130)
     assert bench.rows(t.fleet)[0].ended is None
     out = project.run("fleet", "forget", "small", "--yes")
-    assert "`tuner stop small` ends the study for them, too" in out
+    assert "`tuner stop small` makes them exit" in out
     (fleet,) = bench.rows(t.fleet)
     assert fleet.ended is not None
     assert fleet.reason.startswith("forgotten by ")

@@ -293,8 +293,7 @@ def test_trials_to_finish_are_numbers() -> None:
     context = click.Context(click.Command("launch"))
     for texts, numbers in (((), ()), (("12,31",), (12, 31)), (("12", "31,7"), (12, 31, 7))):
         assert trial_numbers(context, option, texts) == numbers
-    asked = ["mine", "--finish", "12", "--finish", "31"]
-    assert launch.make_parser(context).parse_args(asked)[0]["finish"] == ["12", "31"]
+    assert [one.multiple for one in launch.params if one.name == "finish"] == [True]
     for wrong in ("x", "-1", "1.5", "", ","):
         with pytest.raises(click.BadParameter, match="is not the number of a trial"):
             trial_numbers(context, option, ("7", wrong))
