@@ -23,7 +23,7 @@ SECRET = "/services/T0/B0/s3cret"
 
 def test_a_webhook_gets_the_notice_as_json(receiver: Receiver) -> None:
     """Once, with the id that tells a repetition."""
-    answer = Webhook.of(f"{receiver.url}{SECRET}").tell(BODY)
+    answer = Webhook.of(f"{receiver.url}{SECRET}").send(BODY)
     assert (answer.outcome, answer.reason) == ("told", "HTTP 200")
     ((path, headers, body),) = receiver.received
     assert (path, body) == (SECRET, BODY)
@@ -38,7 +38,7 @@ def test_a_webhook_gets_the_notice_as_json(receiver: Receiver) -> None:
 def test_a_status_says_whether_to_try_again(receiver: Receiver, code: int, outcome: str) -> None:
     """The server's trouble passes; what is wrong with the address does not."""
     receiver.replies = [status(code)]
-    answer = Webhook.of(receiver.url).tell(BODY)
+    answer = Webhook.of(receiver.url).send(BODY)
     assert (answer.outcome, answer.reason) == (outcome, f"HTTP {code}")
 
 
@@ -46,7 +46,7 @@ def test_a_status_says_whether_to_try_again(receiver: Receiver, code: int, outco
 def test_a_redirect_is_not_followed(receiver: Receiver, code: int) -> None:
     """The notice and the token of its address are for one server alone."""
     receiver.replies = [status(code, Location=f"{receiver.url}/elsewhere")]
-    answer = Webhook.of(f"{receiver.url}{SECRET}").tell(BODY)
+    answer = Webhook.of(f"{receiver.url}{SECRET}").send(BODY)
     assert answer.outcome == "never"
     assert "redirects" in answer.reason
     assert [path for path, _, _ in receiver.received] == [SECRET]
@@ -56,14 +56,14 @@ def test_a_server_that_is_not_there_is_tried_later() -> None:
     """A connection refused, in the system's words."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    answer = Webhook.of(f"http://127.0.0.1:{port}{SECRET}").tell(BODY)
+    answer = Webhook.of(f"http://127.0.0.1:{port}{SECRET}").send(BODY)
     assert (answer.outcome, answer.reason) == ("later", "Connection refused")
 
 
 def test_a_server_that_hangs_up_is_tried_later(receiver: Receiver) -> None:
     """It may have taken the notice; the id tells it that it comes again."""
     receiver.replies = [lambda request: request.connection.close()]
-    assert Webhook.of(receiver.url).tell(BODY).outcome == "later"
+    assert Webhook.of(receiver.url).send(BODY).outcome == "later"
 
 
 @pytest.mark.parametrize("drips", [False, True])
@@ -83,7 +83,7 @@ def test_a_slow_server_is_waited_for_so_long(
     monkeypatch.setattr(hooks, "SEND_SECONDS", 0.3)
     receiver.replies = [slowly]
     begun = time.monotonic()
-    answer = Webhook.of(receiver.url).tell(BODY)
+    answer = Webhook.of(receiver.url).send(BODY)
     assert answer.outcome == "later"
     assert time.monotonic() - begun < 30
 
@@ -141,7 +141,7 @@ def test_a_command_reads_the_notice(
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     code = 'import os, sys; print(sys.argv[1], os.environ.get("PGPASSWORD"), sys.stdin.read())'
     with caplog.at_level(logging.INFO):
-        answer = Command.of(f"{python(code)} '$HOME;ls'").tell(BODY)
+        answer = Command.of(f"{python(code)} '$HOME;ls'").send(BODY)
     assert answer.outcome == "told"
     printed = caplog.records[-1].getMessage()
     assert f"$HOME;ls None {json.dumps(BODY)}" in printed
@@ -156,7 +156,7 @@ def test_a_command_reads_the_notice(
 )
 def test_a_command_that_fails_is_not_run_again(command: str, reason: str) -> None:
     """What it had done before it failed is not known."""
-    answer = Command.of(command).tell(BODY)
+    answer = Command.of(command).send(BODY)
     assert answer.outcome == "never"
     assert reason in answer.reason
 
@@ -165,7 +165,7 @@ def test_a_command_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
     """With what it has started, which would hold its output open."""
     monkeypatch.setattr(hooks, "COMMAND_SECONDS", 0.5)
     file = tmp_path / "pid"
-    answer = Command.of(f"sh -c 'sleep 600 & echo $! > {file}; wait'").tell(BODY)
+    answer = Command.of(f"sh -c 'sleep 600 & echo $! > {file}; wait'").send(BODY)
     assert (answer.outcome, answer.reason) == ("never", "it was killed after 0.5 s")
     status_file = Path(f"/proc/{file.read_text().strip()}/status")
     deadline = time.monotonic() + 30

@@ -290,7 +290,7 @@ class Program:
     go: threading.Event = field(default_factory=threading.Event)
     runs: list[str] = field(default_factory=list)
 
-    def tell(self, body: Mapping[str, Any]) -> Answer:
+    def send(self, body: Mapping[str, Any]) -> Answer:
         """Note the run, and give the next answer; the last one for good."""
         self.runs.append(str(body["study"]))
         assert self.go.wait(20)

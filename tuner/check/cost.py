@@ -15,7 +15,7 @@ from tuner.spec.space import Choice, Dimension
 from tuner.spec.study import Spec
 
 DRIVERS = ("model", "depth", "width", "pool_kernel", "batch_size", "augment", "precision")
-"""Parameters that decide the cost of an epoch, beside the size and number of images."""
+"""Parameters that determine the cost of an epoch, besides the size and number of images."""
 DATA_DRIVERS = ("data.image_size", "data.train_images", "data.source", "data.path")
 MOST = 6
 """How many settings are measured."""
@@ -24,7 +24,7 @@ MEASURED = 2
 FALLING = ("batch_size", "pool_kernel")
 """Drivers whose larger values cost less."""
 HEAVIER = ("ann", "cnn_gap", "cnn", "efficientnet_b0", "resnet18", "densenet121")
-"""Networks by the cost of an epoch, the cheapest first."""
+"""Networks by the cost of an epoch, cheapest first."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class EpochCost:
     """The measured cost of an epoch of one setting."""
 
     chosen: dict[str, Value]
-    """Only the parameters that decide the cost."""
+    """Only the parameters that determine the cost."""
     seconds: float
     parameters: int
     pack: int
     """How many trials of its shape a trainer would train at a time."""
     alone: str
-    """If trials are trained one at a time, why."""
+    """Why trials are trained one at a time, if they are."""
     together: bool
-    """Whether a pack would run by torch.func, whose rounding differs from training alone."""
+    """Whether a pack would use torch.func, which rounds differently from training alone."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,20 @@ class Cost:
     """The cheapest and the most expensive settings of a study, and an estimate of all of it."""
 
     measured: tuple[EpochCost, ...]
-    """The fastest first."""
+    """Fastest first."""
     memory_bytes: int
     """Peak memory of the measuring process, or of the GPU it used."""
     on: str
     epochs: int
-    """Of all trials together, as far as a budget in epochs reaches; if none is pruned and no epoch
-    is reused."""
+    """Epochs of all trials together, limited by a budget in epochs, assuming that no trial is
+    pruned and no epoch reused."""
     seconds: float
-    """Of these epochs, trained one after another."""
+    """Seconds of these epochs, trained one after another."""
     workers: int
     all_epochs: int
-    """Of all trials, trained to their end."""
+    """Epochs of all trials if each is trained to completion."""
     all_seconds: float
-    """Of those epochs."""
+    """Seconds of those epochs."""
     remarks: tuple[str, ...] = ()
     """What the trainer noticed about the models' outputs."""
 
@@ -77,8 +77,8 @@ class Cost:
 
     def short(self, spec: Spec) -> tuple[str, ...]:
         """Say whether the study's budget of hours, money or epochs is too small for its trials."""
-        # Trials that pause are many more than a budget in epochs could train to their end, on
-        # purpose: of such a study the question is whether it gets to train these epochs.
+        # A study with paused trials has, on purpose, many more trials than its budget in epochs
+        # could complete. The question is then whether it can train the budget's epochs.
         by_epochs = spec.promotes and spec.epoch_limit is not None
         epochs = self.epochs if by_epochs else self.all_epochs
         hours = (self.seconds if by_epochs else self.all_seconds) / 3600
@@ -254,29 +254,24 @@ def _weight(chosen: Mapping[str, Value]) -> tuple[float, float]:
 
 
 def _estimate(spec: Spec, measured: Sequence[EpochCost]) -> tuple[int, float]:
-    """Return epochs and seconds of all trials, each by the measured setting most like it."""
+    """Return epochs and seconds of all trials, each by the measured setting nearest to it."""
     if spec.search.sampler == "grid":
         trials = [spec.job(cell, 0).parameters for cell in spec.grid]
         share = spec.total_trials / len(trials)
         epochs = [int(parameters["epochs"]) for parameters in trials]
         seconds = [
-            int(parameters["epochs"]) * _likest(spec.job(chosen, 0).parameters, measured).seconds
+            int(parameters["epochs"]) * _nearest(spec.job(chosen, 0).parameters, measured).seconds
             for parameters, chosen in zip(trials, spec.grid, strict=True)
         ]
         return round(sum(epochs) * share), sum(seconds) * share
     mean = statistics.fmean(setting.seconds for setting in measured)
-    longest = _mean_epochs(spec)
-    return round(longest * spec.total_trials), longest * spec.total_trials * mean
+    fixed = (spec.job(_first(spec), 0).parameters["epochs"],)
+    lengths = next((_ends(d) for d in spec.space.dimensions if d.name == "epochs"), fixed)
+    epochs_each = statistics.fmean(float(length) for length in lengths)
+    return round(epochs_each * spec.total_trials), epochs_each * spec.total_trials * mean
 
 
-def _mean_epochs(spec: Spec) -> float:
-    for dimension in spec.space.dimensions:
-        if dimension.name == "epochs":
-            return statistics.fmean(float(end) for end in _ends(dimension))
-    return float(spec.job(_first(spec), 0).parameters["epochs"])
-
-
-def _likest(parameters: Mapping[str, Value], measured: Sequence[EpochCost]) -> EpochCost:
+def _nearest(parameters: Mapping[str, Value], measured: Sequence[EpochCost]) -> EpochCost:
     def differences(setting: EpochCost) -> int:
         return sum(
             parameters.get(name) != value

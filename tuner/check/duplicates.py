@@ -1,15 +1,14 @@
-"""Images that come twice: the same pixels, or the same picture stored again.
+"""Duplicate images: equal pixels, or the same picture stored in another way.
 
-A picture's perceptual hash is its coarse form: reduced, without brightness and
-contrast, and without what all pictures of the data have in common, because all
-radiographs look alike. Pictures whose hashes agree are then compared in more
-detail, also shifted against each other by half a reduced pixel. Both thresholds
-were set on the phantom; docs/check.md has the figures.
+A picture's perceptual hash is its coarse form: reduced, with normalised brightness and contrast,
+and without the mean picture of the data, because all radiographs look alike. Pictures whose hashes
+correlate are compared in more detail, also shifted by half a reduced pixel. Both thresholds were
+set on the phantom; docs/check.md has the figures.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -31,7 +30,7 @@ MOVES = (-0.5, 0.0, 0.5)
 MOVED_AT_MOST = 20_000
 """With more images than this, pictures are compared unshifted: shifts cost nine times as much."""
 FEW = 50
-"""With fewer images than this, no common part is estimated."""
+"""With fewer images than this, no mean picture is subtracted."""
 ROWS = 512
 """How many pictures are compared with all others at a time."""
 
@@ -84,9 +83,9 @@ def find_duplicates(data: Data) -> Duplicates:
         for image in split.images
     ]
     linked = _Links(len(where))
-    for places in _equal(digests):
-        for place in places[1:]:
-            linked.join(places[0], place)
+    first: dict[bytes, int] = {}
+    for place, digest in enumerate(digests):
+        linked.join(first.setdefault(digest, place), place)
     for place, other in _near(pictures):
         linked.join(place, other)
     groups = [
@@ -123,52 +122,39 @@ def _pooling(length: int) -> NDArray[np.float32]:
     return np.asarray(weights, dtype=np.float32)
 
 
-def _equal(digests: Sequence[bytes]) -> Iterator[list[int]]:
-    places: Mapping[bytes, list[int]] = defaultdict(list)
-    for place, digest in enumerate(digests):
-        places[digest].append(place)
-    return (some for some in places.values() if len(some) > 1)
-
-
 def _near(pictures: Reduced) -> Iterator[tuple[int, int]]:
     """Yield pairs of pictures whose hashes agree and that also agree in detail."""
-    common = _common(pictures)
-    own = _own(pictures, common)
+    normal = _normalised(pictures)
+    mean = np.asarray(normal.mean(axis=0) if len(normal) >= FEW else 0 * normal[0])
+    own = _without_mean(normal, mean)
     flat, hashes = _unit(own), _unit(_coarse(own))
     moves = list(product(MOVES, MOVES)) if len(pictures) <= MOVED_AT_MOST else [(0.0, 0.0)]
     for move in moves:
-        moved = own if move == (0.0, 0.0) else _own(_moved(pictures, *move), common)
+        moved = own
+        if move != (0.0, 0.0):
+            moved = _without_mean(_normalised(_moved(pictures, *move)), mean)
         moved_flat, moved_hashes = _unit(moved), _unit(_coarse(moved))
         for start in range(0, len(pictures), ROWS):
             alike = moved_hashes[start : start + ROWS] @ hashes.T >= LEAST_HASH
             ones, others = np.nonzero(alike)
             ones += start
-            # A picture without a form of its own, such as a blank one, matches no other.
-            later = others != ones
-            ones, others = ones[later], others[later]
+            different = others != ones
+            ones, others = ones[different], others[different]
             agreed = np.einsum("ij,ij->i", moved_flat[ones], flat[others]) >= LEAST_AGREEMENT
             yield from zip(ones[agreed].tolist(), others[agreed].tolist(), strict=True)
 
 
-def _plain(pictures: Reduced) -> Reduced:
-    """Remove brightness and contrast."""
+def _normalised(pictures: Reduced) -> Reduced:
+    """Normalise brightness and contrast; a blank picture becomes zeros."""
     level = pictures - pictures.mean(axis=(1, 2), keepdims=True)
     spread = level.std(axis=(1, 2), keepdims=True)
     return np.asarray(level / np.where(spread > 1e-3, spread, np.inf), dtype=np.float32)
 
 
-def _common(pictures: Reduced) -> Reduced:
-    """Return the part that all pictures have in common."""
-    plain = _plain(pictures)
-    return np.asarray(plain.mean(axis=0) if len(plain) >= FEW else 0 * plain[0])
-
-
-def _own(pictures: Reduced, common: Reduced) -> Reduced:
-    """Return each picture without the common part."""
-    plain = _plain(pictures)
-    blank = ~plain.any(axis=(1, 2))
-    own = plain - common
-    own[blank] = 0
+def _without_mean(normal: Reduced, mean: Reduced) -> Reduced:
+    """Subtract the mean picture; a blank picture stays zero, so that it matches no other."""
+    own = normal - mean
+    own[~normal.any(axis=(1, 2))] = 0
     return np.asarray(own, dtype=np.float32)
 
 

@@ -32,7 +32,7 @@ class Contents:
 
     images: int
     patients: int
-    """How many patients the images are from; 0 if the source names none."""
+    """Number of patients; 0 if the source names none."""
     classes: Mapping[str, int]
     constant: tuple[str, ...]
     """Ids of images whose pixels all have the same value."""
@@ -90,7 +90,7 @@ class Examination:
 
 
 def contents_of(data: Data) -> dict[str, Contents]:
-    """Count what each split holds, by its name."""
+    """Summarise each split, by its name."""
     splits = named_splits(data)
     return {name: _contents(split, data.classes) for name, split in splits.items()}
 
@@ -102,7 +102,7 @@ def examine(
     quick: bool,
     contents: Mapping[str, Contents] | None = None,
 ) -> Examination:
-    """Examine the data that were loaded for these keys, whose contents may be known already."""
+    """Examine the data loaded for these keys; their contents may have been counted before."""
     splits = named_splits(data)
     duplicates = find_duplicates(data)
     return Examination(
@@ -111,7 +111,7 @@ def examine(
         contents=contents_of(data) if contents is None else contents,
         duplicates=duplicates,
         contradictions=_contradictions(duplicates, splits, data.classes),
-        patients=_torn_patients(splits),
+        patients=_shared_patients(splits),
         patients_known=any(split.patients for split in splits.values()),
         probes=_probes(splits, quick=quick),
         notes=data.notes,
@@ -127,7 +127,10 @@ def _contents(split: Split, classes: tuple[str, ...]) -> Contents:
         some = split.images[start : start + CHUNK]
         pixels = some.reshape(len(some), -1)
         low, high = pixels.min(axis=1), pixels.max(axis=1)
-        share = _clipped_share(pixels, low, high)
+        darkest, brightest = low[:, None], high[:, None]
+        if pixels.dtype == np.uint8:
+            darkest, brightest = np.zeros_like(darkest), np.full_like(brightest, 255)
+        share = ((pixels == darkest) | (pixels == brightest)).mean(axis=1)
         for place, name in enumerate(split.ids[start : start + CHUNK]):
             if low[place] == high[place]:
                 constant.append(name)
@@ -157,15 +160,7 @@ def _contradictions(
     )
 
 
-def _clipped_share(pixels: Pixels, low: Pixels, high: Pixels) -> NDArray[np.float64]:
-    """Return the share of each image's pixels at the lowest or the highest possible value."""
-    if pixels.dtype == np.uint8:
-        low, high = np.zeros_like(low), np.full_like(high, 255)
-    clipped = (pixels == low[:, None]) | (pixels == high[:, None])
-    return np.asarray(clipped.mean(axis=1))
-
-
-def _torn_patients(splits: Mapping[str, Split]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _shared_patients(splits: Mapping[str, Split]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     where: dict[str, list[str]] = {}
     for name, split in splits.items():
         for patient in sorted(set(split.patients)):
@@ -180,4 +175,4 @@ def _probes(splits: Mapping[str, Split], *, quick: bool) -> tuple[Probe, ...]:
         for first, second in PROBED
         if first in splits and second in splits
     ]
-    return tuple(made for made in probes if made is not None)
+    return tuple(result for result in probes if result is not None)

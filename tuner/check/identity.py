@@ -1,8 +1,8 @@
-"""Finds with which code and data a study would be trained now, in a process that loads them.
+"""Identifies the code and data with which a study would be trained now, in a child process.
 
 Normally it works without torch: it follows the objective's imports and loads only its
-data. With `whole` it loads the objective's models too, as a trainer does, and so also
-sees imports that happen only when they run.
+data. With `whole` it also loads the objective's models, as a trainer does, and so sees
+imports that happen only when they run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def identify(
     *,
     whole: bool,
 ) -> list[Identity]:
-    """Return the identity that its trials would have now, per set of [data] keys."""
+    """Return the identity that trials would have now, for each set of [data] keys."""
     work = {
         "objective": objective,
         "data": [dict(keys) for keys in data],

@@ -38,7 +38,7 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Probe:
-    """How well two splits can be distinguished, with a 95% interval."""
+    """How well two splits can be told apart, with a 95% interval."""
 
     first: str
     second: str
@@ -57,42 +57,39 @@ class Probe:
 
 def probe(first: tuple[str, Split], second: tuple[str, Split], *, most: int = 1000) -> Probe | None:
     """Probe two splits; None if they have too few images."""
-    picked = [_pick(split, most) for _, split in (first, second)]
-    images = np.concatenate(
-        [
-            features(split.images[places])
-            for (_, split), places in zip((first, second), picked, strict=True)
-        ]
-    )
-    labels = np.concatenate(
-        [split.labels[places] for (_, split), places in zip((first, second), picked, strict=True)]
-    )
-    origin = np.repeat([0, 1], [len(places) for places in picked])
-    of = [
-        _patients(split, places) for (_, split), places in zip((first, second), picked, strict=True)
-    ]
-    named = any(split.patients for _, split in (first, second))
-    clusters = Clusters.of([*of[0], *of[1]])
-    cells = _cells(images, labels, origin, clusters)
+    images, labels, patients = [], [], []
+    for _, split in (first, second):
+        count = len(split.labels)
+        # At most this many images, evenly spread over the split.
+        places = np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+        places = np.unique(places)
+        images.append(features(split.images[places]))
+        labels.append(split.labels[places])
+        patients.append([split.patients[at] if split.patients else "" for at in places])
+    counts = (len(labels[0]), len(labels[1]))
+    origin = np.repeat([0, 1], counts)
+    clusters = Clusters.of([*patients[0], *patients[1]])
+    cells = _cells(np.concatenate(images), np.concatenate(labels), origin, clusters)
     if not cells:
         return None
     weights = np.array([cell.weight for cell in cells])
     weights /= weights.sum()
     auc = float(sum(w * cell.auc for w, cell in zip(weights, cells, strict=True)))
     half = _half_width(weights, cells)
+    named = first[1].patients or second[1].patients
     return Probe(
         first=first[0],
         second=second[0],
         auc=auc,
         low=max(0.0, auc - half),
         high=min(1.0, auc + half),
-        images=(len(picked[0]), len(picked[1])),
-        patients=(Clusters.of(of[0]).patients, Clusters.of(of[1]).patients) if named else None,
+        images=counts,
+        patients=(
+            (Clusters.of(patients[0]).patients, Clusters.of(patients[1]).patients)
+            if named
+            else None
+        ),
     )
-
-
-def _patients(split: Split, places: NDArray[np.int64]) -> list[str]:
-    return [split.patients[at] for at in places] if split.patients else [""] * len(places)
 
 
 def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
@@ -106,7 +103,7 @@ def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
     if not any(freedom for _, freedom in parts):
         error = math.sqrt(sum(w**2 * c.variance for w, c in zip(weights, cells, strict=True)))
         return students(0.975, 0.0) * error
-    # A patient may have images of several classes and in both splits: they are all dependent.
+    # A patient may have images of several classes and in both splits; all of them are dependent.
     moved = np.zeros(max(len(side.by_patient) for cell in cells for side in cell.sides))
     for w, cell in zip(weights, cells, strict=True):
         for side in cell.sides:
@@ -152,12 +149,6 @@ class _Cell:
     def variance(self) -> float:
         """The variance of the area if no patient is in both splits."""
         return max(sum(side.variance for side in self.sides), self.floor)
-
-
-def _pick(split: Split, most: int) -> NDArray[np.int64]:
-    """Return at most this many indices, evenly spread over the split."""
-    count = len(split.labels)
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _features(grey: NDArray[np.float32]) -> NDArray[np.float32]:

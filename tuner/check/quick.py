@@ -11,7 +11,7 @@ from tuner.records import Metric, SplitName, Value
 from tuner.spec.study import Spec
 
 MOST = 4
-"""How many configurations of [data] are examined at most."""
+"""At most this many configurations of [data] are examined."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def begin(spec: Spec, data: Mapping[str, Value], checker: Checker, *, quick: boo
 def loaded(spec: Spec, question: Question, progress: Progress) -> tuple[str, ...]:
     """Wait until the data are loaded and return the source's notes, or raise if they are wrong.
 
-    After that nothing that is found keeps a study from being trained.
+    Later findings never prevent a study from being trained.
     """
     found = question.part(progress)
     check_data(spec, found["contents"])
@@ -86,7 +86,7 @@ def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
 
 
 def _work(body: Body, progress: Progress) -> Generator[Body, None, Body]:
-    # Imported in the child only: the caller just reads the findings.
+    # Imported in the child only; the caller just reads the findings.
     from tuner.check.examination import contents_of, examine
     from tuner.check.findings import warnings
     from tuner.train.objective import Split, find
@@ -94,7 +94,7 @@ def _work(body: Body, progress: Progress) -> Generator[Body, None, Body]:
 
     found = find(body["objective"], [Path(folder) for folder in body["folders"]])
     data = found.load_data(body["data"], Path(body["cache"]), progress)
-    # Before a launch rather than in a trainer: a metric that fails, or is undefined here.
+    # A metric that fails, or is undefined on these data, is found before the launch.
     metrics = tuple(Metric(**metric) for metric in body["metrics"])
     own = OwnMetrics(found, metrics)
     splits: list[tuple[SplitName, Split | None]] = [("val", data.val), ("test", data.test)]

@@ -29,7 +29,7 @@ class LinearScore:
 def fit(
     features: Floats, sides: NDArray[np.floating], importance: Floats, penalty: float
 ) -> LinearScore:
-    """Return the line that separates rows of one side (-1) from those of the other (+1).
+    """Return the linear score that separates rows of one side (-1) from the other (+1).
 
     It minimises the importance-weighted logistic loss plus half the penalty on the squared
     weights. The intercept is not penalised, so there must be rows of both sides.
@@ -49,8 +49,8 @@ def fit(
         hessian = (rows.T * (importance * wrong * (1 - wrong))) @ rows + np.diag(costs)
         step = -np.linalg.solve(hessian, gradient)
         decrement = -float(gradient @ step)
-        # Backtracking line search (Armijo): a quadratic would achieve half of the predicted
-        # decrease; achieving hardly any of it means that the step is too long.
+        # Backtracking line search (Armijo's rule): on a quadratic, the step achieves half of the
+        # predicted decrease; if it achieves hardly any of it, the step is too long.
         least, length = loss(solution), 1.0
         while (
             decrement > ENOUGH

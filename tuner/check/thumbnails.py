@@ -1,9 +1,9 @@
-"""The process that reads a study's images and makes small pictures of them for the dashboard.
+"""The process that reads a study's images and makes thumbnails of them for the dashboard.
 
-It loads the data as a trainer does, and compares them with those that the trial was trained
-on before it hands out a single pixel. What is shown is therefore what the network saw. And a path
-that somebody wrote into the database is no way to read files: only who knows the content of data
-already, to the last pixel, can store the hash that makes them visible.
+It loads the data as a trainer does, and returns no pixel before it has checked that they are the
+data that the trial was trained on. So people see what the network saw. It also means that a path
+written into the database cannot be used to read files: images are shown only if their hash is
+stored, and nobody can store the hash of data that they do not have.
 """
 
 import base64
@@ -23,7 +23,7 @@ from tuner.train.identity import content, data_identity
 from tuner.train.objective import Split, find
 
 SIDE = 192
-"""Pixels of a thumbnail's longer side at most."""
+"""Maximum length of a thumbnail's longer side, in pixels."""
 
 
 def png(pixels: NDArray[Any]) -> bytes:
@@ -31,7 +31,7 @@ def png(pixels: NDArray[Any]) -> bytes:
     from PIL import Image
 
     planes = pixels if pixels.ndim == 3 else pixels[None]
-    # Of another number of channels than one and three the first is shown.
+    # With neither one nor three channels, the first is shown.
     shown = np.moveaxis(planes, 0, -1) if len(planes) == 3 else planes[0]
     image = Image.fromarray(_eight_bits(shown))
     image.thumbnail((SIDE, SIDE))
@@ -41,7 +41,7 @@ def png(pixels: NDArray[Any]) -> bytes:
 
 
 def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return pixels as they are, or floats with their lowest value black and the highest white."""
+    """Return uint8 pixels unchanged, others scaled: the lowest value black, the highest white."""
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     low, high = float(pixels.min()), float(pixels.max())
@@ -55,13 +55,13 @@ def _work(body: Body, progress: Progress) -> Body:
     changed: dict[str, Any] = {"changed": True, "images": []}
     if data.fingerprint != body["fingerprint"]:
         return changed
-    # An objective's own fingerprint is what its author says; the pixels are hashed as well.
+    # An objective's own fingerprint may say anything, so the pixels are hashed as well.
     if body["contents"]:
         identity = data_identity(data, body["data"], content(data))
         if data_part(identity).fingerprint not in body["contents"]:
             return changed
     split = {"train": data.train, "val": data.val, "test": data.test}[body["split"]]
-    # Pixels and labels are those of the trial, in its order, but files may have been renamed.
+    # Pixels, labels and order are the trial's, but files may have been renamed.
     if split is None or not _are_there(split, data.classes, body["wanted"]):
         return changed
     pictures = (png(split.images[place]) for place, _, _ in body["wanted"])
@@ -81,7 +81,7 @@ def _are_there(
 
 def main(_arguments: Sequence[str]) -> int:
     """Do the work that standard input describes."""
-    # Whoever trains on this machine goes first.
+    # Training on this machine has priority.
     os.nice(5)
     return serve(_work)
 

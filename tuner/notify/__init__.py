@@ -1,1 +1,1 @@
-"""Telling people and programs elsewhere that a study has ended, or that trials have failed."""
+"""Notifies webhooks and commands when a study ends or trials fail."""

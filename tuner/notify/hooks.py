@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -25,10 +24,10 @@ from tuner.version import version
 logger = logging.getLogger(__name__)
 
 SEND_SECONDS = 15.0
-"""How long a webhook may take to answer, all together."""
+"""Time limit of a webhook's whole answer."""
 COMMAND_SECONDS = 60.0
-PASSING = frozenset({408, 425, 429})
-"""Refusals that may pass, besides those of 500 and above."""
+TEMPORARY = frozenset({408, 425, 429})
+"""Refusals worth retrying, besides 500 and above."""
 PRINTED_MOST = 2_000
 
 Outcome = Literal["told", "later", "never"]
@@ -36,7 +35,7 @@ Outcome = Literal["told", "later", "never"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of telling a hook, and why, in words without its secret."""
+    """Whether a hook took a notice, and the reason, without the hook's secret."""
 
     outcome: Outcome
     reason: str = ""
@@ -47,19 +46,19 @@ class Hook(Protocol):
 
     @property
     def key(self) -> str:
-        """What it is stored by."""
+        """Its key in the database."""
 
     @property
     def name(self) -> str:
-        """What it is called in logs."""
+        """Its name in logs."""
 
-    def tell(self, body: Mapping[str, Any]) -> Answer:
-        """Hand over a notice; it takes a limited time, and raises nothing."""
+    def send(self, body: Mapping[str, Any]) -> Answer:
+        """Deliver a notice within a limited time; raises nothing."""
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """An address that takes a notice by POST."""
+    """An address to which notices are sent by POST."""
 
     address: str = field(repr=False)
     key: str
@@ -90,7 +89,7 @@ class Webhook:
         name = f"the webhook {parts.scheme}://{parts.netloc}{path}"
         return cls(address, hook_of("webhook", address), name)
 
-    def tell(self, body: Mapping[str, Any]) -> Answer:
+    def send(self, body: Mapping[str, Any]) -> Answer:
         """POST a notice as JSON; redirects are not followed."""
         request = urllib.request.Request(  # noqa: S310  # its scheme has been checked
             self.address,
@@ -104,12 +103,12 @@ class Webhook:
         )
         given: list[Answer] = []
 
-        def send() -> None:
+        def post() -> None:
             given.append(_post(request))
 
-        # A thread of its own: a resolver that does not answer has no timeout, and a server that
-        # sends a byte now and then meets none. Such a thread is left behind; it holds nothing.
-        thread = threading.Thread(target=send, name="webhook", daemon=True)
+        # In a thread, because two waits have no timeout: a name lookup that never returns, and a
+        # server that keeps sending single bytes. Such a thread is abandoned; it holds nothing.
+        thread = threading.Thread(target=post, name="webhook", daemon=True)
         thread.start()
         thread.join(SEND_SECONDS)
         return given[0] if given else Answer("later", f"no answer within {SEND_SECONDS:g} s")
@@ -117,9 +116,9 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Command:
-    """A program of this machine that reads a notice from its standard input.
+    """A program on this machine that reads a notice from its standard input.
 
-    It comes from the command line or the environment of this process, never from the database.
+    Its command line comes from this process's arguments or environment, never from the database.
     """
 
     words: tuple[str, ...]
@@ -135,12 +134,12 @@ class Command:
             raise UserError(f"The command of --on-event cannot be read: {error}.") from None
         if not words:
             raise UserError("The command of --on-event is empty.")
-        # One of each user on each machine: the other's does not show it here.
+        # Separate for each user and machine: a command that ran elsewhere alerts nobody here.
         key = hook_of("command", "\0".join((person(), *words)))
         return cls(words, key, f"the command {words[0]}")
 
-    def tell(self, body: Mapping[str, Any]) -> Answer:
-        """Run it once, without the database's password; what it prints goes to the log."""
+    def send(self, body: Mapping[str, Any]) -> Answer:
+        """Run it once, without the database's password, and log its output."""
         environment = child_environment() | {
             "TUNER_EVENT": str(body["event"]),
             "TUNER_STUDY": str(body["study"]),
@@ -159,24 +158,28 @@ class Command:
         try:
             printed, _ = process.communicate(json.dumps(body).encode(), timeout=COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
-            # With what it has started, which would hold the pipe open.
+            # The whole process group: a child of it would keep the pipe open.
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return Answer("never", f"it was killed after {COMMAND_SECONDS:g} s")
         if text := printed.decode(errors="replace").strip():
             logger.info("%s printed: %s", self.name, text[-PRINTED_MOST:])
         if process.returncode:
-            # Not again: what it did before it failed is not known.
+            # No retry: it may have done its work before it failed.
             return Answer("never", f"it ended with exit code {process.returncode}")
         return Answer("told")
 
 
 def hooks_of(given: HookSettings) -> tuple[Hook, ...]:
-    """Return the hooks that the environment and the command line name."""
+    """Return the hooks named by the environment and the command line."""
     hooks: list[Hook] = []
     address = given.webhook
-    if given.webhook_file is not None:
-        address = _read(given.webhook_file)
+    if (file := given.webhook_file) is not None:
+        try:
+            address = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UserError(f"{file} should hold the webhook's address: {reason}.") from None
     if address is not None:
         hooks.append(Webhook.of(address))
     if given.command is not None:
@@ -184,16 +187,8 @@ def hooks_of(given: HookSettings) -> tuple[Hook, ...]:
     return tuple(hooks)
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"{file} should hold the webhook's address: {reason}.") from None
-
-
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: a notice, and the token in its address, are for one server alone."""
+    """Follows no redirect: the notice and the token in its address are for one server only."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -206,10 +201,10 @@ _open: Callable[..., Any] = urllib.request.build_opener(_NoRedirects).open
 def _post(request: urllib.request.Request) -> Answer:
     try:
         with _open(request, timeout=SEND_SECONDS) as answer:
-            return _judged(answer.status)
+            return _by_status(answer.status)
     except urllib.error.HTTPError as error:
         with error:
-            return _judged(error.code)
+            return _by_status(error.code)
     except urllib.error.URLError as error:
         reason = error.reason
         return Answer("later", getattr(reason, "strerror", None) or str(reason))
@@ -217,10 +212,10 @@ def _post(request: urllib.request.Request) -> Answer:
         return Answer("later", getattr(error, "strerror", None) or type(error).__name__)
 
 
-def _judged(status: int) -> Answer:
+def _by_status(status: int) -> Answer:
     if 200 <= status < 300:
         return Answer("told", f"HTTP {status}")
     if 300 <= status < 400:
         return Answer("never", f"HTTP {status}: it redirects, which is not followed")
-    passes = status in PASSING or status >= 500
-    return Answer("later" if passes else "never", f"HTTP {status}")
+    retry = status in TEMPORARY or status >= 500
+    return Answer("later" if retry else "never", f"HTTP {status}")

@@ -17,7 +17,7 @@ from tuner.store.studies import Study
 logger = logging.getLogger(__name__)
 
 FAILED_MOST = 20
-"""Failed trials that are named; the rest is a number."""
+"""Failed trials listed by number; further ones are only counted."""
 REASON_MOST = 300
 EVENTS = {
     "complete": "study_complete",
@@ -40,7 +40,7 @@ def compose(results: Results, events: Sequence[Happened], dashboard: str | None)
     link = None if dashboard is None else f"{dashboard.rstrip('/')}/studies/{study.full_name}"
     shown = [sentence, *verdict, *([link] if link else [])]
     return {
-        # The same each time that this event is told, also by another process.
+        # The same whenever this event is sent, also by another process.
         "id": f"{study.full_name}-{first.event_id}",
         "event": EVENTS[first.kind],
         "at": first.at.astimezone(UTC).isoformat(timespec="seconds"),
@@ -75,7 +75,7 @@ def _verdict(results: Results) -> tuple[str, ...]:
         return answer(results)
     except TunerError as error:
         return (str(error),)
-    # Whatever is wrong with an answer, the end of the study is told.
+    # The end of the study is reported even if its answer cannot be computed.
     except Exception as error:
         if is_outage(error):
             raise

@@ -1,4 +1,4 @@
-"""The thread that tells hooks what has happened; only the end of its process waits for it."""
+"""The thread that sends notices to hooks; nothing waits for it, except the end of its process."""
 
 import logging
 import threading
@@ -26,13 +26,13 @@ LOOK_SECONDS = 2.0
 FAILURES_SECONDS = 60.0
 """Between two notices of failed trials of a study; failures in between are sent together."""
 LEAVE_SECONDS = 20.0
-"""How long the end of its process waits until all is told. What is being told by then is waited
-for: a command that runs on without anyone who keeps its claim would be run again."""
+"""How long the end of its process waits for pending notices. One that is being sent by then is
+waited for longer: if nobody renewed its lease, another process would run the command again."""
 
 
 @dataclass(frozen=True)
-class _Told:
-    """A notice that a hook was told, and what came of it."""
+class _Delivery:
+    """A notice that was sent to a hook, and the hook's answer."""
 
     hook: Hook
     event_ids: list[int]
@@ -42,10 +42,10 @@ class _Told:
 
 
 class Notifier:
-    """Tells hooks of the events of one study, or of all studies of a database.
+    """Notifies hooks of the events of one study, or of all studies of a database.
 
-    It has connections of its own, and a thread that looks for events every few seconds. Several
-    processes may have the same hook: each event is taken by one of them (`store/notices`).
+    It has its own connections, and a thread that polls for events every few seconds. Several
+    processes may have the same hook: each event is sent by one of them (`store/notices`).
     """
 
     def __init__(
@@ -59,37 +59,37 @@ class Notifier:
         self._hooks = hooks
         self._ref = ref
         self._study: Study | None = None
-        """The study that is meant; None until it is stored, or for all."""
+        """The study of `ref` once it is stored; None for all studies."""
         self._dashboard = dashboard
         """The address of a dashboard, for links."""
-        self._told_failures: dict[tuple[str, int], float] = {}
+        self._failures_sent: dict[tuple[str, int], float] = {}
         self._registered: set[str] = set()
-        self._unnoted: list[_Told] = []
-        """What was told while the database was away: told once, so only the note is tried again."""
+        self._unrecorded: list[_Delivery] = []
+        """Sent while the database was away. They are not sent again, only recorded later."""
         self._ending = threading.Event()
         self._deadline = float("inf")
-        """When the process ends: the time after which nothing is begun."""
-        self._telling: Hook | None = None
-        """What is being sent at this moment, or is about to be."""
+        """Once the process ends, the time after which no sending begins."""
+        self._sending: Hook | None = None
+        """The hook that is being sent a notice, or is about to be."""
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def __enter__(self) -> "Notifier":
         """Start: send events, including those of the last day since the hook was first used."""
         if self._hooks:
-            # Here and not in the thread: a study may end before that runs for the first time.
+            # Not in the thread: the study may end before the thread runs for the first time.
             with suppress(DBAPIError):
                 self._register()
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Send what is left for some seconds, then wait for what is still being sent."""
-        # First the deadline: a look that is in progress heeds it as well.
+        """Keep sending for some seconds, then wait for a notice that is still being sent."""
+        # The deadline first, so that a pass in progress sees it too.
         self._deadline = time.monotonic() + LEAVE_SECONDS
         self._ending.set()
         if self._hooks:
             self._thread.join(LEAVE_SECONDS + 1.0)
-            if (hook := self._telling) is not None:
+            if (hook := self._sending) is not None:
                 logger.warning("waiting for %s, %g s at most", hook.name, COMMAND_SECONDS)
                 self._thread.join(COMMAND_SECONDS + SEND_SECONDS)
         self._database.close()
@@ -97,13 +97,14 @@ class Notifier:
     def _run(self) -> None:
         away = False
         while True:
-            # Before the look: one that was in progress may have missed what happened last.
+            # Read before the pass: a pass in progress may have missed the last events, so one more
+            # follows after the end has been noticed.
             ending = self._ending.is_set()
             try:
                 self._register()
-                waiting = self._look()
+                waiting = self._send_pending()
                 away = False
-            # Nothing that goes wrong here may end the telling, and nothing else depends on it.
+            # No failure may stop the notifier, and nothing else depends on it.
             except Exception as error:
                 waiting = True
                 if not (is_outage(error) or isinstance(error, DatabaseError)):
@@ -133,20 +134,20 @@ class Notifier:
                     notices.register(connection, hook.key)
                 self._registered.add(hook.key)
 
-    def _look(self) -> bool:
-        """Tell each hook what is pending; return whether something is left for later.
+    def _send_pending(self) -> bool:
+        """Send each hook its pending events; return whether any are left for later.
 
-        When the process ends, new failures do not rest, and nothing is begun after the deadline.
+        Once the process ends, new failures are sent at once, and nothing begins after the deadline.
         """
-        # Before anything is taken: what was told, but is not noted yet, would be told again.
-        while self._unnoted:
-            self._note(self._unnoted[0])
-            del self._unnoted[0]
+        # Before taking events: one that was sent but not recorded would be sent again.
+        while self._unrecorded:
+            self._record(self._unrecorded[0])
+            del self._unrecorded[0]
         if self._ref is not None and self._study is None:
             with self._database.transaction() as connection:
                 self._study = studies.find_or_none(connection, self._ref)
             if self._study is None:
-                return False  # a worker may be there before its study
+                return False  # a worker may start before its study is stored
         waiting = False
         for hook in self._hooks:
             with self._database.transaction() as connection:
@@ -156,66 +157,66 @@ class Notifier:
                 by_study[event.study_id].append(event)
             for study_id, mine in by_study.items():
                 for together in in_notices(mine):
-                    if not self._ending.is_set() and self._rests(hook, study_id, together):
+                    if not self._ending.is_set() and self._is_too_soon(hook, study_id, together):
                         continue
-                    # In this order: whoever waits for the end looks at `_telling` only after the
-                    # deadline, so it sees everything that was begun before.
-                    self._telling = hook
+                    # Set `_sending` before looking at the deadline: `__exit__` reads it only after
+                    # the deadline, so it sees every sending that began before.
+                    self._sending = hook
                     try:
                         if self._is_over():
                             return True
-                        self._tell(hook, study_id, together)
+                        self._send(hook, study_id, together)
                     finally:
-                        self._telling = None
+                        self._sending = None
             with self._database.transaction() as connection:
                 waiting |= notices.is_waiting(connection, hook.key, self._study)
         return waiting
 
-    def _rests(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> bool:
-        """Return whether new failures are sent later, because some were sent a moment ago."""
+    def _is_too_soon(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> bool:
+        """Return whether to hold back new failures, because others were sent a moment ago."""
         if any(event.kind != "failed" or event.tried for event in events):
             return False
-        told = self._told_failures.get((hook.key, study_id), float("-inf"))
-        return time.monotonic() - told < FAILURES_SECONDS
+        sent = self._failures_sent.get((hook.key, study_id), float("-inf"))
+        return time.monotonic() - sent < FAILURES_SECONDS
 
-    def _tell(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> None:
+    def _send(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> None:
         with self._database.transaction() as connection:
             taken = notices.take(connection, hook.key, events)
         mine = [event for event in events if event.event_id in taken]
         if not mine:
-            return  # another process tells them
+            return  # another process sends them
         ids = [event.event_id for event in mine]
-        # Imported here: verdicts need statistics, which would slow down every start.
+        # Imported late: verdicts need the statistics, which would slow down every start.
         from tuner.notify.notice import compose
 
-        with self._kept(hook, ids):
+        with self._renewed(hook, ids):
             try:
                 with self._database.snapshot() as connection:
                     study = studies.by_id(connection, study_id)
                     body = compose(Results(connection, study), mine, self._dashboard)
             except UnknownStudyError:
-                return  # deleted meanwhile, and the notices with it
-            answer = hook.tell(body)
-        # From here on nothing is renewed: that would undo a short rest by the whole of a lease.
+                return  # the study was deleted meanwhile, and its notices with it
+            answer = hook.send(body)
+        # The renewal ends here: it would turn the short pause before a retry into a whole lease.
         if answer.outcome != "later" and all(event.kind == "failed" for event in mine):
-            self._told_failures[hook.key, study_id] = time.monotonic()
-        told = _Told(hook, ids, answer, str(body["event"]), study.title)
+            self._failures_sent[hook.key, study_id] = time.monotonic()
+        delivery = _Delivery(hook, ids, answer, str(body["event"]), study.title)
         try:
-            self._note(told)
+            self._record(delivery)
         except Exception:
-            # What is to be tried later is due again when its lease ends.
+            # A notice to be retried needs no record: it is due again when its lease ends.
             if answer.outcome != "later":
-                self._unnoted.append(told)
+                self._unrecorded.append(delivery)
             raise
 
     @contextmanager
-    def _kept(self, hook: Hook, ids: list[int]) -> Iterator[None]:
-        """Keep what is being sent from other senders, however long it takes."""
-        told = threading.Event()
+    def _renewed(self, hook: Hook, ids: list[int]) -> Iterator[None]:
+        """Renew the lease on these events, however long it takes to send them."""
+        sent = threading.Event()
 
         def renew() -> None:
-            while not told.wait(notices.LEASE_SECONDS / 5):
-                # An outage: the next one may work, and the lease is longer than several.
+            while not sent.wait(notices.LEASE_SECONDS / 5):
+                # Ignore an outage: the lease outlasts several failed renewals.
                 with (
                     suppress(DBAPIError, DatabaseError),
                     self._database.transaction() as connection,
@@ -227,14 +228,15 @@ class Notifier:
         try:
             yield
         finally:
-            told.set()
+            sent.set()
             renewal.join()
 
-    def _note(self, told: _Told) -> None:
-        hook, answer, event, title = told.hook, told.answer, told.event, told.title
-        keep = notices.put_off if answer.outcome == "later" else notices.end
+    def _record(self, delivery: _Delivery) -> None:
+        hook, answer = delivery.hook, delivery.answer
+        event, title = delivery.event, delivery.title
+        record = notices.put_off if answer.outcome == "later" else notices.end
         with self._database.transaction() as connection:
-            keep(connection, hook.key, told.event_ids, answer.reason or answer.outcome)
+            record(connection, hook.key, delivery.event_ids, answer.reason or answer.outcome)
         if answer.outcome == "told":
             logger.info("%s: %s was told %s", title, hook.name, event)
         else:
@@ -245,10 +247,10 @@ class Notifier:
 
 
 def in_notices(events: Sequence[Happened]) -> list[list[Happened]]:
-    """Divide the events of one study into notices: one an end, failed trials with the first.
+    """Group the events of one study into notices: one per end, failed trials with the first end.
 
-    What was told together before is told together again, and nothing with it: the receiver may
-    have taken it without our knowing, and drops what comes with the same id.
+    Events that were sent together before are sent together again, and with no others: the receiver
+    may have got them without our knowing, and would drop a notice with the same id.
     """
     tried: dict[datetime, list[Happened]] = defaultdict(list)
     for event in events:

@@ -11,24 +11,24 @@ from tuner.spec.space import LARGEST_GRID, Choice, Dimension, Space
 def check_conditions(
     dimensions: tuple[Dimension, ...],
     written: Collection[str],
-    held: Collection[str],
+    fixed: Collection[str],
     faults: Faults,
 ) -> bool:
-    """Report every condition that cannot hold; return whether the space can be used.
+    """Report every impossible condition; return whether the space can be used.
 
-    `written` are all names in [space], for a condition on a faulty dimension is
-    not a second fault; `held` are those with one value.
+    `written` are all names in [space], valid or not: a condition on a faulty dimension is not
+    reported as a second fault. `fixed` are the names with one value.
     """
     by_name = {dimension.name: dimension for dimension in dimensions}
     sound = True
     for dimension in dimensions:
         for parent in dimension.when:
             path = ("space", dimension.name, "when", parent)
-            fault = _fault(dimension, parent, by_name, written, held)
+            fault = _fault(dimension, parent, by_name, written, fixed)
             if fault:
                 faults.add(path, fault)
             sound = sound and fault is None and parent in by_name
-    return sound and _check_circles(by_name, faults) and _check_reach(by_name, faults)
+    return sound and _check_cycles(by_name, faults) and _check_reach(by_name, faults)
 
 
 def _fault(
@@ -36,11 +36,11 @@ def _fault(
     parent: str,
     by_name: Mapping[str, Dimension],
     written: Collection[str],
-    held: Collection[str],
+    fixed: Collection[str],
 ) -> str | None:
     if parent == dimension.name:
         return "a dimension cannot be a condition of itself"
-    if parent in held:
+    if parent in fixed:
         return f"{parent} is fixed, so the condition never changes; vary it in [space]"
     if parent not in written:
         return f"{parent} is not in [space]; {suggest(parent, written)}"
@@ -65,13 +65,13 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def _check_circles(by_name: Mapping[str, Dimension], faults: Faults) -> bool:
+def _check_cycles(by_name: Mapping[str, Dimension], faults: Faults) -> bool:
     settled: set[str] = set()
     while ready := {n for n, d in by_name.items() if n not in settled and settled >= set(d.when)}:
         settled |= ready
     waiting = [name for name in by_name if name not in settled]
     if waiting:
-        # One fault for the whole circle, at its first member in the file.
+        # One fault for the whole cycle, at its first member in the file.
         faults.add(("space", waiting[0], "when"), f"conditions in a circle: {', '.join(waiting)}")
     return not waiting
 
@@ -97,5 +97,5 @@ def _reachable(dimension: Dimension, by_name: Mapping[str, Dimension]) -> bool:
             waiting += parent.when
     space = Space(tuple(above.values()))
     some = itertools.islice(space.combinations(), LARGEST_GRID)
-    # Beyond the limit we do not know, and assume that it is reachable.
+    # With more combinations than the limit, assume that one of them activates it.
     return any(space.is_active(dimension, chosen) for chosen in some) or space.size() > LARGEST_GRID

@@ -91,9 +91,9 @@ class SpaceReader:
         if faults or not written:
             return None
         values = tuple(normalised(parameter, value) for value in written)
-        twice = next((one for rank, one in enumerate(values) if one in values[:rank]), None)
-        if twice is not None:
-            self._faults.add(path, f"{show(twice)} is listed twice; list every value once")
+        repeated = next((v for index, v in enumerate(values) if v in values[:index]), None)
+        if repeated is not None:
+            self._faults.add(path, f"{show(repeated)} is listed twice; list every value once")
             return None
         return Choice(name, values, self._when(when))
 

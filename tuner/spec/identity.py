@@ -61,12 +61,12 @@ class Difference:
 
 def canonical(spec: Spec) -> dict[str, Any]:
     """Return the identity of a study as JSON, independent of order and number format."""
-    # Earlier trials have no figures of a metric that the objective declares since.
-    own = {one.name: f"{one.better} is better" for one in spec.metrics if one.name not in READY}
+    # Trials stored before the objective declared a metric have no values of it.
+    own = {m.name: f"{m.better} is better" for m in spec.metrics if m.name not in READY}
     return {
         **{name: _keys(section, spec.section(name)) for name, section in SECTIONS.items()},
         **({"metrics": own} if own else {}),
-        "space": {one.name: _keys(type(one), one) for one in spec.space.dimensions},
+        "space": {d.name: _keys(type(d), d) for d in spec.space.dimensions},
         "fixed": _plain(spec.fixed),
         "data": _plain(spec.data),
     }
@@ -91,7 +91,7 @@ def compare(spec: Spec, given: Spec) -> Difference:
 
 def extended(spec: Spec, given: Spec) -> Spec:
     """Return the stored study with the sections of a given one that extends it."""
-    # What may not change is equal in both, so whole sections can be taken.
+    # Keys that may not change are equal in both, so whole sections can be copied.
     names = [*entries(Heading), *(name for name in SECTIONS if name != "study")]
     return replace(spec, overrides=given.overrides, **{n: getattr(given, n) for n in names})
 
@@ -122,7 +122,7 @@ def _keys(section: type, holder: object) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        # In a mapping, the values of a condition: their order has no meaning.
+        # A tuple in a mapping holds the values of a condition, whose order has no meaning.
         return {
             name: sorted(map(_number, inner), key=json.dumps)
             if isinstance(inner, tuple)

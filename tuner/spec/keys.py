@@ -40,7 +40,7 @@ class Key:
     takes: str = ""
     """The values it takes, as worded in a fault; by default what its type and bounds say."""
     name: str = ""
-    """Its name in a file, where the field's name says more, such as a unit."""
+    """Its name in a file, if it differs from the field's, which may add a unit."""
     alias: str = ""
     """Another name that a file may use in its place."""
     low: float | None = None
@@ -49,17 +49,17 @@ class Key:
     high: float | None = None
     pattern: str | None = None
     names: Collection[str] = ()
-    """The names that it takes; a misspelt one is answered with the nearest."""
+    """The names that it takes; for a misspelt one the nearest is suggested."""
     quantity: Quantity | None = None
-    """A number that a file writes with its unit."""
+    """The unit, for a number that a file writes with one."""
     form: Callable[[], Any] | None = None
-    """Makes its type in a file, where that is not the type of the field."""
+    """Returns its type in a file, if it differs from the field's type."""
     change: Literal["refused", "grows", "harmless"] = "refused"
-    """What may become of it in a stored study: nothing, a larger number, or any other value,
+    """How it may change in a stored study: not at all, to a larger number, or to any value,
     because no trial's figures depend on it."""
     added: bool = False
-    """Whether studies were stored before the key existed: their identity does not have it, so it
-    must not have the default either."""
+    """Whether studies may have been stored before the key existed. The identity of those does not
+    contain it, so no identity may contain its default."""
 
 
 class DeclaredKey:
@@ -73,7 +73,7 @@ class DeclaredKey:
         factory = field.default_factory
         self.default = field.default if factory is MISSING else factory()
         union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        # A field is None where the key was left out: no file can write it.
+        # A field is None if the key was left out: TOML has no null.
         self._types = tuple(each for each in union if each is not NoneType)
 
     def read(self, written: object) -> Any:
@@ -111,7 +111,7 @@ class DeclaredKey:
 
     @cached_property
     def adapter(self) -> "TypeAdapter[Any]":
-        """What checks a value in a file, and describes it in the schema."""
+        """Validates a value in a file, and generates its schema."""
         from pydantic import Field, TypeAdapter  # 0.1 s, which only commands with a file should pay
 
         key = self.key
@@ -143,9 +143,9 @@ def entries(section: type) -> Mapping[str, DeclaredKey]:
 
 
 def find_key(section: type, name: str) -> DeclaredKey | None:
-    """Return the key that a file calls by this name, or by this alias."""
+    """Return the key with this name or alias in a file."""
     every = entries(section).values()
-    return next((one for one in every if name and name in (one.name, one.key.alias)), None)
+    return next((entry for entry in every if name and name in (entry.name, entry.key.alias)), None)
 
 
 def read_keys(section: type, table: object, path: KeyPath, faults: Faults) -> dict[str, Any] | None:
@@ -182,7 +182,7 @@ def read_section(
 ) -> SectionType | None:
     """Return a section of a file, or None if any of its keys is faulty.
 
-    One that is missing is read as empty if none of its keys is required.
+    A missing section is read as empty if none of its keys is required.
     """
     required = required_keys(section)
     if required and name not in document:
@@ -193,7 +193,7 @@ def read_section(
 
 
 def required_keys(section: type) -> list[str]:
-    """Return the keys that a section cannot do without."""
+    """Return the names of a section's required keys."""
     return [name for name, entry in entries(section).items() if entry.required]
 
 

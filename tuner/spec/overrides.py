@@ -40,22 +40,19 @@ class Overrides:
         if options:
             self._put(("search", options[1], options[2]), value, text)
         elif head in SECTIONS and (entry := find_key(SECTIONS[head], rest)) is not None:
-            # The file may use the other name of the key.
+            # The file may use the key's other name.
             for name in (entry.name, entry.key.alias):
                 self._table(head).pop(name, None)
             self._put((head, rest), value, text)
-            self._forget_options(key)
+            if key in ("search.sampler", "search.pruner", "search.allocator"):
+                # The file's options are those of the method that was replaced.
+                self._table(head).pop(f"{rest}_options", None)
         elif head in ("space", "fixed") and rest:
             self._set_parameter(rest, value, text)
         elif not rest or (head == "data" and "." not in rest):
             self._set_parameter(key, value, text)
         else:
             self._fault(text, f"unknown key {key!r}; {suggest(key, _section_keys())}")
-
-    def _forget_options(self, key: str) -> None:
-        """Drop the options of a replaced sampler, pruner or allocator."""
-        if key in ("search.sampler", "search.pruner", "search.allocator"):
-            self._table("search").pop(f"{key.removeprefix('search.')}_options", None)
 
     def _set_parameter(self, name: str, value: Any, text: str) -> None:
         """Make a parameter or data key vary (a list or table), or fix it at one value."""
@@ -91,7 +88,7 @@ def parse_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        # Not TOML, or a number of thousands of digits: keep it as text, for the checks to reject.
+        # Not TOML, or a number with thousands of digits: the checks reject the text.
         return text.strip()
     # A line break in the text may have added further keys.
     return table["value"] if len(table) == 1 else text.strip()

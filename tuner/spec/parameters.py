@@ -31,10 +31,12 @@ class Parameter:
     def fault(self, value: object) -> str | None:
         """Return what is wrong with a value, or None if it is valid."""
         if self.kind in ("choice", "text"):
-            return self._text_fault(value)
-        if self.kind == "bool":
-            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
-        return self._number_fault(value)
+            valid = isinstance(value, str) and (self.kind == "text" or value in self.choices)
+        elif self.kind == "bool":
+            valid = isinstance(value, bool)
+        else:
+            valid = self._takes_number(value)
+        return None if valid else f"expected {self.expected()}, got {value!r}"
 
     def expected(self) -> str:
         """Describe the valid values in words."""
@@ -59,22 +61,16 @@ class Parameter:
             parts.append(f"of at most {self.high:,g}" if not parts else f"at most {self.high:,g}")
         return " " + " and ".join(parts) if parts else ""
 
-    def _text_fault(self, value: object) -> str | None:
-        known = isinstance(value, str) and (self.kind == "text" or value in self.choices)
-        return None if known else f"expected {self.expected()}, got {value!r}"
-
-    def _number_fault(self, value: object) -> str | None:
-        fits = isinstance(value, int) or (self.kind == "float" and isinstance(value, float))
-        if isinstance(value, bool) or not fits:
-            return f"expected {self.expected()}, got {value!r}"
-        assert isinstance(value, int | float)
-        inside = (
-            math.isfinite(value)
+    def _takes_number(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return (
+            (self.kind == "float" or isinstance(value, int))
+            and math.isfinite(value)
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
         )
-        return None if inside else f"expected {self.expected()}, got {value!r}"
 
 
 def normalised(parameter: Parameter | None, value: Any) -> Value:

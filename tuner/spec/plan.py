@@ -77,31 +77,29 @@ def _check_grid(plan: Plan, faults: Faults) -> int | None:
     if plan.search is None:
         return None
     if plan.search.sampler != "grid":
-        _check_not_grid(plan, plan.search.sampler, faults)
+        _check_sampler(plan, plan.search.sampler, faults)
         return None
     endless = [d for d in plan.dimensions if isinstance(d, Range) and d.step is None]
     for dimension in endless:
         faults.add(
             ("space", dimension.name), "a grid over a range needs a step, or list the values"
         )
-    return None if endless or plan.space is None else _size(plan.space, faults)
+    if endless or plan.space is None:
+        return None
+    size = plan.space.size()
+    if size > LARGEST_GRID:
+        faults.add(("space",), f"the grid has more than {LARGEST_GRID:,} combinations; shorten it")
+        return None
+    return size
 
 
-def _check_not_grid(plan: Plan, sampler: str, faults: Faults) -> None:
+def _check_sampler(plan: Plan, sampler: str, faults: Faults) -> None:
     if plan.budget is not None and plan.budget.trials == "grid":
         faults.add(
             ("budget", "trials"), f'"grid" needs sampler = "grid", not {sampler!r}; write a number'
         )
     if plan.space is not None and not plan.space.dimensions and not plan.may_be_empty:
         faults.add(("space",), f'nothing varies, so {sampler} has nothing to choose; use "grid"')
-
-
-def _size(space: Space, faults: Faults) -> int | None:
-    size = space.size()
-    if size > LARGEST_GRID:
-        faults.add(("space",), f"the grid has more than {LARGEST_GRID:,} combinations; shorten it")
-        return None
-    return size
 
 
 def _check_budget(budget: Budget, replicates: Replicates, grid: int | None, faults: Faults) -> None:
@@ -122,14 +120,10 @@ def _check_budget(budget: Budget, replicates: Replicates, grid: int | None, faul
     if explored is not None and trials != "grid" and grid is not None and explored > grid:
         most = replicates.total(grid)
         faults.add(path, f'{trials} trials are more than the grid has ({most}); write "grid"')
-    if explored is not None and replicates.top is not None and replicates.top > explored:
-        _tell_top(replicates, explored, faults)
-
-
-def _tell_top(replicates: Replicates, explored: int, faults: Faults) -> None:
-    if replicates.of == "top":
+    top = replicates.top if replicates.of == "top" else None
+    if explored is not None and top is not None and top > explored:
         count = f"only {explored} are explored" if explored > 0 else "none would be explored"
-        words = f"{replicates.top} is more than there is to choose from: {count}"
+        words = f"{top} is more than there is to choose from: {count}"
         faults.add(("replicates", "top"), words)
 
 

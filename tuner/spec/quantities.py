@@ -65,10 +65,10 @@ class Quantity:
     """A kind of number that a file writes as a text with a unit."""
 
     takes: str
-    """The texts that are one, as worded in a fault."""
+    """The valid texts, as worded in a fault."""
     pattern: str
     parse: Callable[[str], float]
-    """Raises ValueError for a text that is none."""
+    """Raises ValueError for an invalid text."""
     write: Callable[[Any], str]
 
 

@@ -34,11 +34,11 @@ from tuner.spec.study import (
 from tuner.spec.values import ValueReader, defaults
 
 TABLES = (*SECTIONS, "space", "fixed", "data", "fleet")
-"""All sections of a study file. [fleet.ENGINE] says where workers run, no part of the study:
-the engine reads it (`tuner/fleet/options.py`), and no result depends on it."""
+"""All sections of a study file. [fleet.ENGINE] says where workers run. It is no part of the study,
+because no result depends on it; the engine reads it (`tuner/fleet/options.py`)."""
 
 SLIP = 0.75
-"""Similarity to a shared parameter above which a name may be a typo; an objective's rarely are."""
+"""Names more similar to a shared parameter than this may be typos; an objective's rarely are."""
 
 Declared = Callable[[str, Path], Declarations]
 """Finds an objective's declarations, given its name and the folder of the study file."""
@@ -124,7 +124,7 @@ class Reader:
     def _tell_unchecked(self, declarations: Declarations) -> None:
         """Report which keys could not be checked, and which of them look like typos.
 
-        The objective's declarations are not known, so a typo is only a question.
+        Without the objective's declarations a typo is only a guess, so it is put as a question.
         """
         names = [
             f"{section}.{name}"
@@ -203,7 +203,7 @@ class Reader:
         names = [*CHOOSABLE, *(f"val_{name}" for name in declarations.metrics)]
         if metric in names:
             return True
-        # Without the objective nothing is known of its metrics; that it is missing is reported.
+        # Without the objective its metrics are unknown; the missing objective is a fault already.
         if declarations.whole or not metric.startswith("val_"):
             near = suggest(metric, names)
             hint = f"; {near}" if near.startswith("did you mean") else ""
@@ -214,8 +214,8 @@ class Reader:
     def _space(self, read: tuple[Dimension, ...]) -> Space | None:
         """Return the space if none of its dimensions and conditions has a fault."""
         written = self._keys("space")
-        held = {*self._keys("fixed"), *(DATA + key for key in self._keys("data"))}
-        sound = check_conditions(read, written, held, self.faults)
+        fixed = {*self._keys("fixed"), *(DATA + key for key in self._keys("data"))}
+        sound = check_conditions(read, written, fixed, self.faults)
         return Space(read) if sound and len(read) == len(written) else None
 
     def _keys(self, section: str) -> tuple[str, ...]:

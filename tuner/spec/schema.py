@@ -97,7 +97,7 @@ def _options(kind: str, methods: Mapping[str, Method], default: str) -> list[dic
     """Return a rule for each method: if it is named, these are its options."""
     return [
         {
-            # If the method is not written it is the default one, so it must not be required.
+            # The default method need not be written, so its key must not be required.
             "if": {
                 "properties": {kind: {"const": name}},
                 **({} if name == default else {"required": [kind]}),

@@ -69,7 +69,7 @@ def _fitting(dimension: Dimension, value: Any) -> Value | None:
     """Return the value in the dimension's type, or None if it is not one of its values."""
     if isinstance(dimension, Choice) or dimension.count is not None:
         # In Python 1 == True; in a study file they are different values.
-        same = (one for one in dimension.values if one == value and _kind(one) == _kind(value))
+        same = (v for v in dimension.values if v == value and _kind(v) == _kind(value))
         return next(same, None)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole and (dimension.integer or not isinstance(value, float)):

@@ -10,7 +10,7 @@ from tuner.records import Value
 from tuner.spec.keys import Key
 
 LARGEST_GRID = 100_000
-"""Larger grids are not enumerated: they would never be trained, only fill the memory."""
+"""Larger grids are not enumerated: they would fill the memory, and nobody could train them."""
 
 
 def _condition() -> Any:
@@ -23,7 +23,7 @@ def _condition() -> Any:
 def _listed() -> Any:
     from pydantic import WithJsonSchema
 
-    # Values are checked one by one, against the parameter that they are for.
+    # `spec/dimensions` checks each value against its parameter.
     items = {"type": ["string", "boolean", "number"]}
     return Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": items})]
 

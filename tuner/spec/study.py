@@ -36,7 +36,7 @@ WEIGHTS = "weights"
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 OBJECTIVE = r"^[a-z][a-z0-9_]*$"
 CHOOSABLE = (*METRICS, *(f"val_{name}" for name in READY))
-"""What a study of any objective may take for its metric."""
+"""The metrics that a study of any objective may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,7 @@ class Search:
     ] = "none"
     metric: Annotated[
         str,
-        # Which names there are depends on the objective, so the reader checks them.
+        # The valid names depend on the objective, so the reader checks them.
         Key(
             "Validation metric by which trials are compared and pruned.",
             f"one of {', '.join(CHOOSABLE)}, or val_NAME of a metric that the objective declares",
@@ -257,7 +257,7 @@ class Search:
             "Ready-made metrics to compute, besides the built-in ones and the objective's own.",
             f"a list of {', '.join(READY)}",
             form=_metrics_form,
-            # Earlier trials have no figures of a metric that is added.
+            # Trials stored before a metric was added have no values of it.
             added=True,
         ),
     ] = ()
@@ -268,8 +268,8 @@ class Search:
             '"auto" measures which number is fastest, 1 trains them one at a time.',
             low=1,
             high=256,
-            # In packs by torch.func the last digits depend on it; checkpoints of trials with and
-            # without packs are kept apart, so that no curve mixes the two.
+            # Packs by torch.func may change the last digits. Checkpoints of trials with and without
+            # packs have different keys, so that no curve mixes the two.
             change="harmless",
             added=True,
         ),
@@ -280,7 +280,7 @@ class Search:
         Mapping[str, Value],
         Key("Options of the sampler.", "a table of options", form=lambda: dict[str, Any]),
     ] = field(default_factory=dict)
-    """Complete once a study has been read: with the defaults of those not written."""
+    """Complete in a study that has been read: options left out have their defaults."""
     pruner_options: Annotated[
         Mapping[str, Value],
         Key("Options of the pruner.", "a table of options", form=lambda: dict[str, Any]),
@@ -356,7 +356,8 @@ SECTIONS: Mapping[str, type] = {
     "search": Search,
     "replicates": Replicates,
 }
-"""The sections whose keys are fixed; [space], [fixed] and [data] hold names of an objective's."""
+"""The sections with the same keys in every study; those of [space], [fixed] and [data] depend on
+the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,19 +377,19 @@ class Spec(Heading):
     data: Mapping[str, Value]
     """As in [data]; a relative path is unchanged (see `job`)."""
     defaults: Mapping[str, Value]
-    """Declared defaults of parameters that may be unset: not in [fixed], not always in [space]."""
+    """Defaults of parameters that a trial may lack: neither in [fixed] nor always in [space]."""
     data_defaults: Mapping[str, Value]
     overrides: tuple[str, ...] = ()
     """The `--set` texts that were applied, in order."""
     checkpoints: Checkpoints = Checkpoints()
     metrics: tuple[Metric, ...] = ()
-    """The metrics that are computed beside the built-in ones: the objective's own, and ready
+    """The metrics computed besides the built-in ones: the objective's own, and the ready-made
     ones that the file names."""
     folder: str = ""
     """The folder of the study file, for relative data paths. Not part of the identity."""
 
     def section(self, name: str) -> Any:
-        """Return what holds the keys of a section of `SECTIONS`."""
+        """Return the object whose fields are the keys of a section."""
         return self if name == "study" else getattr(self, name)
 
     @cached_property
@@ -425,14 +426,14 @@ class Spec(Heading):
 
     @property
     def finish(self) -> int:
-        """How many trials are trained to their end at least, if trials pause."""
+        """How many trials must be completed in a study whose trials pause."""
         written = self.search.allocator_options.get("finish")
         sixth = -(-self.configurations // 6)
         return int(written) if written else max(self.replicates.top or 1, sixth)
 
     @property
     def longest(self) -> int:
-        """How many epochs the longest training has that the study allows."""
+        """How many epochs the longest possible training of the study has."""
         name = "epochs"
         always = {**self.defaults, **self.fixed}
         lengths = [always[name]] if name in always else []
@@ -466,12 +467,12 @@ class Spec(Heading):
 
     def in_order(self, name: str, values: Collection[Value | None]) -> list[Value | None]:
         """Return values of a varied parameter: numbers by size, names as the file lists them."""
-        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             return sorted(values, key=lambda value: float(value or 0))
-        dimension = next(one for one in self.space.dimensions if one.name == name)
+        dimension = next(d for d in self.space.dimensions if d.name == name)
         listed = dimension.values if isinstance(dimension, Choice) else ()
-        places: dict[Value | None, int] = {value: place for place, value in enumerate(listed)}
-        return sorted(values, key=lambda value: places.get(value, len(places)))
+        positions: dict[Value | None, int] = {value: i for i, value in enumerate(listed)}
+        return sorted(values, key=lambda value: positions.get(value, len(positions)))
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -485,14 +486,19 @@ class Spec(Heading):
 
     def job(self, chosen: Mapping[str, Value], seed: int) -> Job:
         """Return the trial of a configuration under a seed, with every parameter filled in."""
-        varied_data = {
-            name.removeprefix(DATA): value for name, value in chosen.items() if _is_data(name)
-        }
-        parameters = {name: value for name, value in chosen.items() if not _is_data(name)}
+        parameters = {**self.defaults, **self.fixed}
+        data = {**self.data_defaults, **self.data}
+        for name, value in chosen.items():
+            if name.startswith(DATA):
+                data[name.removeprefix(DATA)] = value
+            else:
+                parameters[name] = value
+        if self.replicates.splits > 1:
+            data[SPLIT_SEED] = int(data[SPLIT_SEED]) + seed % self.replicates.splits
         return Job(
             objective=self.objective,
-            parameters=self._resolve({**self.defaults, **self.fixed, **parameters}, WEIGHTS),
-            data=self._located({**self.data_defaults, **self.data, **varied_data}, seed),
+            parameters=self._resolve(parameters, WEIGHTS),
+            data=self._resolve(data, "path"),
             seed=seed,
             metric=self.search.metric,
             metrics=self.metrics,
@@ -530,11 +536,6 @@ class Spec(Heading):
             ) from None
         return spec
 
-    def _located(self, data: dict[str, Value], seed: int) -> dict[str, Value]:
-        if self.replicates.splits > 1:
-            data[SPLIT_SEED] = int(data[SPLIT_SEED]) + seed % self.replicates.splits
-        return self._resolve(data, "path")
-
     def _resolve(self, values: dict[str, Value], name: str) -> dict[str, Value]:
         """Make a path relative to the study file absolute."""
         path = values.get(name)
@@ -543,12 +544,8 @@ class Spec(Heading):
         return values
 
 
-def _is_data(name: str) -> bool:
-    return name.startswith(DATA)
-
-
 @cache
 def _adapter() -> "TypeAdapter[Spec]":
-    from pydantic import TypeAdapter  # takes 0.1 s, which commands without a study need not spend
+    from pydantic import TypeAdapter  # 0.1 s, which only commands with a study should pay
 
     return TypeAdapter(Spec)

@@ -51,17 +51,15 @@ class ValueReader:
     def _unknown(self, path: KeyPath, known: Collection[str]) -> None:
         """Report a name that is not declared, or belongs to another section."""
         section, name = path
-        other = self._belongs(section, name)
-        if other:
-            self._faults.add(path, f"unknown in [{section}]; did you mean {other}?")
+        key = name.removeprefix(DATA)
+        if section == "data":
+            meant = f"fixed.{name}" if name in self._declared.parameters else None
+        else:
+            meant = DATA + key if key in self._declared.data else hint(name)
+        if meant:
+            self._faults.add(path, f"unknown in [{section}]; did you mean {meant}?")
         else:
             self._faults.unknown(path, "parameter" if section == "fixed" else "data key", known)
-
-    def _belongs(self, section: str, name: str) -> str | None:
-        if section == "data":
-            return f"fixed.{name}" if name in self._declared.parameters else None
-        key = name.removeprefix(DATA)
-        return DATA + key if key in self._declared.data else hint(name)
 
 
 def defaults(known: Mapping[str, Parameter], taken: Collection[str]) -> dict[str, Value]:

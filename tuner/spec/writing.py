@@ -13,12 +13,12 @@ def as_toml(spec: Spec) -> str:
     """Return a study file for this study, without keys that have their default."""
     written: dict[str, Mapping[str, Any]] = {}
     for name, section in SECTIONS.items():
-        # How settings are chosen is always shown.
+        # All of [search], so that a reader sees how settings are chosen.
         keys = _keys(section, spec.section(name), whole=name == "search")
         written[name] = {key: v for key, v in keys.items() if not isinstance(v, Mapping)}
         written |= {f"{name}.{key}": v for key, v in keys.items() if isinstance(v, Mapping)}
     written |= {
-        "space": {one.name: _dimension(one) for one in spec.space.dimensions},
+        "space": {d.name: _dimension(d) for d in spec.space.dimensions},
         "fixed": spec.fixed,
         "data": spec.data,
     }
@@ -60,7 +60,7 @@ def _text(value: Any) -> str:
 def inline(value: Any) -> str:
     """Return a value as TOML writes it on one line, lists and tables included."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_key(name)} = {inline(one)}' for name, one in value.items())} }}"
+        return f"{{ {', '.join(f'{_key(name)} = {inline(v)}' for name, v in value.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(inline, value))}]"
     return _text(value)

@@ -1,14 +1,14 @@
-"""Which events are told to a hook (a webhook or a command), and who tells them: each once.
+"""Which events a hook (a webhook or a command) is still to be sent, and which process sends them.
 
-    event (complete, failed, ...) ── take ──> notice: its sender's until `due` ── ended: told
+    event (complete, failed, ...) ── take ──> notice: its sender's until `due` ── ended: sent
                                                 └── the sender died, or was refused: due again
 
-Workers write events in the transaction that ends a trial or a study, whether or not anybody
-listens. Whoever has a hook takes what is pending: of several that try, the row of one is stored.
-While it sends, its sender puts `due` off again and again. A sender that dies before `ended` is
-stored makes another one send it again, so an event is told at least once, with the same id.
+Workers write events in the transaction that ends a trial or a study, whether or not there is a
+hook. Every process with the hook tries to take pending events, and one of them succeeds: its row is
+stored. While it sends, it keeps postponing `due`. If it dies before `ended` is stored, another one
+sends the event again. So an event is sent at least once, always with the same id.
 
-A hook is stored by a hash alone: the address of a webhook is often a password.
+Only a hash of a hook is stored, because a webhook's address is often a password.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ from tuner.store import tables as t
 from tuner.store.studies import Study
 
 ENDS = ("complete", "spent", "stopped", "paused")
-"""Events of a study that are told, beside trials that failed for good; where a worker caused them:
-what a person did, that person knows."""
+"""Events of a study that are sent, besides trials that failed for good. Only those that a worker
+caused: people know what they did themselves."""
 LEASE_SECONDS = 300.0
-"""How long one sender has a notice without `renew`. Even where the database is away for minutes,
-no command outlasts it."""
+"""How long a notice is its sender's without `renew`. No command runs that long, even if the
+database is away for minutes."""
 FIRST_REST_SECONDS = 2.0
-"""Before the second try; twice as long before each further one."""
+"""Pause before the first retry, doubled before each further one."""
 LONGEST_REST_SECONDS = 900.0
 OLD = timedelta(days=1)
-"""What could not be told for so long is not told any more."""
+"""Events older than this are no longer sent."""
 
 
 @dataclass(frozen=True)
 class Happened:
-    """An event that is to be told."""
+    """An event to be sent."""
 
     event_id: int
     study_id: int
@@ -46,47 +46,47 @@ class Happened:
     text: str
     at: datetime
     number: int | None
-    """Of the trial, if it is about one."""
+    """The trial's, if the event is about one."""
     tried: datetime | None
-    """Set where telling it was tried before, and equal for all that were told together then."""
+    """Set if it was sent before without success; equal for all events sent together then."""
 
 
 def hook_of(kind: str, target: str) -> str:
-    """Return what a hook is stored by."""
+    """Return the key by which a hook is stored."""
     return f"{kind}-{hashlib.sha256(target.encode()).hexdigest()[:24]}"
 
 
 def register(connection: sa.Connection, hook: str) -> None:
-    """Note that a hook is used from now on; what happened before its first use is not told to it.
+    """Record that a hook is used from now on; it is not sent what happened before its first use.
 
-    What happens while no process has it is told by the next one that has, for a day.
+    Events while no process has the hook are sent by the next one that has it, for up to a day.
     """
     connection.execute(insert(t.hook).values(hook=hook).on_conflict_do_nothing())
 
 
 def pending(connection: sa.Connection, hook: str, study: Study | None) -> list[Happened]:
-    """Return what has to be told now, of one study or of all; the oldest first."""
-    query = _untold(hook, study).where(
+    """Return the events to be sent now, of one study or of all; the oldest first."""
+    query = _unsent(hook, study).where(
         t.notice.c.event_id.is_(None) | (t.notice.c.due <= sa.func.clock_timestamp())
     )
     return [Happened(**row._mapping) for row in connection.execute(query)]
 
 
 def is_waiting(connection: sa.Connection, hook: str, study: Study | None) -> bool:
-    """Return whether something is still to be told, now or when it is due."""
-    return connection.execute(_untold(hook, study).limit(1)).first() is not None
+    """Return whether an event is still to be sent, now or when it is due."""
+    return connection.execute(_unsent(hook, study).limit(1)).first() is not None
 
 
 def take(connection: sa.Connection, hook: str, events: Sequence[Happened]) -> set[int]:
     """Take events for one sender; return the ids of those that no other sender has.
 
-    Two that insert the same row at once: the second waits for the first one's commit at the
-    primary key, then meets the condition below with the first one's `due`, and gets nothing.
+    If two insert the same row at once, the second waits at the primary key for the first one's
+    commit, then evaluates the condition below with the first one's `due`, and gets nothing.
     """
-    # The transaction's time: equal for all, so that a second try finds what was told together.
+    # The transaction's time is equal for all of them, so that a retry finds what was sent together.
     now = sa.func.now()
     due = now + timedelta(seconds=LEASE_SECONDS)
-    # In one order, or two that take the same events could deadlock.
+    # In a fixed order, or two senders that take the same events could deadlock.
     rows = [
         {"event_id": event.event_id, "hook": hook, "due": due, "tries": 1}
         for event in sorted(events, key=lambda event: event.event_id)
@@ -103,10 +103,10 @@ def take(connection: sa.Connection, hook: str, events: Sequence[Happened]) -> se
 
 
 def renew(connection: sa.Connection, hook: str, event_ids: Sequence[int]) -> None:
-    """Keep events that are being told.
+    """Keep events that are being sent.
 
-    If another sender has taken them, because this one was suspended past its time, its own time
-    grows by this: no harm is done.
+    If this sender was suspended for longer than its lease and another one has taken the events,
+    this extends the other's lease, which does no harm.
     """
     connection.execute(
         sa.update(t.notice)
@@ -120,7 +120,7 @@ def renew(connection: sa.Connection, hook: str, event_ids: Sequence[int]) -> Non
 
 
 def end(connection: sa.Connection, hook: str, event_ids: Sequence[int], result: str) -> None:
-    """Note that events have been told, or never will be, and why."""
+    """Record that events have been sent, or never will be, and why."""
     connection.execute(
         sa.update(t.notice)
         .where(t.notice.c.hook == hook, t.notice.c.event_id.in_(event_ids))
@@ -129,7 +129,7 @@ def end(connection: sa.Connection, hook: str, event_ids: Sequence[int], result: 
 
 
 def put_off(connection: sa.Connection, hook: str, event_ids: Sequence[int], result: str) -> None:
-    """Let events rest after a try in vain, longer each time."""
+    """Postpone the retry of events, longer after each failure."""
     rest = sa.func.least(
         LONGEST_REST_SECONDS, FIRST_REST_SECONDS * sa.func.power(2, t.notice.c.tries - 1)
     )
@@ -147,8 +147,8 @@ def put_off(connection: sa.Connection, hook: str, event_ids: Sequence[int], resu
     )
 
 
-def _untold(hook: str, study: Study | None) -> sa.Select[Any]:
-    """Select events that were not told to a hook, since it has been used."""
+def _unsent(hook: str, study: Study | None) -> sa.Select[Any]:
+    """Select events since a hook's first use that it has not been sent."""
     since = sa.select(t.hook.c.since).where(t.hook.c.hook == hook).scalar_subquery()
     query = (
         sa.select(
@@ -166,7 +166,7 @@ def _untold(hook: str, study: Study | None) -> sa.Select[Any]:
             ).outerjoin(t.trial, t.trial.c.trial_id == t.event.c.trial_id)
         )
         .where(
-            # Written out, as in the partial index. The end of a trial has a study's kind, too.
+            # Literals, so that the partial index applies. A trial's end can have a study's kind.
             (t.event.c.kind == sa.literal_column("'failed'"))
             | (
                 t.event.c.trial_id.is_(None)
