@@ -14,6 +14,8 @@ and renews its lease every five, as real ones do.
   epoch a trial, so that the simulation leaves cores to who has the lock
 - *bouncer*: 300 workers through PgBouncer in transaction mode
 - *connections*: what many open connections cost a server, directly and behind PgBouncer
+- *learning*: TPE feeding workers with trials of half a second, on a study of 10,000 stored trials;
+  with `constant_liar`, where a proposal that a peer has overtaken is made again
 - *short*: trials of one second on 16 workers, the row that Ray Tune publishes of itself
 
 *Lost* is the time in which a worker has no trial to train, from the last epoch of a trial to the
@@ -47,13 +49,15 @@ from benchmarks import chart, record
 from benchmarks.servers import Bouncer, FleetServer, memory_of, run_bouncer, run_fleet_server
 from benchmarks.simulated import Orders
 from benchmarks.stored import SEEDS, settle, store
+from tuner.spec.search import SAMPLERS
 from tuner.store import address, schema
 from tuner.store.database import Database
 
 SIZES = (1, 10, 100, 300, 1_000)
 STORED = (100, 1_000, 10_000)
-PARTS = ("size", "stored", "bouncer", "connections", "short")
+PARTS = ("size", "stored", "bouncer", "connections", "learning", "short")
 TRIAL_SECONDS, EPOCHS = 60.0, 30
+LEARNING_SECONDS = 0.5
 PROCESSES, THREADS = 12, 4
 """Of the simulation: how many processes, and how many connections each has."""
 RAY = {"short": (715.27, 625.0)}
@@ -73,6 +77,8 @@ class Load:
     trials: int | None = None
     """Go on until the study has this many; None: measure a window of `seconds`."""
     reuse: bool = True
+    sampler: str = "grid"
+    constant_liar: bool = False
 
 
 def main() -> None:
@@ -96,6 +102,8 @@ def main() -> None:
             figures["bouncer"] = [run(server, load)]
         if "connections" in options.only:
             figures["connections"] = connections(server, options.connections)
+        if "learning" in options.only:
+            figures["learning"] = [run(server, load) for load in _learning(options)]
         for part, load in _as_ray(options).items():
             if part in options.only:
                 figures[part] = run(server, load)
@@ -108,6 +116,19 @@ def _as_ray(options: argparse.Namespace) -> Mapping[str, Load]:
     return {
         "short": Load(options.short_workers, 0, 0.0, False, 1.0, 1, trials=short),
     }
+
+
+def _learning(options: argparse.Namespace) -> Iterator[Load]:
+    for liar in (True, False):
+        yield Load(
+            options.learning_workers,
+            max(options.stored),
+            options.seconds,
+            trial_seconds=LEARNING_SECONDS,
+            epochs=1,
+            sampler="tpe",
+            constant_liar=liar,
+        )
 
 
 def run(server: FleetServer, load: Load) -> dict[str, Any]:
@@ -133,15 +154,20 @@ def run(server: FleetServer, load: Load) -> dict[str, Any]:
 
 def _prepare(database: Database, load: Load) -> None:
     schema.ensure(database)
-    rounds = 2 + load.seconds // load.trial_seconds
+    rounds = 2 + (settle_seconds(load) + load.seconds) // load.trial_seconds
     trials = load.trials or load.stored + int(rounds + 1) * load.workers
     trials = -(-trials // (20 * SEEDS)) * 20 * SEEDS if load.trials is None else trials
+    learns = SAMPLERS[load.sampler].learns
     store(
         database,
         "fleet",
         stored=load.stored,
         trials=trials,
         epochs=load.epochs,
+        sampler=load.sampler,
+        sampler_options={"constant_liar": True} if load.constant_liar else {},
+        # A sampler learns from the first seed alone.
+        seeds=1 if learns else SEEDS,
         images=200,
     )
     with database.transaction() as connection:
@@ -394,6 +420,12 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield head + "| lock busy | lost | late, s: p95 | server, cores |"
         yield "|---" * 9 + "|"
         yield from map(_claiming, claims)
+    if rows := figures.get("learning"):
+        yield ""
+        head = "| TPE | workers | stored trials | trials/s | ideal | proposals a trial "
+        yield head + "| claims a trial | a proposal, ms | lock held, ms | lock busy |"
+        yield "|---" * 10 + "|"
+        yield from map(_proposing, rows)
     if found := figures.get("connections"):
         direct, pooled = found["direct"], found["bouncer"]
         yield ""
@@ -426,6 +458,17 @@ def _claiming(row: Mapping[str, Any]) -> str:
         f"| {claim['median']:.0f}, {claim['p95']:.0f}, {claim['p99']:.0f} "
         f"| {row['lock_held']['median']:.0f} | {row['lock_busy_percent']:.0f}% "
         f"| {row['lost_percent']:.2f}% | {_late(row)} | {row['server_cores']:.2f} |"
+    )
+
+
+def _proposing(row: Mapping[str, Any]) -> str:
+    made, claims, trials = row["actions"]["proposal"], row["actions"]["claim"], row["trials_ended"]
+    return (
+        f"| {'constant_liar' if row['constant_liar'] else 'usual'} | {row['workers']:,} "
+        f"| {row['stored']:,} | {row['trials_per_second']:.1f} "
+        f"| {row['workers'] / row['trial_seconds']:.0f} | {made['count'] / trials:.2f} "
+        f"| {claims['count'] / trials:.2f} | {made['median']:.0f} "
+        f"| {row['lock_held']['median']:.0f} | {row['lock_busy_percent']:.0f}% |"
     )
 
 
@@ -480,6 +523,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=45.0, help="length of a measured window")
     parser.add_argument("--bouncer-workers", type=int, default=300)
     parser.add_argument("--connections", type=int, default=2_000)
+    parser.add_argument("--learning-workers", type=int, default=8)
     parser.add_argument("--short-workers", type=int, default=16)
     parser.add_argument("--short-trials", type=int, default=1_600)
     return parser.parse_args()

@@ -102,7 +102,7 @@ class Study:
         for epoch in curve:
             self._counted("epoch", partial(worker.record, lease, [epoch]))
         self._counted("end", lambda: worker.complete(lease, SETUP, dataset, result))
-        self._counted(f"{first}reading", worker.trials)
+        self._counted(f"{first}reading", worker.observations)
 
     def _counted(self, name: str, act: Callable[[], T]) -> T:
         costs, self._statements, self._locked = self.costs[name], [], 0.0

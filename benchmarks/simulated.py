@@ -26,6 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -42,12 +43,13 @@ from tuner.spec.study_ref import StudyRef
 from tuner.store import address, studies
 from tuner.store.database import Database
 from tuner.store.ledger import workers
-from tuner.store.ledger.leases import Claimed, Ended, Lease, Wait
+from tuner.store.ledger.leases import Answer, Claimed, Ended, Lease, NeedsProposal, Proposal, Wait
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.spending import Used
 from tuner.store.studies import Study
 from tuner.train.checkpoints.keys import marks
+from tuner.work.proposer import Proposer
 from tuner.work.supervisor import FIRST_WAIT_SECONDS, longest_wait
 
 IDENTITY = Identity(
@@ -180,6 +182,7 @@ class SimulatedWorker:
         self._stored = 0
         self._skipped = 0
         self._begun = 0.0
+        self._proposer = Proposer(ledger.study, ledger.worker_id, Path(os.devnull))
         self._idle = FIRST_WAIT_SECONDS
         self._first = not crew.orders.whole
         self._active = 0.0
@@ -191,8 +194,11 @@ class SimulatedWorker:
     def _claim(self, database: Database, began: float | None) -> None:
         """Ask for a trial; `began` is when the worker's last training ended."""
         crew = self._crew
-        with hurried():
-            answer = crew.timed("claim", lambda: self._with(database).claim(None, adopt=True))
+        proposal: Proposal | None = None
+        while isinstance(answer := self._ask(database, proposal), NeedsProposal):
+            if proposal is not None:
+                self._proposer.overtaken()
+            proposal = crew.timed("proposal", partial(self._propose, answer.configuration))
         if isinstance(answer, Wait):
             pause = min(self._idle, longest_wait(answer.workers, crew.timing))
             crew.at(time.perf_counter() + pause, lambda d, _: self._claim(d, began))
@@ -216,6 +222,16 @@ class SimulatedWorker:
             self._skipped = int(past * orders.epochs)
             self._begun -= past * orders.trial_seconds
         crew.at(self._next_epoch(), self.record)
+
+    def _ask(self, database: Database, proposal: Proposal | None) -> Answer:
+        with hurried():
+            answer: Answer = self._crew.timed(
+                "claim", lambda: self._with(database).claim(proposal, adopt=True)
+            )
+        return answer
+
+    def _propose(self, configuration: int) -> Proposal:
+        return self._proposer.propose(self.ledger.observations(), configuration, lambda: None)
 
     @property
     def lease(self) -> Lease:

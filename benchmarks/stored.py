@@ -1,19 +1,29 @@
 """Studies that already hold many trials, for benchmarks of what a large database costs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
-from tests.store.specs import SETUP, Bench, claim_trial, make_epoch, make_spec
-from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result
-from tuner.spec.space import Choice
+from tests.store.specs import SETUP, Bench, claim_trial, made_up, make_epoch, make_spec
+from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, Value
+from tuner.spec.search import SAMPLERS
+from tuner.spec.space import Choice, Range
+from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.optuna_storage import TRIALS
 
 SEEDS = 5
+RANGES = (
+    Range("lr", 1e-5, 1e-1, log=True),
+    Range("width", 8, 64, integer=True),
+    Range("dropout", 0.0, 0.7),
+)
+"""The space of studies with a learning sampler."""
 PATTERN = 20
 """Trials that are stored through the ledger; the others are copies of them."""
 
@@ -27,6 +37,8 @@ def store(
     epochs: int,
     pruner: str = "none",
     sampler: str = "grid",
+    sampler_options: Mapping[str, Any] | None = None,
+    seeds: int = SEEDS,
     images: int = 2,
 ) -> Bench:
     """Store a study of this many trials, of which this many have been trained.
@@ -35,19 +47,20 @@ def store(
     split; the others are copies of their rows, in Optuna's tables and ours, with numbers,
     configurations, seeds and parameters of their own.
     """
-    configurations = trials // SEEDS
+    configurations = trials // seeds
     widths = max(n for n in range(1, 65) if configurations % n == 0)
     rates = tuple(float(f"{1e-5 * (1 + n):.6g}") for n in range(configurations // widths))
-    space = (Choice("lr", rates), Choice("width", tuple(range(8, 8 + widths))))
+    choices = (Choice("lr", rates), Choice("width", tuple(range(8, 8 + widths))))
     spec = make_spec(
         name,
         trials="grid" if sampler == "grid" else trials,
-        dimensions=space,
-        seeds=SEEDS,
+        dimensions=RANGES if SAMPLERS[sampler].learns else choices,
+        seeds=seeds,
         epochs=epochs,
         sampler=sampler,
         pruner=pruner,
     )
+    spec = replace(spec, search=replace(spec.search, sampler_options=sampler_options or {}))
     assert spec.total_trials == trials, (spec.total_trials, trials)
     bench = Bench.launch(database, spec)
     if not stored:
@@ -64,6 +77,13 @@ def store(
     with database.transaction() as connection:
         _copy(connection, bench, stored)
     return bench
+
+
+def _settings(spec: Spec) -> Iterable[Mapping[str, Value]]:
+    """Return the parameters of every configuration; those of a learning sampler are made up."""
+    if spec.search.sampler == "grid":
+        return spec.grid
+    return (made_up(spec, place) for place in range(spec.configurations))
 
 
 def settle(database: Database) -> None:
@@ -133,16 +153,18 @@ def _copy(connection: sa.Connection, bench: Bench, stored: int) -> None:
         sa.text("insert into setting values (:configuration, :chosen)"),
         [
             {"configuration": place, "chosen": json.dumps(dict(chosen))}
-            for place, chosen in enumerate(spec.grid)
+            for place, chosen in enumerate(_settings(spec))
         ],
     )
     chosen = f"(select chosen from setting where setting.configuration = {configuration})"
     ours = {"number": number, "configuration": configuration, "seed": seed, "chosen": chosen}
     of_key = f"case row.key when 'seed' then {seed}::text when 'configuration' then {configuration}"
     choices = "(row.distribution_json::jsonb -> 'attributes' -> 'choices')"
+    # Optuna stores the place of a choice, and of a range the number itself.
     place = (
-        f"(select at - 1 from jsonb_array_elements({choices}) with ordinality as c (value, at)"
-        f" where c.value = {chosen} -> row.param_name)"
+        f"coalesce((select at - 1 from jsonb_array_elements({choices})"
+        f" with ordinality as c (value, at) where c.value = {chosen} -> row.param_name),"
+        f" ({chosen} ->> row.param_name)::float8)"
     )
     changed: Mapping[str, Mapping[str, str]] = {
         "trial": ours,

@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from tests.store.specs import Bench, as_text, optuna_tables, same_float
+from tests.store.specs import Bench, as_text, optuna_tables, optuna_trials, same_float
 from tests.train.blobs import Blobs, nothing
 from tuner.records import Epoch
 from tuner.store import tables as t
@@ -131,7 +131,7 @@ def _assert_optuna_agrees(
     names = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED}
     metric = bench.study.spec.search.metric
     stored = {(row.trial_id, row.epoch): getattr(row, metric) for row in bench.rows(t.epoch)}
-    seen = bench.worker().trials()
+    seen = optuna_trials(bench.worker())
     assert [one.number for one in seen] == list(range(len(trials)))
     for one in seen:
         ended = outcomes[one._trial_id]

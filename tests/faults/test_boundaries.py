@@ -12,7 +12,7 @@ from tests.faults.proof import assert_whole, kinds, rows_of_trial
 from tests.faults.sabotage import Fault
 from tests.faults.scenery import Scene
 from tests.harness.processes import until
-from tests.store.specs import Bench, claim_trial, limited, make_spec
+from tests.store.specs import Bench, claim_trial, limited, make_spec, optuna_trials
 from tuner.settings import Timing
 from tuner.spec.study import Replicates, Spec
 from tuner.store import tables as t
@@ -116,7 +116,7 @@ def die(scene: Scene, bench: Bench, boundary: Boundary, when: str) -> None:
 
 def assert_both_schemas_agree(bench: Bench) -> None:
     """Show that Optuna's tables hold exactly the trials, epochs and endings that ours do."""
-    seen = {one._trial_id: one for one in bench.worker().trials()}
+    seen = {one._trial_id: one for one in optuna_trials(bench.worker())}
     ended = {row.trial_id for row in bench.rows(t.outcome)}
     assert seen.keys() == {row.trial_id for row in bench.rows(t.trial)}
     assert {one for one, found in seen.items() if found.state.is_finished()} == ended

@@ -74,7 +74,7 @@ def past_the_cliff(database: Database, spec: Spec, *, diverging: bool, early: bo
 
 def proposed(bench: Bench, count: int) -> list[float]:
     """Return the rates that the study's sampler proposes, over the trials as stored."""
-    spec, trials = bench.study.spec, bench.worker().trials()
+    spec, trials = bench.study.spec, bench.worker().observations()
     first = len(trials)
     return [
         float(sampling.propose(spec, bench.study.title, trials, first + place)["lr"])

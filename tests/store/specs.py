@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
 
 from tests.conftest import QUICK
 from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, Setup, Value
@@ -209,6 +210,32 @@ def claim_trial(worker: Ledger, *, adopt: bool = True) -> Lease:
         answer = worker.claim(Proposal(answer.configuration, chosen), adopt=adopt)
     assert isinstance(answer, Claimed), answer
     return answer.lease
+
+
+def optuna_trials(worker: Ledger) -> list[FrozenTrial]:
+    """Return the trials as Optuna's storage has them, which samplers must be told no otherwise."""
+    with worker._transaction() as transaction:
+        trials: list[FrozenTrial] = transaction.storage.get_all_trials(
+            worker.study.study_id, deepcopy=False
+        )
+    assert [*map(as_observed, worker.observations())] == [*map(as_observed, trials)]
+    return trials
+
+
+def as_observed(trial: FrozenTrial) -> object:
+    """Return all that a sampler looks at in a trial, so that NaN equals itself."""
+    last = trial.last_step if trial.state == TrialState.PRUNED else None
+    return (
+        trial.number,
+        trial._trial_id,
+        trial.state,
+        repr(trial.value),
+        trial.params,
+        trial.distributions,
+        trial.user_attrs["seed"],
+        bool(trial.user_attrs.get("diverged")),
+        None if last is None else (last, repr(trial.intermediate_values[last])),
+    )
 
 
 def made_up(spec: Spec, configuration: int) -> Mapping[str, Value]:

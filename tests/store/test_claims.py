@@ -19,6 +19,7 @@ from tests.store.specs import (
     make_ranged,
     make_result,
     make_spec,
+    optuna_trials,
 )
 from tuner.records import Value
 from tuner.store import control, studies
@@ -113,7 +114,7 @@ def test_a_stale_holder_writes_nothing(bench: Bench, deed: str) -> None:
     with pytest.raises(LeaseLostError):
         deeds[deed]()
     assert bench.contents() == before
-    assert [one.state for one in quick.trials()] == [TrialState.RUNNING]
+    assert [one.state for one in optuna_trials(quick)] == [TrialState.RUNNING]
 
 
 @pytest.mark.parametrize("deed", ["record", "complete"])
@@ -190,7 +191,7 @@ def test_a_trial_that_takes_its_workers_with_it_ends(
     machines = "one machine" if hosts == 1 else "6 machines"
     assert row.state == "FAILED"
     assert row.reason.startswith(f"interrupted 6 times in a row on {machines}, without a new epoch")
-    assert [one.state for one in watcher.trials()] == [TrialState.FAIL]
+    assert [one.state for one in optuna_trials(watcher)] == [TrialState.FAIL]
     assert isinstance(watcher.claim(None, adopt=True), Ended)
     assert bench.state() == "complete"
 
@@ -296,7 +297,23 @@ def test_learning_samplers_ask_for_a_proposal_first(database: Database) -> None:
     answer = holder.claim(Proposal(0, chosen), adopt=True)
     assert isinstance(answer, Claimed)
     assert answer.lease.chosen == chosen
-    assert holder.trials()[0].params == chosen
+    assert optuna_trials(holder)[0].params == chosen
+
+
+def test_a_proposal_for_any_configuration_is_never_made_again(database: Database) -> None:
+    """Workers that propose at the same time all get a trial, each with its own parameters."""
+    bench = Bench.launch(database, make_ranged(trials=3, sampler="tpe"))
+    holders = [bench.worker() for _ in range(3)]
+    assert [one.claim(None, adopt=True) for one in holders] == [NeedsProposal(0)] * 3
+    rates = [0.01, 0.02, 0.03]
+    for place, (holder, lr) in enumerate(zip(holders, rates, strict=True)):
+        proposal = Proposal(None, {"lr": lr, "width": 16, "optimizer": "adam"})
+        answer = holder.claim(proposal, adopt=True)
+        assert isinstance(answer, Claimed)
+        assert (answer.lease.configuration, answer.lease.chosen["lr"]) == (place, lr)
+        # Asked again because the answer was lost, it has that trial and uses nothing twice.
+        assert holder.claim(proposal, adopt=True) == answer
+    assert [one.params["lr"] for one in optuna_trials(holders[0])] == rates
 
 
 def test_replicates_repeat_the_stored_parameters(database: Database) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.store.specs import SETUP, Bench, claim_trial, finish, limited, make_epoch, make_spec
+from tests.store.specs import (
+    SETUP,
+    Bench,
+    claim_trial,
+    finish,
+    limited,
+    make_epoch,
+    make_spec,
+    optuna_trials,
+)
 from tuner.errors import UnknownStudyError, UserError
 from tuner.settings import Settings
 from tuner.spec.space import Choice
@@ -43,7 +52,7 @@ def test_retry_opens_all_failed_trials(fragile: Bench) -> None:
         assert (held.number, held.token) == (number, 2)
         finish(worker, held)
     assert isinstance(worker.claim(None, adopt=True), Ended)
-    assert [one.state for one in worker.trials()] == [TrialState.COMPLETE] * 3
+    assert [one.state for one in optuna_trials(worker)] == [TrialState.COMPLETE] * 3
     assert [row.state for row in fragile.rows(t.outcome)] == ["COMPLETE"] * 3
 
 
@@ -117,10 +126,10 @@ def test_an_action_never_meets_another_study_of_the_same_name(bench: Bench) -> N
 def test_a_worker_that_saw_the_failure_sees_the_retry(fragile: Bench) -> None:
     """A worker that keeps ended trials in memory is not misled when one is opened again."""
     worker = fragile.worker()
-    assert worker.trials()[0].state == TrialState.FAIL
+    assert optuna_trials(worker)[0].state == TrialState.FAIL
     control.retry(fragile.database, fragile.binding, fragile.study, [0])
     finish(worker, claim_trial(worker))
-    assert worker.trials()[0].state == TrialState.COMPLETE
+    assert optuna_trials(worker)[0].state == TrialState.COMPLETE
 
 
 @pytest.mark.parametrize("seen", ["trials", "record"])
@@ -135,12 +144,12 @@ def test_peers_that_saw_the_failure_see_the_retry(database: Database, seen: str)
     peer, other = bench.worker(), bench.worker()
     other.fail(claim_trial(other), "not today")
     held = claim_trial(peer)
-    assert [one.state for one in peer.trials()] == [TrialState.FAIL, TrialState.RUNNING]
+    assert [one.state for one in optuna_trials(peer)] == [TrialState.FAIL, TrialState.RUNNING]
     assert peer.record(held, [make_epoch(1, 0.9)]) == Recorded()
     control.retry(bench.database, bench.binding, bench.study, [0])
     finish(other, claim_trial(other), 0.1, 0.1, 0.1)
     if seen == "trials":
-        assert peer.trials()[0].state == TrialState.COMPLETE
+        assert optuna_trials(peer)[0].state == TrialState.COMPLETE
     else:
         assert peer.record(held, [make_epoch(2, 0.9)]) == Recorded(2)
 

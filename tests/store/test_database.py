@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from tenacity.stop import stop_after_attempt
 
-from tests.store.specs import Bench, claim_trial, make_curve
+from tests.store.specs import Bench, claim_trial, make_curve, optuna_trials
 from tuner.errors import DatabaseError, DatabaseUnreachableError
 from tuner.store import database as stored
 from tuner.store.address import Address
@@ -177,6 +177,6 @@ def test_a_rolled_back_trial_leaves_no_phantom(
 
     with pytest.raises(RuntimeError):
         add_and_break()
-    assert [one.number for one in worker.trials()] == [held.number]
+    assert [one.number for one in optuna_trials(worker)] == [held.number]
     worker.record(held, make_curve(0.5))
     assert claim_trial(bench.worker()).number == 1

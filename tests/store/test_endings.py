@@ -20,6 +20,7 @@ from tests.store.specs import (
     make_epoch,
     make_result,
     make_spec,
+    optuna_trials,
 )
 from tuner.store import control
 from tuner.store import tables as t
@@ -99,7 +100,7 @@ def test_optuna_gets_the_value_the_study_asks_for(
     bench = Bench.launch(database, make_spec(at=at))
     worker = bench.worker()
     finish(worker, claim_trial(worker), 0.6, 0.4, 0.5)
-    seen = worker.trials()[0]
+    seen = optuna_trials(worker)[0]
     assert (seen.state, seen.value) == (TrialState.COMPLETE, value)
     assert seen.user_attrs["seed"] == 0
     assert seen.user_attrs["test_acc"] == 0.75
@@ -120,7 +121,7 @@ def test_a_pruned_trial_shows_its_last_value(bench: Bench) -> None:
     (row,) = bench.rows(t.outcome)
     assert (row.state, row.best_epoch, row.last_epoch) == ("PRUNED", 2, 3)
     assert row.best_test_acc is None
-    seen = worker.trials()[0]
+    seen = optuna_trials(worker)[0]
     assert (seen.state, seen.value) == (TrialState.PRUNED, 0.7)
     worker.prune(held, SETUP, "median at epoch 3")
     assert len(bench.rows(t.outcome)) == 1
@@ -173,7 +174,7 @@ def test_attempts_run_out(bench: Bench) -> None:
     assert verdicts == ["again", "again", "failed"]
     ended = {row.state: row for row in bench.rows(t.outcome)}
     assert ended["FAILED"].reason == SAME
-    seen = worker.trials()[1]
+    seen = optuna_trials(worker)[1]
     assert (seen.state, seen.user_attrs["reason"]) == (TrialState.FAIL, SAME)
     assert claim_trial(bench.worker()).number == 2
 
@@ -234,7 +235,7 @@ def test_the_brake_pauses_a_study_whose_trials_all_fail_alike(database: Database
     assert SAME in ended.reason
     assert len(bench.rows(t.trial)) == 3
     assert bench.rows(t.outcome) == []
-    assert {one.state for one in bench.worker().trials()} == {TrialState.RUNNING}
+    assert {one.state for one in optuna_trials(bench.worker())} == {TrialState.RUNNING}
 
 
 def test_a_paused_study_goes_on_after_retry(database: Database) -> None:
@@ -247,8 +248,8 @@ def test_a_paused_study_goes_on_after_retry(database: Database) -> None:
         finish(worker, claim_trial(worker))
     assert isinstance(worker.claim(None, adopt=True), Ended)
     assert bench.state() == "complete"
-    assert [one.state for one in worker.trials()] == [TrialState.COMPLETE] * 15
-    assert [one.number for one in worker.trials()] == list(range(15))
+    assert [one.state for one in optuna_trials(worker)] == [TrialState.COMPLETE] * 15
+    assert [one.number for one in optuna_trials(worker)] == list(range(15))
 
 
 def test_the_brake_looks_only_at_failures_since_the_study_was_opened(database: Database) -> None:
@@ -294,7 +295,7 @@ def test_the_brake_with_a_single_attempt(database: Database) -> None:
     assert ended is not None
     assert ended.state == "paused"
     assert bench.rows(t.outcome) == []
-    assert {one.state for one in bench.worker().trials()} == {TrialState.RUNNING}
+    assert {one.state for one in optuna_trials(bench.worker())} == {TrialState.RUNNING}
 
 
 def test_a_completed_trial_keeps_no_reason_of_an_earlier_failure(database: Database) -> None:
@@ -305,7 +306,7 @@ def test_a_completed_trial_keeps_no_reason_of_an_earlier_failure(database: Datab
     control.retry(database, bench.binding, bench.study, [])
     worker = bench.worker()
     finish(worker, claim_trial(worker))
-    (seen,) = worker.trials()
+    (seen,) = optuna_trials(worker)
     assert seen.state == TrialState.COMPLETE
     assert "reason" not in seen.user_attrs
     assert [row.reason for row in bench.rows(t.outcome)] == [""]

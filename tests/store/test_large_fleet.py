@@ -19,6 +19,7 @@ from tests.store.specs import (
     make_epoch,
     make_ranged,
     make_spec,
+    optuna_trials,
 )
 from tests.store.test_ledger import cut_at_commit, persist
 from tests.store.test_past import existing
@@ -121,7 +122,7 @@ def test_an_epoch_is_stored_by_one_statement(bench: Bench) -> None:
         worker.record(lease, [make_epoch(2), make_epoch(3)], checkpoint=3)
     assert len(sent) == 2
     assert "FOR UPDATE" in sent[0]
-    assert worker.trials()[0].intermediate_values.keys() == {1, 2, 3}
+    assert optuna_trials(worker)[0].intermediate_values.keys() == {1, 2, 3}
     assert [row.text for row in bench.rows(t.event) if row.kind == "checkpoint"] == ["at epoch 3"]
 
 

@@ -21,6 +21,7 @@ from tests.store.specs import (
     make_ranged,
     make_result,
     make_spec,
+    optuna_trials,
 )
 from tuner.spec.study import Spec
 from tuner.store import studies
@@ -66,7 +67,7 @@ def test_eight_threads_make_exactly_the_budget(database: Database, spec: Spec) -
     assert set(pairs.values()) == {1}
     assert len(bench.rows(t.epoch)) == 3 * spec.total_trials
     assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": spec.total_trials}
-    seen = bench.worker().trials()
+    seen = optuna_trials(bench.worker())
     assert [one.state for one in seen] == [TrialState.COMPLETE] * spec.total_trials
     assert bench.state() == "complete"
 
@@ -177,8 +178,8 @@ def assert_exact(bench: Bench, worker: Ledger) -> None:
     """Show that the study has its budget, in our tables and in Optuna's alike."""
     total = bench.study.spec.total_trials
     assert sorted(row.number for row in bench.rows(t.trial)) == list(range(total))
-    assert [one.state for one in worker.trials()] == [TrialState.COMPLETE] * total
-    assert [one.number for one in worker.trials()] == list(range(total))
+    assert [one.state for one in optuna_trials(worker)] == [TrialState.COMPLETE] * total
+    assert [one.number for one in optuna_trials(worker)] == list(range(total))
     assert len(bench.rows(t.outcome)) == total
 
 
@@ -201,7 +202,7 @@ def test_a_record_cut_at_its_commit_stores_each_epoch_once(
         (2, False),
         (3, True),
     ]
-    assert worker.trials()[0].intermediate_values == {1: 0.5, 2: 0.4, 3: 1.5}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.5, 2: 0.4, 3: 1.5}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -219,7 +220,7 @@ def test_a_completion_cut_at_its_commit_happens_once(
     assert [row.state for row in bench.rows(t.outcome)] == ["COMPLETE"]
     assert len(bench.rows(t.prediction)) == 2
     assert [row.kind for row in bench.rows(t.event)].count("complete") == 1
-    ended = worker.trials()[0]
+    ended = optuna_trials(worker)[0]
     assert (ended.state, ended.value) == (TrialState.COMPLETE, 0.5)
 
 
@@ -250,7 +251,7 @@ def test_a_cut_inside_leaves_both_schemas_as_they_were(
     assert bench.contents() == before
     worker.record(held, curve)
     worker.complete(held, SETUP, DATASET, make_result(curve))
-    assert worker.trials()[0].state == TrialState.COMPLETE
+    assert optuna_trials(worker)[0].state == TrialState.COMPLETE
 
 
 def test_a_worker_waits_while_the_last_trials_run(bench: Bench) -> None:

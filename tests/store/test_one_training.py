@@ -15,6 +15,7 @@ from tests.store.specs import (
     make_epoch,
     make_result,
     make_spec,
+    optuna_trials,
 )
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -55,7 +56,7 @@ def test_another_training_replaces_the_stored_rest(bench: Bench) -> None:
     worker = holder(bench, held)
     worker.record(held, [make_epoch(1, 0.91)])
     assert losses(bench, held) == [(1, 0.91, 2)]
-    assert worker.trials()[0].intermediate_values == {1: 0.91}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.91}
     (told,) = [row for row in bench.rows(t.event) if row.kind == "retrained"]
     assert told.text.startswith("epochs 1 to 4 were removed")
 
@@ -68,7 +69,7 @@ def test_epochs_before_the_first_difference_stay(bench: Bench) -> None:
     assert len(losses(bench, held)) == 4, "nothing is removed before something new is known"
     worker.record(held, [make_epoch(3, 0.71)])
     assert losses(bench, held) == [(1, 0.9, 1), (2, 0.8, 1), (3, 0.71, 2)]
-    assert worker.trials()[0].intermediate_values == {1: 0.9, 2: 0.8, 3: 0.71}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.9, 2: 0.8, 3: 0.71}
 
 
 @pytest.mark.parametrize("figure", ["train_nll", "val_acc", "val_auc", "lr", "val_sensitivity"])
@@ -142,7 +143,7 @@ def test_rungs_go_with_their_epochs(database: Database, first: int) -> None:
 
 def rungs(worker: Any) -> dict[str, float]:
     """Return asha's notes on the first trial."""
-    attributes = worker.trials()[0].system_attrs
+    attributes = optuna_trials(worker)[0].system_attrs
     return {name: value for name, value in attributes.items() if name.startswith("completed")}
 
 
@@ -156,7 +157,7 @@ def test_a_training_that_ends_earlier_than_what_is_stored_completes(bench: Bench
     (row,) = bench.rows(t.outcome)
     assert (row.state, row.best_epoch, row.last_epoch) == ("COMPLETE", 1, 2)
     assert losses(bench, held) == [(1, 0.5, 2), (2, 0.6, 2)]
-    assert worker.trials()[0].intermediate_values == {1: 0.5, 2: 0.6}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.5, 2: 0.6}
 
 
 def test_an_end_before_the_stored_end_removes_the_rest(bench: Bench) -> None:
@@ -167,7 +168,7 @@ def test_an_end_before_the_stored_end_removes_the_rest(bench: Bench) -> None:
     worker.record(held, curve)
     worker.complete(held, SETUP, DATASET, make_result(curve))
     assert [number for number, *_ in losses(bench, held)] == [1, 2]
-    assert worker.trials()[0].intermediate_values == {1: 0.9, 2: 0.8}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.9, 2: 0.8}
 
 
 def test_an_adopter_that_dies_before_its_first_epoch_removes_nothing(bench: Bench) -> None:

@@ -23,6 +23,7 @@ from tests.store.specs import (
     make_result,
     make_spec,
     optuna_tables,
+    optuna_trials,
 )
 from tuner.records import Value
 from tuner.spec.space import Choice
@@ -139,4 +140,6 @@ def test_no_statement_is_sent_row_by_row(database: Database) -> None:
     finally:
         sa.event.remove(database.engine, "do_executemany", look)
     assert one_by_one == []
-    assert worker.trials()[0].intermediate_values == {one.epoch: one.val_loss for one in curve}
+    assert optuna_trials(worker)[0].intermediate_values == {
+        one.epoch: one.val_loss for one in curve
+    }

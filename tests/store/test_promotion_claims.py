@@ -20,6 +20,7 @@ from tests.store.specs import (
     make_curve,
     make_epoch,
     make_result,
+    optuna_trials,
 )
 from tests.store.test_promotion import promoting
 from tuner.records import Epoch, Moment
@@ -127,15 +128,15 @@ def test_optuna_sees_a_paused_trial_as_pruned_until_it_goes_on(paused: Bench) ->
     worker, peer = paused.worker(), paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
-    seen = peer.trials()
+    seen = optuna_trials(peer)
     assert [one.state for one in seen] == [TrialState.PRUNED] * 3
     assert [one.value for one in seen] == pytest.approx([1.0, 1.1, 1.2])
     assert as_seen(paused.study.spec, seen) == seen
     held = claim_trial(worker)
     assert (held.number, held.until, held.stored_epochs) == (0, 3, 1)
-    assert peer.trials()[0].state == TrialState.RUNNING
+    assert optuna_trials(peer)[0].state == TrialState.RUNNING
     train(worker, held)
-    again = peer.trials()[0]
+    again = optuna_trials(peer)[0]
     assert again.state == TrialState.PRUNED
     assert again.value == pytest.approx(1 / 3)
     assert sorted(again.intermediate_values) == [1, 2, 3]
@@ -148,7 +149,7 @@ def test_a_trial_that_goes_on_is_read_again_and_no_other(
     worker, peer = paused.worker(), paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
-    peer.trials()
+    optuna_trials(peer)
     read: list[int] = []
     build = RDBStorage._build_frozen_trial_from_trial_model
 
@@ -159,9 +160,9 @@ def test_a_trial_that_goes_on_is_read_again_and_no_other(
     monkeypatch.setattr(RDBStorage, "_build_frozen_trial_from_trial_model", noted)
     train(worker, claim_trial(worker))
     # It has gone on and paused again since, so only its token tells.
-    assert sorted(peer.trials()[0].intermediate_values) == [1, 2, 3]
+    assert sorted(optuna_trials(peer)[0].intermediate_values) == [1, 2, 3]
     assert read == [0]
-    assert [one.number for one in peer.trials()] == [0, 1, 2]
+    assert [one.number for one in optuna_trials(peer)] == [0, 1, 2]
     assert read == [0]
 
 
@@ -185,7 +186,7 @@ def test_no_worker_remembers_a_trial_as_it_was(database: Database, seed: int) ->
         if chance.random() < 0.3:
             control.retry(database, bench.binding, bench.study, [])
         if chance.random() < 0.5:
-            assert chance.choice(workers).trials() == bench.worker().trials()
+            assert optuna_trials(chance.choice(workers)) == optuna_trials(bench.worker())
     assert bench.rows(t.study)[0].reopenings > 3
 
 

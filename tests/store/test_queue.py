@@ -32,7 +32,7 @@ def trained(bench: Bench) -> list[dict[str, Value]]:
     while not isinstance(answer := worker.claim(None, adopt=True), Ended):
         if isinstance(answer, NeedsProposal):
             chosen = sampling.propose(
-                bench.study.spec, "study", worker.trials(), answer.configuration
+                bench.study.spec, "study", worker.observations(), answer.configuration
             )
             answer = worker.claim(Proposal(answer.configuration, chosen), adopt=True)
         assert isinstance(answer, Claimed)

@@ -15,6 +15,7 @@ from tests.store.specs import (
     make_curve,
     make_epoch,
     make_spec,
+    optuna_trials,
 )
 from tuner.records import Metric
 from tuner.store import studies
@@ -39,7 +40,7 @@ def test_an_epoch_is_stored_in_both_schemas(bench: Bench) -> None:
     assert worker.record(held, [one]) == Recorded()
     (row,) = bench.rows(t.epoch)
     assert (row.val_loss, row.val_auc, row.lr, row.token) == (0.25, 0.875, 1e-4, 1)
-    assert worker.trials()[0].intermediate_values == {1: 0.25}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.25}
 
 
 def test_epochs_recorded_again_are_stored_once(bench: Bench) -> None:
@@ -118,7 +119,7 @@ def test_epochs_beyond_the_stop_are_cut(median: Bench) -> None:
     assert worker.record(held, make_curve(0.9, 0.05, 0.05)) == Recorded(1)
     worker.prune(held, SETUP, "median at epoch 1")
     assert [r.epoch for r in median.rows(t.epoch) if r.trial_id == held.trial_id] == [1]
-    assert worker.trials()[1].intermediate_values == {1: 0.9}
+    assert optuna_trials(worker)[1].intermediate_values == {1: 0.9}
 
 
 @pytest.mark.parametrize("figure", ["val_loss", "train_loss", "train_nll"])
@@ -136,7 +137,7 @@ def test_a_loss_that_is_no_number_ends_the_trial(bench: Bench, figure: str, valu
     assert repr(getattr(rows[1], figure)) == repr(value)
     (ended,) = bench.rows(t.outcome)
     assert (ended.state, ended.reason) == ("PRUNED", "diverged at epoch 2")
-    seen = worker.trials()[0]
+    seen = optuna_trials(worker)[0]
     assert seen.state == TrialState.PRUNED
     assert seen.user_attrs["diverged"] is True
     assert seen.user_attrs["reason"] == "diverged at epoch 2"
@@ -211,7 +212,7 @@ def test_further_metrics_are_stored_bit_for_bit(database: Database) -> None:
     rows = bench.rows(t.epoch)
     assert [row.own["val_dice"] for row in rows] == [0.1 + 0.2, 0.5]
     assert math.isnan(rows[0].own["val_hole"])
-    assert worker.trials()[0].intermediate_values == {1: 0.1 + 0.2, 2: 0.5}
+    assert optuna_trials(worker)[0].intermediate_values == {1: 0.1 + 0.2, 2: 0.5}
     with bench.database.transaction() as connection:
         values = connection.execute(
             sa.select(t.figure(t.epoch, "val_dice"), t.figure(t.epoch, "val_hole")).order_by(

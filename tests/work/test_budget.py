@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.harness.processes import is_alive, until
-from tests.store.specs import Bench, make_ranged, make_spec
+from tests.store.specs import Bench, make_ranged, make_spec, optuna_trials
 from tests.work.conftest import Station
 from tuner.spec.study import Spec
 from tuner.store import tables as t
@@ -26,7 +26,7 @@ def assert_exact(bench: Bench, epochs: int) -> None:
     curves = Counter(row.trial_id for row in bench.rows(t.epoch))
     assert set(curves.values()) == {epochs}
     assert len(curves) == total
-    seen = bench.worker().trials()
+    seen = optuna_trials(bench.worker())
     assert [one.state for one in seen] == [TrialState.COMPLETE] * total
     assert [one.number for one in seen] == list(range(total))
     assert all(list(one.intermediate_values) == [*range(1, epochs + 1)] for one in seen)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.conftest import QUICK
 from tests.harness.processes import until
-from tests.store.specs import Bench, claim_trial, finish, make_curve, make_spec
+from tests.store.specs import Bench, claim_trial, finish, make_curve, make_spec, optuna_trials
 from tests.work.conftest import Station
 from tuner.settings import Timing
 from tuner.store import control
@@ -194,7 +194,7 @@ def test_a_supervisor_survives_outages_and_adopts_nobody(
     finish(peer, held, *[0.5] * 6)
     thread.join(30)
     assert not thread.is_alive()
-    seen = bench.worker().trials()
+    seen = optuna_trials(bench.worker())
     assert [one.state for one in seen] == [TrialState.COMPLETE] * 3
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.harness.processes import until
-from tests.store.specs import claim_trial, finish, limited, make_spec
+from tests.store.specs import claim_trial, finish, limited, make_spec, optuna_trials
 from tests.work.conftest import Station
 from tuner.errors import MachineError
 from tuner.settings import Timing
@@ -150,7 +150,7 @@ def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:
     assert station.work("small", "segfault:2").state == "complete"
     states = [row.state for row in bench.rows(t.outcome)]
     assert states == ["FAILED", "COMPLETE", "COMPLETE"]
-    seen = bench.worker().trials()
+    seen = optuna_trials(bench.worker())
     assert [one.state for one in seen] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.harness.processes import until
-from tests.store.specs import Bench, claim_trial, finish, make_ranged, make_spec
+from tests.store.specs import Bench, claim_trial, finish, make_ranged, make_spec, optuna_trials
 from tests.work.conftest import Station
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.store import studies, turns
@@ -140,7 +140,7 @@ def test_a_silent_peer_s_trial_is_adopted_after_the_grace(station: Station) -> N
     assert station.work("small", "quick").state == "complete"
     (row,) = bench.rows(t.outcome)
     assert (row.state, row.token) == ("COMPLETE", 2)
-    assert dead.trials()[0].state == TrialState.COMPLETE
+    assert optuna_trials(dead)[0].state == TrialState.COMPLETE
 
 
 def test_a_complete_study_is_left_at_once(station: Station) -> None:

@@ -71,6 +71,45 @@ class Cache(_CachedStorage):
                 study.unfinished_trial_ids.add(trial_id)
 
 
+class Reopenings:
+    """Tells which trials were reopened since a worker last read a study's trials.
+
+    A trial that has ended, or is paused, changes only if it is reopened, so whoever keeps such
+    trials in memory reads just these again. A reopened trial has not ended since, or it has ended
+    under a higher token: it must be claimed first. For a trial in memory, `_tokens` never has a
+    higher token than the trial had when it was read, because whatever has risen is reported here.
+    So one that was reopened is always reported; one that was adopted, read and not reopened is
+    reported once too often.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._tokens: dict[int, dict[int, int]] = {}
+        """By study and trial, when `_counts` was read; without the first token, 1."""
+
+    def since(self, connection: sa.Connection, study_id: int) -> list[int] | None:
+        """Return the trials to read again, None for all; call it before trials are read."""
+        count = connection.execute(
+            sa.select(t.study.c.reopenings).where(t.study.c.study_id == study_id)
+        ).scalar_one_or_none()
+        if count is None or self._counts.get(study_id) == count:
+            return []
+        # After the count: a trial that is reopened in between is compared again by the next call.
+        rows = connection.execute(
+            sa.select(t.lease.c.trial_id, t.lease.c.token, _IS_OPEN)
+            .select_from(t.trial.join(t.lease))
+            .where(t.trial.c.study_id == study_id, (t.lease.c.token > 1) | _IS_OPEN)
+        ).all()
+        tokens = self._tokens.get(study_id)
+        self._tokens[study_id] = {row.trial_id: row.token for row in rows if row.token > 1}
+        self._counts[study_id] = count
+        if tokens is None:
+            return None
+        return [
+            row.trial_id for row in rows if row.is_open or row.token != tokens.get(row.trial_id, 1)
+        ]
+
+
 class Binding:
     """Optuna's storage for one process, taking part in our transactions.
 
@@ -89,9 +128,7 @@ class Binding:
         self._rdb.engine = database.engine
         self._bind(database.engine)
         self._cached = Cache(self._rdb)
-        self._reopenings: dict[int, int] = {}
-        self._tokens: dict[int, dict[int, int]] = {}
-        """By study and trial, when `_reopenings` was read; without the first token, 1."""
+        self._reopenings = Reopenings()
 
     @property
     def storage(self) -> BaseStorage:
@@ -101,40 +138,15 @@ class Binding:
     def heed(self, connection: sa.Connection, study_id: int) -> None:
         """Forget cached trials that were reopened; call it before trials are read.
 
-        Optuna's cache never reads a finished trial again: for pruners and samplers here, a trial
-        that failed and was retried, or that paused and went on, would stay ended for ever.
-
-        A reopened trial has not ended since, or it has ended under a higher token: it must be
-        claimed first. For a trial in the cache, `_tokens` never has a higher token than the trial
-        had when it was read, because whatever has risen is forgotten here. So one that was reopened
-        is always noticed; one that was adopted, read and not reopened is read once too often.
+        Optuna's cache never reads a finished trial again: for pruners here, a trial that failed
+        and was retried, or that paused and went on, would stay ended for ever.
         """
-        reopenings = connection.execute(
-            sa.select(t.study.c.reopenings).where(t.study.c.study_id == study_id)
-        ).scalar_one_or_none()
-        if reopenings is None or self._reopenings.get(study_id) == reopenings:
-            return
-        # After the count: a trial that is reopened in between is compared again by the next call.
-        rows = connection.execute(
-            sa.select(t.lease.c.trial_id, t.lease.c.token, _IS_OPEN)
-            .select_from(t.trial.join(t.lease))
-            .where(t.trial.c.study_id == study_id, (t.lease.c.token > 1) | _IS_OPEN)
-        ).all()
-        tokens = self._tokens.get(study_id)
-        if tokens is None:
+        reopened = self._reopenings.since(connection, study_id)
+        if reopened is None:
             # Nothing is cached yet, unless trials were read without this.
             self._cached = Cache(self._rdb)
-        else:
-            self._cached.forget(
-                study_id,
-                [
-                    row.trial_id
-                    for row in rows
-                    if row.is_open or row.token != tokens.get(row.trial_id, 1)
-                ],
-            )
-        self._tokens[study_id] = {row.trial_id: row.token for row in rows if row.token > 1}
-        self._reopenings[study_id] = reopenings
+        elif reopened:
+            self._cached.forget(study_id, reopened)
 
     @contextmanager
     def within(self, connection: sa.Connection) -> Iterator[BaseStorage]:

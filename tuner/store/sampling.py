@@ -3,7 +3,8 @@
 Grid, random and quasi-random values depend only on the study's seed and the
 configuration's index, so that two workers never propose the same point twice and
 a study does not depend on the number of workers. TPE and GP also look at the
-peers' results; they run outside of any lock.
+peers' results; they run outside of any lock. A worker that has peers adds a number of
+its own to the seed (`stream`): what two of them propose at once are two draws.
 """
 
 import math
@@ -55,12 +56,26 @@ def choose(spec: Spec, configuration: int) -> dict[str, Value]:
     return in_file_order(spec, chosen)
 
 
+def may_wait(spec: Spec) -> bool:
+    """Return whether a proposal may be used for a later configuration than it was made for.
+
+    Not if the sampler looks at trials in training: then a proposal made before a peer's trial
+    began may be very near to that trial. Nor with hyperband: which trials the sampler learns from
+    depends on the number of the trial that it proposes for.
+    """
+    options = spec.search.sampler_options
+    looks = spec.search.sampler == "gp" or bool(options.get("constant_liar"))
+    return not looks and spec.search.pruner != "hyperband"
+
+
 def propose(
-    spec: Spec, title: str, trials: Sequence[FrozenTrial], configuration: int
+    spec: Spec, title: str, trials: Sequence[FrozenTrial], configuration: int, stream: int = 0
 ) -> dict[str, Value]:
     """Ask a learning sampler for a configuration, given the trials so far."""
     view = TrialsInMemory(as_seen(spec, trials), spec.direction)
-    study = optuna.study.Study(title, view, _sampler(spec, configuration), build_pruner(spec))
+    study = optuna.study.Study(
+        title, view, _sampler(spec, configuration, stream), build_pruner(spec)
+    )
     asked = create_trial(state=TrialState.RUNNING)
     asked.number = 1 + max((trial.number for trial in trials), default=-1)
     asked._trial_id = -1  # no real trial: whatever the sampler writes is dropped
@@ -150,8 +165,8 @@ def _distribution(dimension: Choice | Range) -> BaseDistribution:
     )
 
 
-def _entropy(spec: Spec, configuration: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence([spec.search.seed, configuration])
+def _entropy(spec: Spec, *place: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence([spec.search.seed, *place])
 
 
 def _qmc_point(spec: Spec, configuration: int) -> NDArray[np.float64]:
@@ -170,9 +185,10 @@ def _qmc_point(spec: Spec, configuration: int) -> NDArray[np.float64]:
     return np.minimum(point, np.nextafter(1.0, 0.0))
 
 
-def _sampler(spec: Spec, configuration: int) -> BaseSampler:
+def _sampler(spec: Spec, configuration: int, stream: int) -> BaseSampler:
     # With one seed for all workers, Optuna's samplers would propose the same values twice.
-    seed = int(_entropy(spec, configuration).generate_state(1)[0])
+    place = (configuration, stream) if stream else (configuration,)
+    seed = int(_entropy(spec, *place).generate_state(1)[0])
     options: dict[str, Any] = dict(spec.search.sampler_options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.errors import MachineError
 from tuner.processes import Executed, python
-from tuner.records import Value
 from tuner.settings import child_environment
 from tuner.spec.study import Spec
 from tuner.store import sampling
+from tuner.store.ledger.leases import Proposal
 from tuner.store.studies import Study
 from tuner.work.child import Child
 from tuner.work.messages import Message, receive, send
@@ -28,22 +28,39 @@ HELPED = frozenset({"gp"})
 class Proposer:
     """Proposes configurations for one study."""
 
-    def __init__(self, study: Study, log: Path) -> None:
+    def __init__(self, study: Study, worker_id: int, log: Path) -> None:
         self._study = study
+        self._worker_id = worker_id
         self._log = log
         """Where a helper's output goes."""
         self._helper: Child | None = None
+        self._overtaken = False
+
+    def overtaken(self) -> None:
+        """Note that a peer has created the configuration that this worker had proposed for.
+
+        What it proposes from now on is for whichever configuration is next, if it may be. It is
+        drawn from the worker's own stream: under the seed of the configuration alone, workers
+        that propose at once would draw the same values. A worker without peers is never
+        overtaken, so its study depends on the study's seed alone.
+        """
+        self._overtaken = sampling.may_wait(self._study.spec)
 
     def propose(
         self, trials: Sequence[FrozenTrial], configuration: int, tick: Callable[[], None]
-    ) -> dict[str, Value]:
+    ) -> Proposal:
         """Return parameters for a configuration; `tick` is called while a helper works."""
-        spec = self._study.spec
+        spec, title = self._study.spec, self._study.optuna_name
+        if self._overtaken:
+            # Nobody else uses this stream, and this worker not twice for one configuration: once
+            # its proposal is used, that configuration has a trial.
+            mine = self._worker_id
+            return Proposal(None, sampling.propose(spec, title, trials, configuration, mine))
         if spec.search.sampler not in HELPED:
-            return sampling.propose(spec, self._study.optuna_name, trials, configuration)
+            return Proposal(configuration, sampling.propose(spec, title, trials, configuration))
         asked = {
             "spec": spec.to_json(),
-            "title": self._study.optuna_name,
+            "title": title,
             "trials": [_to_json(trial) for trial in sampling.as_seen(spec, trials)],
             "configuration": configuration,
         }
@@ -53,7 +70,8 @@ class Proposer:
             tick()
             answer = helper.next(0.5)
             if answer is not None:
-                return sampling.in_file_order(spec, answer.body["chosen"])
+                chosen = sampling.in_file_order(spec, answer.body["chosen"])
+                return Proposal(configuration, chosen)
         printed = helper.printed(self._log_start)[-2000:]
         self.close()
         raise MachineError(f"The helper of the {spec.search.sampler} sampler died.\n{printed}")

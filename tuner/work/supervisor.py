@@ -140,7 +140,7 @@ class Supervisor:
         self._child = child
         self._serial = 0
         self._proposer = Proposer(
-            ledger.study, workshop.log.with_name(f"proposer-{os.getpid()}.log")
+            ledger.study, ledger.worker_id, workshop.log.with_name(f"proposer-{os.getpid()}.log")
         )
         self._tidier = _tidier(workshop, ledger)
         self._timing: Timing = ledger.timing
@@ -160,11 +160,13 @@ class Supervisor:
             if self._leaving.relieved():
                 return Ended("open", RELIEVED)
             answer = self._claim(proposal)
-            proposal = None
+            made, proposal = proposal, None
             match answer:
                 case Claimed(lease=lease, adopted=adopted):
                     self._train(lease, adopted=adopted)
                 case NeedsProposal(configuration=configuration):
+                    if made is not None:
+                        self._proposer.overtaken()
                     proposal = self._propose(configuration)
                 case NeedsLook(look=look):
                     self._decide(look)
@@ -206,9 +208,8 @@ class Supervisor:
         return answer
 
     def _propose(self, configuration: int) -> Proposal:
-        trials = self._patiently(self._ledger.trials)
-        chosen = self._proposer.propose(trials, configuration, self._renewal.tick)
-        return Proposal(configuration, chosen)
+        trials = self._patiently(self._ledger.observations)
+        return self._proposer.propose(trials, configuration, self._renewal.tick)
 
     def _decide(self, look: Look) -> None:
         """Compare the contenders of a race and store the decision.

@@ -386,7 +386,7 @@ def _next(
         return Wait(WAITS[assignment], _peers(transaction))
     chosen = _chosen(transaction, spec, assignment, standing)
     if chosen is None:
-        if proposal is None or proposal.configuration != assignment.configuration:
+        if proposal is None or proposal.configuration not in {None, assignment.configuration}:
             return NeedsProposal(assignment.configuration)
         chosen = Chosen(proposal.chosen)
     created = _create(transaction, spec, assignment, chosen, left)

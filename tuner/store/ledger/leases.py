@@ -85,9 +85,9 @@ Answer = Claimed | Wait | Ended | NeedsProposal | NeedsLook
 
 @dataclass(frozen=True)
 class Proposal:
-    """A learning sampler's parameters for one configuration."""
+    """A learning sampler's parameters for one configuration, or for whichever is next."""
 
-    configuration: int
+    configuration: int | None
     chosen: Mapping[str, Value]
 
 

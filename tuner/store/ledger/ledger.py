@@ -23,6 +23,7 @@ from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording, workers
 from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Sequel
 from tuner.store.ledger.looks import Decided
+from tuner.store.ledger.observations import Observations
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Marks, Sharing
 from tuner.store.ledger.transactions import Past, Transaction
@@ -51,6 +52,7 @@ class Ledger:
         spec = self.study.spec
         self._recorder = Recorder(spec, self.study.optuna_name)
         self._past = Past()
+        self._observations = Observations()
         # Without checkpoints there is nothing to wait for.
         keep = spec.checkpoints.keep == "auto"
         # Nor where trials pause: a peer may not get any further for hours.
@@ -170,13 +172,12 @@ class Ledger:
         with self.database.autocommit() as connection:
             recording.keep_output(connection, lease, self.worker_id, text)
 
-    def trials(self) -> list[FrozenTrial]:
-        """Return all trials as Optuna sees them, for a learning sampler."""
+    def observations(self) -> list[FrozenTrial]:
+        """Return all trials as a learning sampler sees them."""
         with self._transaction() as transaction:
-            found: list[FrozenTrial] = transaction.storage.get_all_trials(
-                self.study.study_id, deepcopy=False
+            return self._observations.read(
+                transaction.connection, self.study.study_id, self.study.spec
             )
-            return found
 
     def _charge(self, transaction: Transaction) -> None:
         workers.charge(transaction.connection, self.worker_id, self.used())
