@@ -185,12 +185,16 @@ def _prepare(database: Database, load: Load) -> None:
 
 def settle_seconds(load: Load) -> float:
     """Return when all workers train, and the epochs are stored that they began with."""
-    return 8.0 + join_seconds(load)
+    return 15.0 + join_seconds(load)
 
 
 def join_seconds(load: Load) -> float:
-    """Return the time within which workers begin, one after the other."""
-    return load.workers / 40
+    """Return the time within which workers begin, one after the other.
+
+    A worker that begins costs more than one at work: if they came faster than this, the window
+    would show how a backlog is worked off.
+    """
+    return load.workers / 20
 
 
 def _start(load: Load, url: str, folder: Path) -> list["subprocess.Popen[str]"]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -267,11 +268,11 @@ def _set_attributes(
     connection.execute(statement.returning(ATTRIBUTES.c.key), rows)
 
 
-def reports(trial_id: int, values: Mapping[int, float]) -> sa.Insert:
-    """Return the statement that stores values of the study's metric by epoch.
+def reports(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
+    """Return the rows of Optuna's table for values of the study's metric by epoch.
 
-    One statement on Optuna's table, where its storage takes six for each value;
-    our fence has checked that the trial may still be written.
+    One statement stores them, where its storage takes six for each value; our fence has checked
+    that the trial may still be written.
     """
     represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
     rows = []
@@ -285,9 +286,7 @@ def reports(trial_id: int, values: Mapping[int, float]) -> sa.Insert:
                 "intermediate_value_type": kind,
             }
         )
-    # One row is compiled once, a list of them each time.
-    given = rows if len(rows) > 1 else rows[0]
-    return insert(REPORTS).values(given).on_conflict_do_nothing()
+    return rows
 
 
 def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -12,7 +14,7 @@ from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, LeaseLostError, Recorded
 from tuner.store.ledger.promotion import Ladder
 from tuner.store.ledger.transactions import Transaction
-from tuner.store.optuna_storage import remove_reports, reports
+from tuner.store.optuna_storage import REPORTS, remove_reports, reports
 from tuner.store.pruning import Decision, EpochJudge, Pruner
 from tuner.text import storable
 
@@ -149,20 +151,17 @@ class Recorder:
             if checkpoint and not transaction.has_event("checkpoint", text, lease.trial_id):
                 transaction.add_event("checkpoint", text, lease.trial_id)
             return
-        rows = [
-            {**asdict(epoch), "trial_id": lease.trial_id, "token": lease.token} for epoch in new
-        ]
+        trial = {"trial_id": lease.trial_id, "token": lease.token}
         values = {epoch.epoch: epoch.figure(self._metric) for epoch in new}
-        # A list of rows is compiled anew each time, which takes as long as the server does.
-        given = rows if len(rows) > 1 else rows[0]
-        statement = sa.insert(t.epoch).values(given).add_cte(reports(lease.trial_id, values).cte())
-        if checkpoint:
-            line = transaction.event("checkpoint", text, lease.trial_id)
-            statement = statement.add_cte(line.cte())
         trained = sum(not epoch.reused for epoch in new)
-        if trained:
-            statement = statement.add_cte(_count(transaction, trained).cte())
-        transaction.connection.execute(statement)
+        worker = {"worker_id": transaction.worker_id, "trained": trained}
+        rows = Rows(
+            epochs=[{**asdict(epoch), **trial} for epoch in new],
+            reports=reports(lease.trial_id, values),
+            line=transaction.line("checkpoint", text, lease.trial_id) if checkpoint else {},
+            worker=worker if trained else {},
+        )
+        _store(transaction.connection, rows)
 
     def _insert_rungs(self, transaction: Transaction, lease: Lease, new: Sequence[Epoch]) -> None:
         """Store the value by which the trial is compared at each rung that it has reached."""
@@ -229,7 +228,7 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> int:
     ).all()
     last = max(row.epoch for row in removed)
     reused = sum(bool(row.reused) for row in removed)
-    connection.execute(_count(transaction, reused - len(removed)))
+    connection.execute(_count(transaction.worker_id, reused - len(removed)))
     decisions = connection.execute(
         sa.delete(t.decision)
         .where(t.decision.c.trial_id == trial_id, t.decision.c.epoch >= first)
@@ -258,16 +257,72 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> int:
     return reused
 
 
-def _count(transaction: Transaction, epochs: int) -> sa.Update:
+@dataclass(frozen=True)
+class Rows:
+    """What one statement stores: values by column, or the names under which they will be given."""
+
+    epochs: Sequence[Mapping[str, Any]]
+    reports: Sequence[Mapping[str, Any]]
+    """As many in Optuna's table."""
+    line: Mapping[str, Any]
+    """Of the study's history; empty if there is none."""
+    worker: Mapping[str, Any]
+    """Whose epochs they are, and how many it has trained now; empty if none."""
+
+    def named(self) -> dict[str, Mapping[str, Any]]:
+        """Return the rows of one epoch by the prefix that keeps their names apart."""
+        rows = {"epoch": self.epochs[0], "report": self.reports[0]}
+        return {**rows, "line": self.line, "worker": self.worker}
+
+
+TABLES = {"epoch": t.epoch, "report": REPORTS, "line": t.event, "worker": t.worker}
+
+
+def _store(connection: sa.Connection, rows: Rows) -> None:
+    """Store them; one epoch, the usual case, by a statement that is built only once.
+
+    Building it takes SQLAlchemy as long as the server takes to run it.
+    """
+    if len(rows.epochs) > 1:
+        connection.execute(_statement(rows))
+        return
+    named = rows.named()
+    given = {
+        f"{table}_{name}": value for table, row in named.items() for name, value in row.items()
+    }
+    connection.execute(_of_one_epoch(tuple((table, *row) for table, row in named.items())), given)
+
+
+@cache
+def _of_one_epoch(columns: tuple[tuple[str, ...], ...]) -> sa.Insert:
+    """Return the statement with names in place of values; there are four at most."""
+    epoch, report, line, worker = (
+        {name: sa.bindparam(f"{table}_{name}", type_=TABLES[table].c[name].type) for name in names}
+        for table, *names in columns
+    )
+    return _statement(Rows([epoch], [report], line, worker))
+
+
+def _statement(rows: Rows) -> sa.Insert:
+    epochs, values = (
+        several if len(several) > 1 else several[0] for several in (rows.epochs, rows.reports)
+    )
+    statement = sa.insert(t.epoch).values(epochs)
+    statement = statement.add_cte(insert(REPORTS).values(values).on_conflict_do_nothing().cte())
+    if rows.line:
+        statement = statement.add_cte(sa.insert(t.event).values(rows.line).cte())
+    if rows.worker:
+        statement = statement.add_cte(_count(**rows.worker).cte())
+    return statement
+
+
+def _count(worker_id: Any, trained: Any) -> sa.Update:
     """Return the statement that adds epochs to those that the worker has stored.
 
     By worker, so that no two wait for one row; a budget in epochs is the sum over all of them.
     """
-    return (
-        sa.update(t.worker)
-        .where(t.worker.c.worker_id == transaction.worker_id)
-        .values(trained=t.worker.c.trained + epochs)
-    )
+    mine = t.worker.c.worker_id == worker_id
+    return sa.update(t.worker).where(mine).values(trained=t.worker.c.trained + trained)
 
 
 def _give_back(transaction: Transaction, lease: Lease) -> None:

@@ -133,14 +133,18 @@ class Transaction:
 
     def event(self, kind: str, text: str = "", trial_id: int | None = None) -> sa.Insert:
         """Return the statement that adds a line to the study's history."""
-        return sa.insert(t.event).values(
-            study_id=self.study.study_id,
-            trial_id=trial_id,
-            worker_id=self.worker_id,
-            kind=kind,
-            text=text,
-            who=self.who,
-        )
+        return sa.insert(t.event).values(self.line(kind, text, trial_id))
+
+    def line(self, kind: str, text: str = "", trial_id: int | None = None) -> dict[str, Any]:
+        """Return a line of the study's history by column."""
+        return {
+            "study_id": self.study.study_id,
+            "trial_id": trial_id,
+            "worker_id": self.worker_id,
+            "kind": kind,
+            "text": text,
+            "who": self.who,
+        }
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[object]:
