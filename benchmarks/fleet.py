@@ -424,12 +424,12 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield head + "| lock busy | lost | late, s: p95 | server, cores |"
         yield "|---" * 9 + "|"
         yield from map(_claiming, claims)
-    if rows := figures.get("learning"):
+    if learning := figures.get("learning"):
         yield ""
         head = "| TPE | workers | stored trials | trials/s | ideal | proposals a trial "
         yield head + "| claims a trial | a proposal, ms | lock held, ms | lock busy |"
         yield "|---" * 10 + "|"
-        yield from map(_proposing, rows)
+        yield from map(_proposing, learning)
     if found := figures.get("connections"):
         direct, pooled = found["direct"], found["bouncer"]
         yield ""

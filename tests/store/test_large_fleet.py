@@ -10,6 +10,7 @@ from typing import Any
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from optuna.trial import TrialState
 
 from tests.conftest import QUICK
 from tests.store.specs import (
@@ -101,6 +102,36 @@ def test_a_claim_is_as_short_after_many_trials(database: Database) -> None:
     assert last == first
     assert len(last) <= 8
     assert not [sent for sent in last if "outcome" in sent]
+
+
+def test_a_sampler_is_told_of_what_has_changed(database: Database) -> None:
+    """A worker reads all trials once; after that, those that are new or have ended since."""
+    bench = Bench.launch(database, make_ranged(trials=8, sampler="tpe"))
+    peer, worker = bench.worker(PATIENT), bench.worker(PATIENT)
+    for _ in range(3):
+        finish(peer, claim_trial(peer))
+    held, other = claim_trial(peer), claim_trial(bench.worker(PATIENT))
+    read: list[int] = []
+
+    def count(_connection: object, cursor: Any, statement: str, *_: object) -> None:
+        if "chosen" in statement:
+            read.append(cursor.rowcount)
+
+    sa.event.listen(database.engine, "after_cursor_execute", count)
+    try:
+        worker.observations()
+        worker.observations()
+        finish(peer, held)
+        new = claim_trial(peer)
+        read.append(-1)
+        seen = worker.observations()
+    finally:
+        sa.event.remove(database.engine, "after_cursor_execute", count)
+    assert read[:2] == [5, 0]
+    assert read[read.index(-1) :] == [-1, 2]
+    running = [one.number for one in seen if one.state == TrialState.RUNNING]
+    assert running == [other.number, new.number]
+    assert optuna_trials(worker)[-1].number == new.number
 
 
 def test_an_idle_worker_is_told_how_many_wait(database: Database) -> None:
