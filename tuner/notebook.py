@@ -1,4 +1,4 @@
-"""A study in a notebook: its sheets as pandas frames, and what is said of it."""
+"""A study in a notebook: its sheets as pandas frames, its verdicts, and its plots."""
 
 import struct
 import weakref
@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.compare import Comparison, Options, compare
 from tuner.answers.gap import Gap, gap, sentences
 from tuner.answers.influence import Influence, influence
 from tuner.answers.sheets import contents
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Compared:
-    """Settings against each other: a frame, and the verdicts in plain words."""
+class NotebookComparison:
+    """Compared settings: a frame, and the verdicts in plain words."""
 
     frame: "DataFrame"
-    """One row a level, with the columns of `tuner export --comparisons`."""
+    """One row per level, with the columns of `tuner export --comparisons`."""
     comparisons: tuple[Comparison, ...]
 
     @property
     def verdict(self) -> str:
-        """What is seen, factor by factor."""
+        """The verdict of each factor, in plain words."""
         return "\n".join(
             f"{comparison.factor}: {comparison.verdict}" for comparison in self.comparisons
         )
@@ -56,14 +56,14 @@ class Compared:
 
 
 @dataclass(frozen=True, repr=False)
-class Gapped:
-    """The gap between validation and test accuracy, with what is to be said of it."""
+class NotebookGap:
+    """The gap between validation and test accuracy, with its sentences."""
 
     found: Gap
 
     @property
     def verdict(self) -> str:
-        """Size, whether choosing helps, selection bias, and cause."""
+        """The size of the gap, whether selecting on validation helps, selection bias, and cause."""
         return " ".join(sentences(self.found))
 
     def __repr__(self) -> str:
@@ -71,15 +71,15 @@ class Gapped:
 
 
 @dataclass(frozen=True, repr=False)
-class Reported:
-    """A report, shown in a notebook as the page that it is."""
+class NotebookReport:
+    """A report, shown in a notebook as a page."""
 
     title: str
     html: str
     markdown: str
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write it as a file, as Markdown where the name ends in .md; whole or not at all.
+        """Write it atomically to a file, as Markdown if the name ends in .md.
 
         An earlier HTML report is replaced, any other file only with `overwrite`.
         """
@@ -97,7 +97,7 @@ class Reported:
         return file
 
     def _repr_html_(self) -> str:
-        # A page of its own within the notebook's: neither's style reaches the other.
+        # In a frame, so that the styles of the report and of the notebook do not mix.
         return (
             f'<iframe srcdoc="{escape(self.html)}" sandbox="" title="{escape(self.title)}" '
             'style="width: 100%; height: 42rem; border: 1px solid #dfe3e8"></iframe>'
@@ -107,8 +107,8 @@ class Reported:
         return f"<report of {self.title}: .save('report.html') or .save('report.md')>"
 
 
-class Drawn:
-    """A picture of a study: shown in a notebook, saved as a file, or changed before that."""
+class NotebookPicture:
+    """A plot of a study, which can be shown in a notebook, changed, and saved."""
 
     def __init__(self, study: str, kind: str, picture: "Picture") -> None:
         self._study, self._kind, self._picture = study, kind, picture
@@ -120,16 +120,16 @@ class Drawn:
 
     @property
     def title(self) -> str:
-        """What the picture shows, in a sentence."""
+        """What the plot shows, in a sentence."""
         return self._picture.title
 
     @property
     def note(self) -> str:
-        """What lines, bands and points mean."""
+        """The meaning of lines, bands and points."""
         return self._picture.note
 
     def save(self, path: str | Path, *, bare: bool = False, overwrite: bool = False) -> Path:
-        """Write it as .svg, .png or .pdf, whole or not at all; `bare` without title and note.
+        """Write it atomically as .svg, .png or .pdf; `bare` omits title and note.
 
         An earlier picture is replaced, any other file only with `overwrite`.
         """
@@ -150,7 +150,7 @@ class Drawn:
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         content = self._picture.render("png")
-        # In the header of every PNG. It is drawn for print, and shown at half its size.
+        # The size is in the header of every PNG. Drawn for print, it is shown at half its size.
         width, height = struct.unpack(">II", content[16:24])
         return content, {"width": width // 2, "height": height // 2}
 
@@ -160,7 +160,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A stored study and how far it is; trials are counted by their state."""
+    """A stored study, with its numbers of trials by state."""
 
     name: str
     question: str
@@ -179,7 +179,7 @@ class StoredStudy:
 
 
 def listing(settings: Settings) -> list[StoredStudy]:
-    """Return the stored studies, the oldest first."""
+    """Return the stored studies, oldest first."""
     with clear_errors(), Database.open(settings) as database:
         schema.ensure(database)
         with database.snapshot() as connection:
@@ -199,10 +199,10 @@ def listing(settings: Settings) -> list[StoredStudy]:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Raise what the database refuses as an error of tuner's, which says it in one line."""
+    """Convert errors of the database to errors of tuner, with a message of one line."""
     try:
         yield
-    # Optuna wraps the driver's errors in its own, so what it was is asked of the error itself.
+    # Optuna wraps the driver's errors in its own, so look for the original error.
     except Exception as error:
         if is_outage(error):
             said = server_words(error)
@@ -215,9 +215,9 @@ def clear_errors() -> Iterator[None]:
 
 
 class OpenStudy:
-    """A stored study, read again at each question, so that a running one is seen as it grows.
+    """A stored study, read again for each answer, so that a running one is always up to date.
 
-    Use it in a `with`, or let it go; the database is left either way.
+    Use it in a `with` statement, or just drop it; the database is closed in both cases.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
@@ -243,12 +243,12 @@ class OpenStudy:
         return f"<tuner study {self._ref}>"
 
     def close(self) -> None:
-        """Leave the database."""
+        """Close the database."""
         self._leave()
 
     @property
     def full_name(self) -> str:
-        """The name that means this version only, such as lr@2."""
+        """The name of exactly this version, such as lr@2."""
         return str(self._ref)
 
     @property
@@ -263,7 +263,7 @@ class OpenStudy:
 
     @property
     def predictions(self) -> "DataFrame":
-        """One row per image predicted by a complete trial; all trials, so this may be long."""
+        """One row per image and complete trial; this may be long."""
         return self._frame(contents.predictions)
 
     def compare(
@@ -273,18 +273,18 @@ class OpenStudy:
         metric: str | None = None,
         reference: str | None = None,
         resolve: float | None = None,
-    ) -> Compared:
-        """Hold the levels of the named factors, or of all, against each other."""
+    ) -> NotebookComparison:
+        """Compare the levels of the named factors, or of all."""
         names = (by,) if isinstance(by, str) else tuple(by)
-        asked = Asked(reference, resolve)
+        options = Options(reference, resolve)
         with self._results() as results:
-            comparisons = compare(results, by=names, metric=metric, asked=asked)
-        return Compared(_as_frame(contents.comparisons(comparisons)), tuple(comparisons))
+            comparisons = compare(results, by=names, metric=metric, options=options)
+        return NotebookComparison(_as_frame(contents.comparisons(comparisons)), tuple(comparisons))
 
-    def gap(self) -> Gapped:
+    def gap(self) -> NotebookGap:
         """Measure the gap between validation and test accuracy."""
         with self._results() as results:
-            return Gapped(gap(results))
+            return NotebookGap(gap(results))
 
     def influence(self, *metrics: str) -> list[Influence]:
         """Report how much each parameter matters."""
@@ -299,8 +299,8 @@ class OpenStudy:
         metric: str | None = None,
         trial: int | None = None,
         split: SplitName | None = None,
-    ) -> Drawn:
-        """Draw the study, as `tuner plot` does: curves, effects, gap, roc, confusion and others."""
+    ) -> NotebookPicture:
+        """Plot the study as `tuner plot` does: curves, effects, gap, roc, confusion and others."""
         from tuner.pictures import KINDS, Subject, draw
 
         wishes = {"by": by, "metric": metric, "trial": trial, "split": split}
@@ -310,13 +310,13 @@ class OpenStudy:
             )
         with self._results() as results:
             picture = draw(kind, Subject(results, by, metric, trial, split))
-        return Drawn(results.title, kind, picture)
+        return NotebookPicture(results.title, kind, picture)
 
     def enqueue(self, setting: Mapping[str, Any]) -> QueuePlace:
-        """Have a setting trained before those that wait: a value for each varied parameter.
+        """Queue a setting, with a value for each varied parameter, to be trained next.
 
-        It takes a place in the budget that the grid or the sampler would have filled. One that
-        has begun already stays the trial that it is.
+        It replaces a trial that the grid or the sampler would have chosen. A setting that has
+        already been started is not trained again.
         """
         from tuner.spec.setting import plain
 
@@ -325,15 +325,15 @@ class OpenStudy:
             (place,) = enqueue(connection, study, [plain(setting)])
         return place
 
-    def report(self) -> Reported:
-        """Tell the whole study as one page: question, answer, figures, provenance."""
+    def report(self) -> NotebookReport:
+        """Return the whole study as one page: question, answer, figures, provenance."""
         from tuner.report.gather import gather
         from tuner.report.html import as_html
         from tuner.report.markdown import as_markdown
 
         with self._results() as results:
             report = gather(results)
-        return Reported(report.study, as_html(report), as_markdown(report))
+        return NotebookReport(report.study, as_html(report), as_markdown(report))
 
     @contextmanager
     def _results(self) -> Iterator[Results]:

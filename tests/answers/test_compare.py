@@ -12,7 +12,7 @@ import pytest
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.columns import units
-from tuner.answers.compare import Asked, Comparison, cells, compare
+from tuner.answers.compare import Comparison, Options, cells, compare
 from tuner.answers.plain import plain
 from tuner.answers.sheets.contents import comparisons
 from tuner.errors import UserError
@@ -78,7 +78,9 @@ def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> No
 
 def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
     """In words with a range, and as JSON with both its ends."""
-    found = judged(by_accuracy(database, schedules(3), lambda *_: 0.9), asked=Asked(resolve=4.0))
+    found = judged(
+        by_accuracy(database, schedules(3), lambda *_: 0.9), options=Options(resolve=4.0)
+    )
     made = found.plan
     assert made is not None
     assert made.seeds is not None
@@ -102,7 +104,7 @@ def test_a_difference_that_cannot_be_is_not_planned_for(
     """What was meant as a point of AUC is refused, with the unit that is right."""
     bench = by_accuracy(database, schedules(2), lambda *_: 0.9)
     with pytest.raises(UserError, match=said):
-        judged(bench, metric=metric, asked=Asked(resolve=resolve))
+        judged(bench, metric=metric, options=Options(resolve=resolve))
 
 
 def test_a_mean_has_its_unit_with_or_without_the_difference(database: Database) -> None:
@@ -144,11 +146,11 @@ def test_smaller_is_better_where_it_is(database: Database) -> None:
 def test_named_reference_is_held_against_all(database: Database) -> None:
     """With --reference everything is reported against that level; an unknown one is refused."""
     bench = by_accuracy(database, schedules(), one_is_worse)
-    found = judged(bench, asked=Asked(reference="step"))
+    found = judged(bench, options=Options(reference="step"))
     assert found.reference == "step"
     assert "cosine is better than step" in found.verdict
     with pytest.raises(UserError, match="no level 'linear'"):
-        judged(bench, asked=Asked(reference="linear"))
+        judged(bench, options=Options(reference="linear"))
 
 
 def test_one_seed_gives_no_verdict(database: Database) -> None:
@@ -424,7 +426,7 @@ def test_levels_scattered_by_pruning_leave_the_whole_ones(database: Database) ->
 def test_one_seed_names_who_is_ahead_not_who_was_named(database: Database) -> None:
     """With a reference that is behind, the one that is ahead is still the one that is named."""
     bench = by_accuracy(database, schedules(1), one_is_worse)
-    found = judged(bench, asked=Asked(reference="step"))
+    found = judged(bench, options=Options(reference="step"))
     assert "step is ahead" not in found.verdict
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.compare import Comparison, Options, compare
 from tuner.answers.diff import Diff, diff
 from tuner.answers.gap import Gap, bias_of_best, gap, sentences
 from tuner.answers.influence import Influence, influence
@@ -21,7 +21,7 @@ from tuner.store import tables as t
 from tuner.store.database import Database
 
 KINDS = ("cosine", "exponential", "step")
-USUAL = Asked()
+USUAL = Options()
 
 
 def by_patient(
@@ -88,11 +88,11 @@ def between(one: Bench, other: Bench) -> Diff:
         return diff(Results(connection, one.study), Results(connection, other.study))
 
 
-def compared(bench: Bench, asked: Asked = USUAL) -> Comparison:
+def compared(bench: Bench, options: Options = USUAL) -> Comparison:
     """Compare the schedules."""
     with bench.database.transaction() as connection:
         (found,) = compare(
-            Results(connection, bench.study), by=("scheduler",), metric="test_acc", asked=asked
+            Results(connection, bench.study), by=("scheduler",), metric="test_acc", options=options
         )
     return found
 
@@ -196,7 +196,7 @@ def test_a_giant_patient_is_named(database: Database) -> None:
 
 def test_more_patients_are_planned_not_more_images(database: Database) -> None:
     """Where seeds would never do, the plan counts patients."""
-    found = compared(by_patient(database, images(200, 200, each=5)), Asked(resolve=0.5))
+    found = compared(by_patient(database, images(200, 200, each=5)), Options(resolve=0.5))
     assert found.plan is not None
     assert found.plan.patients is not None
     assert found.plan.images == pytest.approx(5 * found.plan.patients, abs=5)

@@ -14,7 +14,7 @@ from benchmarks.racing import SIZES, marks
 from benchmarks.worlds import WORLDS, Shape
 from tuner.results import decide
 from tuner.statistics.anova import Panel
-from tuner.statistics.sequential import hold
+from tuner.statistics.sequential import compare_with_best
 from tuner.store.ledger.looks import Decided, Look
 
 Array = NDArray[np.float64]
@@ -143,10 +143,10 @@ def test_the_interval_says_what_was_decided(
     """Only the worse of two is separated, and just where its interval leaves 0 out."""
     panel = Panel((hits(dict(enumerate(accuracies)), seeds, images=80, seed=seed),))
     for one, other in ((0, 1), (1, 0)):
-        found = hold(panel, one, other, level, larger=True)
+        found = compare_with_best(panel, one, other, level, larger=True)
         assert found.separated == (found.difference.high < 0)
         assert not (found.separated and found.beyond_seeds)
-        mirrored = hold(panel, one, other, level, larger=False)
+        mirrored = compare_with_best(panel, one, other, level, larger=False)
         assert mirrored.separated == (mirrored.difference.low > 0)
         if found.difference.value:
             assert found.p_value + mirrored.p_value == pytest.approx(1)

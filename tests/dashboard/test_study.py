@@ -24,7 +24,7 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
-from tuner.answers.compare import Asked, compare, table
+from tuner.answers.compare import Options, compare, table
 from tuner.answers.gap import gap
 from tuner.answers.influence import influence
 from tuner.answers.plain import plain
@@ -137,7 +137,7 @@ def test_the_reference_is_marked(stored: Database) -> None:
     """In a table of levels that are compared with a level that was named."""
     with stored.snapshot() as connection:
         results = Results.of(connection, StudyRef("lr_sched"))
-        found = compare(results, by=("scheduler",), asked=Asked(reference="step"))
+        found = compare(results, by=("scheduler",), options=Options(reference="step"))
     written = environment.from_string("{{ ui.table(found) }}").render(found=table(found[0]))
     assert written.count('<span class="mark') == len(found[0].rows)
     assert '<span class="mark reference">reference</span>' in written

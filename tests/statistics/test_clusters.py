@@ -18,7 +18,7 @@ from tuner.statistics.clusters import Clusters
 from tuner.statistics.multiple_comparisons import against, against_best
 from tuner.statistics.power import Observed, plan
 from tuner.statistics.proportions import mcnemar, newcombe_paired, share_of, wilson
-from tuner.statistics.sequential import hold
+from tuner.statistics.sequential import compare_with_best
 
 Array = NDArray[np.float64]
 PEOPLE = st.lists(st.integers(0, 9), min_size=3, max_size=60)
@@ -125,7 +125,7 @@ QUESTIONS: dict[str, Question] = {
     "best": lambda panel: against_best(panel, larger=True),
     "reference": lambda panel: against(panel, 1, larger=True),
     "means": lambda panel: [panel.mean(level) for level in range(3)],
-    "race": lambda panel: hold(panel, 0, 2, 0.05, larger=True),
+    "race": lambda panel: compare_with_best(panel, 0, 2, 0.05, larger=True),
     "plan": _plan,
 }
 

@@ -1,4 +1,4 @@
-"""Whether a trial is as often right as the probabilities that it states."""
+"""Calibration: how well a trial's stated probabilities agree with how often it is right."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ class CalibrationBin:
     confidence: float
     """The mean stated probability of the predicted class."""
     accuracy: Interval
-    """The share that is right."""
+    """The share of correct predictions."""
 
     JSON: ClassVar = ("images", "confidence", "accuracy")
 
@@ -52,7 +52,7 @@ class Calibration:
 
     @property
     def verdict(self) -> str:
-        """Say whether the trial is too sure of itself, beyond the chance of its images."""
+        """Say whether the trial is over- or underconfident, or neither significantly."""
         said = (
             f"mean confidence {words.percent(self.confidence)}, accuracy "
             f"{words.with_ends(SHARE, self.accuracy)}"
@@ -67,7 +67,7 @@ class Calibration:
 
     @property
     def table(self) -> Table:
-        """Each range of confidence with how often it is right."""
+        """Each range of confidence with its accuracy."""
         rows = tuple(
             (
                 words.percent(one.confidence),
@@ -80,7 +80,7 @@ class Calibration:
 
 
 def calibration(predicted: Predicted) -> Calibration | None:
-    """Return how a trial's confidence and accuracy agree; None where a prediction is NaN."""
+    """Return how a trial's confidence and accuracy agree; None if a prediction is NaN."""
     logs = predicted.log_probabilities.astype(np.float64)
     if np.isnan(logs).any():
         return None

@@ -1,4 +1,4 @@
-"""What each column of tables and exports means, its unit, and hence how people read its figures.
+"""What each column of tables and exports means, its unit, which determines how it is shown.
 
 Running this module writes docs/columns.md.
 """
@@ -27,7 +27,7 @@ __all__ = ["unit_of", "units"]
 SLOPE = Unit("nats per epoch", 1, scientific=True)
 OF_THE_LOSS = replace(NATS, name="of the loss", low=-math.inf)
 Meanings = Mapping[str, tuple[Unit | str, str]]
-"""The unit and the meaning by the column; a text for columns that hold no figures."""
+"""The unit and meaning of each column; the unit is a text if the column has no figures."""
 
 TRIALS: Meanings = {
     "trial": ("", "The trial's number in its study, from 0."),
@@ -180,7 +180,7 @@ ENDS = ("", "_low", "_high")
 def unit_of(column: str, metrics: Sequence[Metric] = ()) -> Unit | None:
     """Return the unit of a column of figures; None for a column that holds none.
 
-    `metrics` are those that the study has beside the built-in ones.
+    `metrics` are the study's metrics in addition to the built-in ones.
     """
     name = column.removeprefix("last_")
     for meanings in (TRIALS, FURTHER, EPOCHS):
@@ -197,7 +197,7 @@ def unit_of(column: str, metrics: Sequence[Metric] = ()) -> Unit | None:
 
 
 def units(columns: Sequence[str], results: "Results", compared: str | None) -> dict[str, Unit]:
-    """Return the units of a sheet's columns: of means and differences, that of what is compared."""
+    """Return the units of a sheet's columns; means and differences have that of `compared`."""
     found = {name: unit_of(name, results.spec.metrics) for name in columns}
     metric = unit_of(compared or results.metric, results.spec.metrics)
     if metric is not None:

@@ -1,4 +1,4 @@
-"""The levels of a factor compared: which differ, which are tied with the best, and how sure.
+"""Compares the levels of a factor: which differ, and which are tied with the best.
 
 In this order: the answer, the comparison, its sentences, its table.
 """
@@ -41,12 +41,21 @@ from tuner.statistics import (
     too_few,
 )
 
-__all__ = ["Asked", "Comparison", "Row", "cells", "compare", "headlines", "measure_named", "table"]
+__all__ = [
+    "Comparison",
+    "Options",
+    "Row",
+    "cells",
+    "compare",
+    "headlines",
+    "measure_named",
+    "table",
+]
 
 RESOLVED = 0.01
-"""The difference between 0 and 1 that a plan is for, where none was named: one point."""
+"""The difference to plan for by default, as a fraction: one point."""
 SEVERAL = 3
-"""From this many factors without a difference on, they share one sentence."""
+"""At least this many factors without a difference share one sentence."""
 MANY = 5
 """More levels than this share one sentence."""
 AS_EXPLORED = (
@@ -60,13 +69,13 @@ AS_EXPLORED = (
 
 @dataclass(frozen=True)
 class Row:
-    """One level: what became of its trials, its mean, and how it stands against the reference."""
+    """One level: how its trials ended, its mean, and its difference from the reference."""
 
     standing: Standing
     n: int
-    """How many seeds its mean is over, or configurations where nothing is paired."""
+    """Number of seeds in its mean, or of configurations if the design is unpaired."""
     mean: Interval | None
-    """None where nothing can be said; not bounded if it is over one seed and no images."""
+    """None without a value; unbounded if it is over one seed and no images."""
     against: Against | None
     """None for the reference itself and for levels that are not compared."""
     tied: bool
@@ -98,32 +107,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One factor of a study, judged by one figure."""
+    """The levels of one factor, compared by one measure."""
 
     factor: str
     measure: Measure
     rows: tuple[Row, ...]
     reference: Level
-    """The level that all others are compared with: the best, or the one that was named."""
+    """The level that all others are compared with: the best, or the one given by --reference."""
     named: bool
-    """Whether the reference was named beforehand."""
+    """Whether the reference was given, not chosen as the best."""
     paired: bool
     seeds: int
     images: int
-    """How many images the figure is a mean over; 0 where the interval is over seeds alone."""
+    """Number of images in the mean; 0 if the interval is over seeds only."""
     patients: int
-    """How many patients these images are of: the unit of all intervals. 0 where not named."""
+    """Number of patients, the sampling unit of all intervals; 0 if the data name none."""
     too_few: bool
-    """Whether there are too few patients to judge anything by."""
+    """Whether there are too few patients for a verdict."""
     places: int
-    """How many trials of each level a seed's value is the mean of."""
+    """Number of trials of each level that a seed's value is the mean of."""
     left_out: int
     plan: PowerPlan | None
     sentences: tuple[str, ...]
     headline: str | None
-    """The result in one line; None where there are too few seeds or patients to judge."""
+    """The result in one line; None with too few seeds or patients for a verdict."""
     summary: str | None
-    """The same, with what more seeds would buy."""
+    """The same, with the difference that more seeds could detect."""
 
     JSON: ClassVar = (
         "factor",
@@ -146,7 +155,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """All of it in plain words."""
+        """All sentences as one text."""
         return " ".join(self.sentences)
 
     @property
@@ -157,7 +166,7 @@ class Comparison:
 
 def headlines(comparisons: Sequence[Comparison]) -> list[str]:
     """Summarise the comparisons of several factors in a few lines."""
-    return told_together(
+    return combined_headlines(
         [
             (
                 comparison.factor,
@@ -172,20 +181,20 @@ def headlines(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Optional parts of a question."""
+class Options:
+    """Options of a comparison."""
 
     reference: str | None = None
-    """The level that the others are compared with, named beforehand; the best where none is."""
+    """The level that the others are compared with; the best if None."""
     resolve: float | None = None
-    """The difference to plan more seeds for, in the unit it is shown in."""
+    """The difference that more seeds should detect, in the unit in which it is shown."""
 
 
 # The comparison
 
 
 def measure_named(results: Results, name: str) -> Measure:
-    """Return a measure of a study by its name."""
+    """Return the study's measure of this name."""
     known = results.measures
     if name not in known:
         raise UserError(
@@ -200,12 +209,12 @@ def compare(
     *,
     by: tuple[str, ...] = (),
     metric: str | None = None,
-    asked: Asked = Asked(),
+    options: Options = Options(),
     whole: bool = False,
 ) -> list[Comparison]:
     """Compare the levels of the named factors, or of all with few enough levels.
 
-    `whole` says that the levels are whole settings: who lost a seed then stands aside.
+    With `whole`, levels are whole settings, and one that lost a seed is not compared.
     """
     assert results.complete, "it says so otherwise"
     spec, rows = results.spec, results.rows
@@ -213,33 +222,33 @@ def compare(
     names = list(by) or results.comparable
     if not names:
         raise UserError(_nothing_to_compare(results))
-    if asked.reference is not None and len(names) != 1:
+    if options.reference is not None and len(names) != 1:
         raise UserError("--reference is a level of one factor; choose the factor with --by.")
 
     comparisons = []
     raced = spec.replicates.of == "top" and spec.search.sampler == "grid"
-    # Further seeds are the contenders' alone: a mean over them would be over who was good.
+    # Only contenders have further seeds: means over them would be biased by that selection.
     explored = [row for row in rows if row["seed"] == 0] if raced else rows
     for name in names:
-        aside = _behind(results) if whole else {}
+        aside = _with_fewer_seeds(results) if whole else {}
 
         def measured(row: TrialRow, aside: Mapping[int, str] = aside) -> bool:
             return row.configuration not in aside and has_figure(row, measure, results.at)
 
         made = design(explored, spec, name, measured)
         if aside:
-            made = replace(made, asides={**made.asides, **_asides(results, name, aside)})
+            made = replace(made, asides={**made.asides, **_level_reasons(results, name, aside)})
         if raced:
             made = replace(made, notes=(*made.notes, AS_EXPLORED))
         taken = sample(results, made, measure)
-        comparisons.append(judge(spec, made, measure, taken, asked))
+        comparisons.append(judge(spec, made, measure, taken, options))
     return comparisons
 
 
-def _behind(results: Results) -> dict[int, str]:
+def _with_fewer_seeds(results: Results) -> dict[int, str]:
     """Say why settings with fewer seeds than the best are not compared with it.
 
-    It ranks below whatever its mean, for lost seeds are not missing at random.
+    It ranks lower whatever its mean is, because lost seeds are not missing at random.
     """
     ranked = results.ranked_settings
     most = ranked[0].counted if ranked else 0
@@ -254,7 +263,8 @@ def _behind(results: Results) -> dict[int, str]:
     }
 
 
-def _asides(results: Results, factor: str, behind: Mapping[int, str]) -> dict[Level, str]:
+def _level_reasons(results: Results, factor: str, behind: Mapping[int, str]) -> dict[Level, str]:
+    """Return the same reasons by level of a factor."""
     names = factor.split(",")
     values = {one.configuration: one.values for one in settings(results)}
     found: dict[Level, str] = {}
@@ -268,34 +278,34 @@ def _asides(results: Results, factor: str, behind: Mapping[int, str]) -> dict[Le
 
 @dataclass(frozen=True)
 class Finding:
-    """One factor with its design, its values and the statistical verdict: what sentences need."""
+    """One factor with its design, values and statistical verdict, from which sentences are made."""
 
     spec: Spec
     design: Design
     measure: Measure
     sample: Sample | None
-    """None where no trial has the figure."""
+    """None if no trial has the figure."""
     verdict: Verdict | None
     plan: PowerPlan | None
 
     @property
     def n(self) -> int:
-        """How many seeds, or configurations, each compared level has at least."""
+        """The fewest seeds, or configurations, of any compared level."""
         return min((len(trials) for trials in self.design.units), default=0)
 
     @property
     def too_few(self) -> bool:
-        """Whether there are too few patients to judge by."""
+        """Whether there are too few patients for a verdict."""
         return self.sample is not None and too_few(self.sample.panel.clusters)
 
     @property
     def factor(self) -> str:
-        """What is compared, as sentences name it."""
+        """The factor's name in sentences."""
         return words.listed(self.design.factor.split(","))
 
     @property
     def names(self) -> list[str]:
-        """The compared levels, as sentences name them."""
+        """The names of the compared levels in sentences."""
         return [words.level_phrase(self.design.factor, level) for level in self.design.levels]
 
 
@@ -304,15 +314,15 @@ def judge(
     design: Design,
     measure: Measure,
     sample: Sample | None,
-    asked: Asked = Asked(),
+    options: Options = Options(),
 ) -> Comparison:
-    """Judge one factor from its design and its values."""
-    _check_resolve(measure, asked.resolve)
-    named = None if asked.reference is None else _level_named(design, asked.reference)
+    """Compare the levels of one factor, given its design and its values."""
+    _check_resolve(measure, options.resolve)
+    named = None if options.reference is None else _level_named(design, options.reference)
     n = min((len(units) for units in design.units), default=0)
     verdict = _verdict(sample, measure, named, n)
     few = sample is not None and too_few(sample.panel.clusters)
-    planned = _plan(sample, measure, verdict, asked.resolve) if n > 1 and not few else None
+    planned = _plan(sample, measure, verdict, options.resolve) if n > 1 and not few else None
     finding = Finding(spec, design, measure, sample, verdict, planned)
     return Comparison(
         factor=design.factor,
@@ -365,16 +375,13 @@ def _plan(
         panel.grain,
         panel.patients,
     )
-    return plan(seen, _wanted(panel, measure, resolve))
-
-
-def _wanted(panel: Panel, measure: Measure, resolve: float | None) -> float:
-    """Return the difference that a plan is for, in the figure's own unit."""
     if resolve is not None:
-        return resolve / measure.unit.scale
-    if measure.unit.high - measure.unit.low <= 2:
-        return RESOLVED
-    return words.round_amount(0.1 * abs(float(panel.means.mean())))
+        difference = resolve / measure.unit.scale
+    elif measure.unit.high - measure.unit.low <= 2:
+        difference = RESOLVED
+    else:
+        difference = words.round_amount(0.1 * abs(float(panel.means.mean())))
+    return plan(seen, difference)
 
 
 def _row(finding: Finding, standing: Standing) -> Row:
@@ -388,7 +395,7 @@ def _row(finding: Finding, standing: Standing) -> Row:
 
 
 def _check_resolve(measure: Measure, resolve: float | None) -> None:
-    """Refuse a difference to plan for that there cannot be: 1 of AUC, meant as a point."""
+    """Refuse an impossible difference to plan for, such as 1 for AUC, meant as one point."""
     unit = measure.unit
     most = (unit.high - unit.low) * unit.scale
     if resolve is not None and resolve >= most:
@@ -428,7 +435,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     """Say which levels differ, what the intervals are over, and which trials are missing."""
     said = []
     if finding.verdict is None or finding.sample is None:
-        said.append(_silence(finding))
+        said.append(_no_values(finding))
     elif len(finding.design.levels) == 1:
         who = finding.names[0]
         if finding.design.levels[0] is None:
@@ -444,11 +451,11 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     else:
         said += _judged(finding, finding.verdict)
         said.append(_about(finding, finding.sample))
-        said += _promised(finding)
+        said += _plan_sentences(finding)
     if finding.sample is not None and len(finding.design.levels) > 1:
         clusters, unknown = finding.sample.panel.clusters, finding.sample.patients_unknown
         said += words.patient_remarks(clusters, unknown=unknown)
-    # Where no level has the figure, that was said in one sentence for all.
+    # If no level has the figure, `_no_values` has said so for all of them.
     some = any(standing.measured for standing in finding.design.standings)
     said += [
         finding.design.asides.get(standing.level) or _set_aside(finding.design.factor, standing)
@@ -461,7 +468,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
 
 
 def headline(finding: Finding) -> str | None:
-    """Say in one line which levels differ; None of one seed, or of one level."""
+    """Say in one line which levels differ; None with one seed or one level."""
     verdict = finding.verdict
     # The factor's name stands before the sentence, so levels need not repeat it.
     names = [words.level_name(level) for level in finding.design.levels]
@@ -483,10 +490,10 @@ def headline(finding: Finding) -> str | None:
     return f"{finding.factor}: {said}."
 
 
-def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
-    """Join the headlines of several factors: what differs one by one, all the rest together.
+def combined_headlines(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
+    """Join the headlines of several factors: one line each if levels differ, else one for all.
 
-    Each is a factor, its metric, its headline and whether any of its levels differ.
+    Each item is a factor, its metric, its headline and whether any of its levels differ.
     """
     apart = [line for _, _, line, differs in said if differs]
     alike = [(factor, metric, line) for factor, metric, line, differs in said if not differs]
@@ -505,10 +512,10 @@ def summary(finding: Finding) -> str | None:
         limits = words.patient_remarks(finding.sample.panel.clusters)
         return " ".join([f"{finding.factor}:", *limits])
     said = headline(finding)
-    return None if said is None else " ".join([said, *_promised(finding)])
+    return None if said is None else " ".join([said, *_plan_sentences(finding)])
 
 
-def _silence(finding: Finding) -> str:
+def _no_values(finding: Finding) -> str:
     factor = finding.factor
     if not any(standing.complete for standing in finding.design.standings):
         return f"No trial is complete, so nothing can be said about {factor}."
@@ -565,7 +572,7 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
 
 
 def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
-    """Say of many levels which differ; the table says by how much."""
+    """Say which of many levels differ; the table shows by how much."""
     best = finding.names[verdict.reference]
     groups: dict[str, list[str]] = {
         f"not distinguishable from {best}": [],
@@ -580,23 +587,21 @@ def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
             better.append(finding.names[one.level])
         else:
             worse.append(finding.names[one.level])
-    if len(alike) == len(verdict.others):
-        return [f"None of the other {len(alike)} is distinguishable from {best}."]
-    return [
-        f"{_several(of, len(verdict.others))} {'is' if len(of) == 1 else 'are'} {how}."
-        for how, of in groups.items()
-        if of
-    ]
-
-
-def _several(names: Sequence[str], others: int) -> str:
-    if len(names) == others:
-        return f"All {others} others"
-    return words.listed(names) if len(names) < MANY else f"{len(names)} of the other {others}"
+    others = len(verdict.others)
+    if len(alike) == others:
+        return [f"None of the other {others} is distinguishable from {best}."]
+    said = []
+    for how, of in groups.items():
+        if len(of) == others:
+            said.append(f"All {others} others are {how}.")
+        elif of:
+            which = words.listed(of) if len(of) < MANY else f"{len(of)} of the other {others}"
+            said.append(f"{which} {'is' if len(of) == 1 else 'are'} {how}.")
+    return said
 
 
 def _about(finding: Finding, sample: Sample) -> str:
-    """Say what the intervals are about: seeds, and images where these are in them."""
+    """Say what the intervals cover: seeds, and images if included."""
     unit = "seed" if finding.design.paired else "configuration"
     many = words.count(finding.n, unit)
     if sample.images_shared and sample.panel.images:
@@ -609,7 +614,7 @@ def _about(finding: Finding, sample: Sample) -> str:
         return f"(Intervals cover the variation between {unit}s: {many}.)"
     of_val = "val" in finding.measure.splits
     if finding.measure.resampled and (not of_val or finding.spec.replicates.splits == 1):
-        # A metric of the study's own without values on resampled images: its seeds share them.
+        # The study's own metric has no values on resampled images, and seeds share their images.
         return (
             f"(Intervals cover the variation between {unit}s, but not between images, because "
             f"{words.not_resampled(finding.measure.name)}: {many}.)"
@@ -619,7 +624,7 @@ def _about(finding: Finding, sample: Sample) -> str:
     )
 
 
-def _promised(finding: Finding) -> list[str]:
+def _plan_sentences(finding: Finding) -> list[str]:
     plan, measure = finding.plan, finding.measure
     if plan is None:
         return []
@@ -653,13 +658,13 @@ def _about_many(number: int, what: str, plan: PowerPlan, there: int = 0) -> str:
 
 
 def _between(plan: PowerPlan, there: int = 0) -> str:
-    """Say how far off a planned number may be, for the spread behind it is an estimate."""
+    """Return the range of a planned number, which depends on an estimated spread."""
     low = f"{_rounded(max(0, (plan.low or 0) - there)):,}"
     return f"{low} or more" if plan.high is None else f"{low} to {_rounded(plan.high - there):,}"
 
 
 def _rounded(number: int) -> int:
-    """Return a planned number with the two digits that it deserves."""
+    """Round a planned number to two significant digits: it is an estimate."""
     size = int(10 ** max(0, len(str(number)) - 2))
     return -(-number // size) * size
 
@@ -741,7 +746,7 @@ def _missing(finding: Finding) -> list[str]:
 
 
 def table(comparison: Comparison) -> Table:
-    """Return the levels with their means, differences from the reference and standing."""
+    """Return the levels with their means, differences from the reference and verdicts."""
     against = words.level_name(comparison.reference) if comparison.named else "best"
     metric = comparison.measure.name.replace("_", " ")
     head = (

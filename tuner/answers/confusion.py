@@ -13,7 +13,7 @@ from tuner.results import Predicted
 __all__ = ["Confusion", "confusion", "table"]
 
 ROOM = 50
-"""Characters of all class names together above which columns are headed by numbers instead."""
+"""If the class names have more characters in total, columns are headed by class numbers."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Confusion:
 
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-    """A row a true class, a column a predicted one."""
+    """One row per true class, one column per predicted class."""
     undecided: tuple[int, ...]
     """Images of each true class whose prediction is NaN; they count as wrong."""
 
@@ -38,7 +38,7 @@ class Confusion:
 
     @property
     def images(self) -> tuple[int, ...]:
-        """How many images of each class there are."""
+        """The number of images of each class."""
         return tuple(sum(row) + lost for row, lost in zip(self.counts, self.undecided, strict=True))
 
     @property
@@ -68,8 +68,8 @@ class Confusion:
 def confusion(predicted: Predicted) -> Confusion:
     """Count a trial's predictions by true and predicted class.
 
-    The most probable class is the predicted one, and of equal ones the highest,
-    so that the counts give the stored accuracy again.
+    The most probable class is the predicted one; ties go to the highest class number,
+    so that the counts agree with the stored accuracy.
     """
     size = len(predicted.classes)
     logs = predicted.log_probabilities

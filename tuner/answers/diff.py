@@ -1,4 +1,4 @@
-"""Two studies: what differs in their files and surroundings, and in their results."""
+"""Compares two studies: their files, the environment of their launch, and their results."""
 
 import json
 from collections import defaultdict
@@ -33,7 +33,7 @@ from tuner.store.studies import Study
 __all__ = ["Diff", "changes_table", "diff", "results_table"]
 
 NAMES = ("study.name", "study.question")
-"""Keys that two studies differ in without being asked anything else."""
+"""Keys that always differ between studies, so their differences are not listed."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,24 @@ class Side:
     trials: int
     complete: int
     mean: float | None
-    """Of the figure, over all complete trials."""
+    """Mean of the compared figure over all complete trials."""
     best: int | None
-    """The trial that is best by the study's own metric."""
+    """The best trial by the study's own metric."""
     best_figure: float | None
 
 
 @dataclass(frozen=True)
 class Shared:
-    """The settings that both studies have, each against its twin."""
+    """The settings that both studies have, compared pairwise."""
 
     settings: int
     seeds: int
     images: int
-    """0 where the two were not measured on the same images."""
+    """0 if the two studies were not measured on the same images."""
     clusters: tuple[Clusters, ...]
-    """The patients of each split; empty where they are not named."""
+    """The patients of each split; empty if the data name none."""
     patients_unknown: bool
-    """Whether labels of one of the two were stored before patients were."""
+    """Whether one study's labels were stored by a version that did not store patients."""
     difference: Interval
     """The second study minus the first, over seeds and images."""
     p_value: float
@@ -78,12 +78,12 @@ class Shared:
 
     @property
     def differs(self) -> bool:
-        """Whether that is more than chance."""
+        """Whether the difference is significant."""
         return self.seeds > 1 and self.p_value < 0.05 and not too_few(self.clusters)
 
     @property
     def patients(self) -> int:
-        """The number of patients; 0 where they are not named."""
+        """The number of patients; 0 if the data name none."""
         return sum(clusters.patients for clusters in self.clusters)
 
 
@@ -93,12 +93,12 @@ class Diff:
 
     sides: tuple[Side, Side]
     changes: tuple[Change, ...]
-    """In their files: the first study's value, then the second's."""
+    """Differences of the files: the first study's value, then the second's."""
     surroundings: tuple[Change, ...]
-    """In the versions and the code that launched them."""
+    """Differences of the versions and code that launched them."""
     measure: Measure
     matched_by: tuple[str, ...]
-    """The parameters that both vary, by which settings were matched."""
+    """The parameters that both studies vary; settings are matched by them."""
     shared: Shared | None
 
     JSON: ClassVar = (
@@ -113,19 +113,21 @@ class Diff:
 
     @property
     def objectives_differ(self) -> bool:
-        """Whether the two solve different problems, so that neither can be better."""
+        """Whether the objectives differ, so that results cannot be compared."""
         return any(change.key == "study.objective" for change in self.changes)
 
     @property
     def verdict(self) -> str:
-        """How the settings that both have compare, in plain words."""
+        """How the shared settings compare, in plain words."""
         if self.shared is None or not self.shared.images:
-            return self._seen
+            return self._result
         unknown = self.shared.patients_unknown
-        return " ".join([self._seen, *words.patient_remarks(self.shared.clusters, unknown=unknown)])
+        return " ".join(
+            [self._result, *words.patient_remarks(self.shared.clusters, unknown=unknown)]
+        )
 
     @property
-    def _seen(self) -> str:
+    def _result(self) -> str:
         one, other = (side.study for side in self.sides)
         if self.objectives_differ:
             return (
@@ -227,7 +229,7 @@ def results_table(diff: Diff) -> Table:
 
 
 def _cell(change: Change, value: object) -> str:
-    """Write a value of a file or of the environment for people: a list without its JSON."""
+    """Format a value of a file or of the environment for people, without JSON's brackets."""
     if value is None:
         return "–"
     if change.key == "launched" and isinstance(value, str):
@@ -238,7 +240,7 @@ def _cell(change: Change, value: object) -> str:
 
 
 def _dimension(value: dict[str, Any]) -> str:
-    """Write what a parameter varies over: its values, or its range with step, scale, condition."""
+    """Format a dimension: its values, or its range with step, scale and condition."""
     if "values" in value:
         parts = [", ".join(map(str, value["values"]))]
     else:
@@ -257,7 +259,7 @@ def _json(value: object) -> str:
 
 
 def _measure(results: Results, others: Results, name: str) -> Measure:
-    """Return a measure that both studies have, read in the same way."""
+    """Return a measure that both studies have, with the same direction and unit."""
     mine, theirs = measure_named(results, name), measure_named(others, name)
     if mine != theirs:
         raise UserError(
@@ -349,7 +351,7 @@ def _shared(
 
 
 def _share_patients(one: Source, other: Source) -> None:
-    """Give a study without stored patients those of the other, where the images are the same."""
+    """Copy stored patients to the study that has none, if the images are the same."""
     for source, giver in ((one, other), (other, one)):
         for key, truth in source.truths.items():
             if not truth.patients:

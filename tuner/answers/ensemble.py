@@ -1,7 +1,7 @@
-"""The ensemble of the best setting's seeds: the mean of the probabilities that they predict.
+"""The ensemble of the best setting's seeds: the mean of their predicted probabilities.
 
-Nothing further is selected for it: validation images choose the setting, as they do for `best`, and
-every seed that its mean is over is a member. Its figures come from the study's stored predictions.
+Nothing else is selected: the setting is chosen on validation images, as by `tuner best`, and
+every seed in its mean is a member. The figures come from the stored predictions.
 """
 
 import math
@@ -26,13 +26,13 @@ __all__ = ["Ensemble", "described", "ensemble", "figures", "sentences"]
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """What a network, or the ensemble, does on one split."""
+    """The figures of a network, or of the ensemble, on one split."""
 
     figures: OnSplit
     loss: float
     """Mean negative log-likelihood of the true class, in nats."""
     rates: ClassRates | None
-    """Of two classes only."""
+    """Only with two classes."""
 
     JSON: ClassVar = (
         *("images=figures.images", "patients=figures.patients", "loss"),
@@ -56,22 +56,22 @@ class Ensemble:
     """All seeds of the best setting as one predictor."""
 
     winner: Winner
-    """The setting's median seed, with what is known of setting and study."""
+    """The setting's median seed, with what is known about the setting and the study."""
     setting: Setting
     members: tuple[EnsembleMember, ...]
     splits: Mapping[SplitName, NetworkFigures]
-    """Of the ensemble."""
+    """The ensemble's figures."""
     predictions: Mapping[SplitName, Predicted]
-    """Of the ensemble, under the number of the median seed's trial."""
+    """The ensemble's predictions, under the trial number of the median seed."""
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
+        """A short description."""
         return f"ensemble of the best setting's {words.count(len(self.members), 'seed')}"
 
 
 def ensemble(results: Results) -> Ensemble:
-    """Return the ensemble of the best setting, with figures of it and of each of its seeds."""
+    """Return the best setting's ensemble, with its own figures and those of each seed."""
     if not has_replicates(results.spec):
         raise UserError(
             f"{results.title} has only one seed per setting, and an ensemble needs several; set "
@@ -118,7 +118,7 @@ def ensemble(results: Results) -> Ensemble:
 
 
 def _averaged(predicted: list[Predicted]) -> Predicted:
-    """Return the mean of the probabilities, as logarithms."""
+    """Return the mean probabilities, as logarithms."""
     logs = np.stack([one.log_probabilities.astype(np.float64) for one in predicted])
     mean = np.logaddexp.reduce(logs, axis=0) - math.log(len(predicted))
     return replace(predicted[0], log_probabilities=mean.astype(np.float32))
@@ -128,7 +128,7 @@ def _averaged(predicted: list[Predicted]) -> Predicted:
 
 
 def described(ensemble: Ensemble) -> dict[str, Any]:
-    """Return everything for programs; fractions stay fractions."""
+    """Return everything as JSON; fractions stay fractions."""
     study = ensemble.winner.study
     return {
         "study": study.title,
@@ -145,7 +145,7 @@ def described(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _own_metrics(ensemble: Ensemble) -> dict[str, Any]:
-    """Return the study's own metrics, by split: of the ensemble, and of each seed."""
+    """Return the study's own metrics by split, for the ensemble and for each seed."""
     return {
         split: {
             "ensemble": plain(figures.figures.own),
@@ -159,7 +159,7 @@ def _own_metrics(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def sentences(ensemble: Ensemble) -> tuple[str, ...]:
-    """Say how it was chosen, what it averages, and what it gains on test images."""
+    """Say how the ensemble was chosen, what it averages, and how it does on test images."""
     numbers = words.listed([str(member.trial) for member in ensemble.members])
     chosen = choice(ensemble.winner).split(" This network is ")[0]
     said = [
@@ -182,7 +182,7 @@ def sentences(ensemble: Ensemble) -> tuple[str, ...]:
 
 
 def _own_sentences(ensemble: Ensemble) -> list[str]:
-    """Say what the ensemble reaches on test images by the study's own metrics."""
+    """Say how the ensemble does on test images by the study's own metrics."""
     said = []
     for metric in ensemble.winner.trial.own:
         interval = ensemble.splits["test"].figures.own.get(metric.name)
@@ -210,7 +210,7 @@ def _own_sentences(ensemble: Ensemble) -> list[str]:
 
 
 def figures(ensemble: Ensemble) -> Table:
-    """Return the figures of the ensemble on each split, and those of each seed below."""
+    """Return the ensemble's figures on each split, with those of each seed below."""
     binary = ("sensitivity", "specificity", "AUC") if len(ensemble.winner.classes) == 2 else ()
     metrics = ensemble.winner.trial.own
     head = ("split", "network", "images", "loss", "accuracy", *binary, "ECE", "Brier")

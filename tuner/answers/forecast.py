@@ -1,13 +1,13 @@
 """How long a study will still take, what it will cost, and whether its budget is enough for it.
 
-Trials to come are taken to be like those that have ended. So with n ended trials whose time has the
-coefficient of variation v, the time of k further ones is k times the mean, give or take the part
+Future trials are assumed to be like those that have ended. With n ended trials whose times have the
+coefficient of variation v, the time of k further ones is k times the mean, with a relative error of
 
     t(n - 1) × v × sqrt(1/k + 1/n)
 
-with Student's t for a 90% prediction interval: 1/k for the chance in the trials to come, 1/n for
-that in the mean. Where a grid trains its cheap settings first the guess is too low until the
-expensive ones have had their turn.
+with Student's t for a 90% prediction interval: 1/k for the variation of the future trials, 1/n for
+that of the mean. If a grid trains its cheap settings first, the estimate is too low until the
+expensive ones have been trained.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from tuner.store.overview import Overview
 __all__ = ["BudgetWords", "Forecast", "Guess", "fit_sentence", "forecast", "tell_budget"]
 
 SHARE = 0.95
-"""Of the upper limit of the 90% interval."""
+"""Quantile of the upper limit of the 90% interval."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A figure of the future, with its 90% prediction interval where one is known."""
+    """An estimate of a future figure, with its 90% prediction interval if known."""
 
     likely: float
     low: float | None = None
@@ -32,13 +32,13 @@ class Guess:
 
     @classmethod
     def of(cls, likely: float, part: float | None) -> "Guess":
-        """Return a guess that may be off by a part of itself."""
+        """Return a guess with this relative error."""
         if part is None:
             return cls(likely)
         return cls(likely, likely * max(0.0, 1.0 - part), likely * (1.0 + part))
 
     def plus(self, more: float) -> "Guess":
-        """Return the guess of this and of a known figure together."""
+        """Return the guess with a known figure added."""
         limits = (None if end is None else end + more for end in (self.low, self.high))
         return Guess(self.likely + more, *limits)
 
@@ -48,20 +48,20 @@ class Forecast:
     """What remains of a study, if it is not changed."""
 
     seconds: Guess | None
-    """Until its last trial ends, with the workers of now; None without workers."""
+    """Until the last trial ends, with the current workers; None without workers."""
     hours: Guess | None = None
-    """Of devices, for the remaining trials."""
+    """Device hours of the remaining trials."""
     money: Guess | None = None
-    """For them, where a price is known."""
+    """Their cost, if a price is known."""
     trials: Guess | None = None
-    """How many trials of the study fit into its budget, if that is not all of them."""
+    """How many trials fit into the budget; None if all of them do."""
 
 
 def forecast(overview: Overview) -> Forecast | None:
-    """Return what is still to come; None before a whole trial is done, and at the end."""
+    """Return what remains; None before the first complete trial, and at the end."""
     counts, budget = overview.counts, overview.budget
     left = counts.total - overview.done
-    # How far paused trials will go, nobody knows.
+    # How many epochs paused trials will still be trained is unknown.
     if overview.over or overview.done < 1 or left <= 0 or counts.paused:
         return None
     part = _part(overview, left)
@@ -94,10 +94,10 @@ def _fitting(overview: Overview, fits: float) -> Guess:
 
 
 def _part(overview: Overview, trials: float) -> float | None:
-    """Return by which part the time of further trials may differ from what is likely."""
+    """Return the relative error of the estimated time of further trials."""
     if overview.variation is None:
         return None
-    # Loads scipy, which a study without a future does not need.
+    # Loads SciPy, which a finished study does not need.
     from tuner.statistics import students
 
     ended = overview.counts.ended
@@ -107,13 +107,13 @@ def _part(overview: Overview, trials: float) -> float | None:
 
 @dataclass(frozen=True)
 class BudgetWords:
-    """What to report about a budget; fields without anything to report are empty."""
+    """What to report about a budget; empty fields have nothing to report."""
 
     spent: str
     needed: str = ""
     """For the remaining trials."""
     short: str = ""
-    """That not all trials fit into the budget."""
+    """A sentence if not all trials fit into the budget."""
 
 
 def tell_budget(overview: Overview) -> BudgetWords | None:
@@ -150,7 +150,7 @@ def _needs(hours: Guess | None, money: Guess | None) -> list[str]:
 
 
 def fit_sentence(trials: Guess, total: int) -> str:
-    """Say how many trials of a study fit into its budget."""
+    """Say how many of a study's trials fit into its budget."""
     return (
         f"At this pace about {_range(trials, _count, f'of {total:,} trials')} fit into the budget"
     )

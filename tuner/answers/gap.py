@@ -1,6 +1,6 @@
-"""The gap between validation and test accuracy: how large, how sure, selection bias, and cause.
+"""The gap between validation and test accuracy: its size, its interval, selection bias and cause.
 
-In this order: the answer, what the images of each split are worth, the gap by setting and by
+In this order: the answer, the effective number of images of each split, the gap by setting and by
 trial, the gap over all settings, the selection bias of the best trial, the cause, the sentences.
 """
 
@@ -91,34 +91,34 @@ CAUSES: Mapping[Cause, str] = {
 
 VALUES_MOST = 20_000_000
 BEST_MOST = 1_000
-"""Most values of images, and most trials, that the bootstrap resamples."""
+"""Limits of what the bootstrap resamples: values by image, and trials."""
 
 # The answer
 
 
 @dataclass(frozen=True)
 class Probed:
-    """How well a classifier tells two splits apart: 0.5 is chance."""
+    """How well a classifier distinguishes two splits."""
 
     auc: Interval
 
     @property
     def tells_apart(self) -> bool:
-        """Whether that is beyond chance."""
+        """Whether it is significantly better than chance, 0.5."""
         return self.auc.low > 0.5
 
 
 @dataclass(frozen=True)
 class SettingGap:
-    """One configuration over its seeds."""
+    """The gap of one setting over its seeds."""
 
     values: Mapping[str, Level]
-    """What varies, by name."""
+    """By varied parameter."""
     trials: tuple[int, ...]
     val_acc: float
     test_acc: float
     gap: Interval
-    """Over its seeds and the images; over images alone where it has one seed."""
+    """Over its seeds and the images; over images only if it has one seed."""
 
     JSON: ClassVar = (
         "**values",
@@ -131,15 +131,15 @@ class SettingGap:
 
 @dataclass(frozen=True)
 class OwnGap:
-    """The gap of one metric beside accuracy: by how much it is worse on test."""
+    """The gap of a metric other than accuracy: by how much it is worse on test."""
 
     metric: str
     unit: Unit
     val: float
     test: float
     gap: Interval | None
-    """Over seeds, and over images if there are values by image or by resample; None from one seed
-    alone."""
+    """Over seeds, and over images if there are values by image or by resample; None if over one
+    seed only."""
     seeds: int
     over_images: bool
 
@@ -168,41 +168,41 @@ class Gap:
     val_images: int
     test_images: int
     val_patients: int
-    """How many patients the validation images are of; 0 where they are not named."""
+    """The number of patients of the validation images; 0 if the data name none."""
     test_patients: int
     val_worth: float
-    """How many independent images the validation images are worth to one trial."""
+    """The effective number of independent validation images."""
     test_worth: float
     clusters: tuple[Clusters, ...]
-    """The patients of the splits that have named patients."""
+    """The patients of the splits whose data name them."""
     patients_unknown: bool
-    """Whether labels were stored before patients were, so that images are counted."""
+    """Whether labels were stored without patients by an earlier version, so images are counted."""
     val_acc: Interval
     test_acc: Interval
     gap: Interval
     fitted: Interval | None
     """Training accuracy minus validation accuracy."""
     correlation: Interval | None
-    """Spearman's, of validation and test accuracy over configurations."""
+    """Spearman's rank correlation of validation and test accuracy over settings."""
     measure: Measure
     """The study's metric."""
     selection_bias: SelectionBias | None
-    """Of the best setting's mean, or without replicates of the best trial."""
+    """Of the best setting's mean, or of the best trial if there are no replicates."""
     winner: int | None
     best_setting: str
-    """By the study's metric over seeds; empty where settings have one seed, and a trial is best."""
+    """By the mean of the study's metric over seeds; empty if settings have one seed each."""
     probes: Mapping[str, Probed]
     cause: Cause
     left_out: int
-    """Trials that were pruned, diverged or failed, and are in nothing of this."""
+    """Trials that were pruned, diverged or failed; they are in none of these figures."""
     without_peers: int
-    """Complete trials in the table alone: their configuration lacks a seed that others have."""
+    """Complete trials that are only in the table: their setting lacks a seed that others have."""
     images_shared: bool
-    """Whether all trials were measured on the same images, so that these are in the intervals."""
+    """Whether all trials were measured on the same images, so that intervals cover images."""
     own: tuple[OwnGap, ...] = ()
-    """The gaps of the study's metrics beside the built-in ones."""
+    """The gaps of the study's additional metrics."""
     lost: str = "pruned, diverged or failed"
-    """What the trials that are left out are called."""
+    """What sentences call the trials that are left out."""
 
     JSON: ClassVar = (
         "n=seeds",
@@ -243,31 +243,31 @@ class Gap:
 
     @property
     def aucs(self) -> dict[str, Interval]:
-        """How well training images are distinguished from those of other splits, by split."""
+        """How well training images are distinguished from those of each other split."""
         return {split: probed.auc for split, probed in self.probes.items()}
 
     @property
     def verdict(self) -> str:
-        """All of it in plain words."""
+        """All sentences as one text."""
         return " ".join(sentences(self))
 
     @property
     def too_few(self) -> bool:
-        """Whether there are too few patients to say if validation and test differ."""
+        """Whether there are too few patients to tell if validation and test differ."""
         return too_few(self.clusters)
 
 
-# How many independent images a split is worth
+# The effective number of images of a split
 
 
 class Sizes(NamedTuple):
-    """How many images each split of a trial's data has, and what they are worth."""
+    """How many images each split of a trial's data has, and their effective number."""
 
     train: int
     val: int
     test: int
     val_worth: Effective
-    """How many independent images the validation images are worth, where they are of patients."""
+    """The effective number of independent validation images, given their patients."""
     test_worth: Effective
 
     def apart(self, val: float, test: float) -> Interval:
@@ -276,9 +276,9 @@ class Sizes(NamedTuple):
 
 
 def _split_sizes(results: Results, numbers: Sequence[int], source: Source) -> dict[int, Sizes]:
-    """Return how many images each trial was trained and measured on, and what they are worth.
+    """Return the number and effective number of images that each trial was trained and measured on.
 
-    Where images are of patients that depends on how alike a trial's hits on a patient's images are.
+    If patients are named, it depends on how correlated a trial's hits on a patient's images are.
     """
     query = (
         sa.select(t.trial.c.number, t.dataset.c.sizes)
@@ -311,7 +311,7 @@ def _split_sizes(results: Results, numbers: Sequence[int], source: Source) -> di
 
 
 def _least_worth(worths: Sequence[Effective]) -> Effective:
-    """Return the worth of the images to the trial to which they are worth least."""
+    """Return the smallest effective number of images of any trial."""
     return min(worths, key=lambda effective: effective.images)
 
 
@@ -329,7 +329,7 @@ def _by_setting(
 
 
 def _of_trial(row: TrialRow, prefix: str, sizes: Sizes) -> TrialGap:
-    """Return one trial's gap; `prefix` says which epoch's figures are meant."""
+    """Return one trial's gap; `prefix` selects the figures of the best or the last epoch."""
     val, test = row[prefix + "val_acc"], row[prefix + "test_acc"]
     return TrialGap(row["trial"], val, test, sizes.apart(val, test))
 
@@ -347,7 +347,7 @@ def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Siz
     prefix = results.prefix
     val = [row[prefix + "val_acc"] for row in rows]
     test = [row[prefix + "test_acc"] for row in rows]
-    # Newcombe's interval of the mean accuracies, widened by what the seeds scatter.
+    # Newcombe's interval of the mean accuracies, widened by the variation between seeds.
     of_trials = [sizes[row["trial"]] for row in rows]
     over_images = (
         of_trials[0]
@@ -403,7 +403,7 @@ def gap(results: Results) -> Gap:
     if images_shared or len(design.units[0]) > 1:
         overall = difference.mean(0)
     else:
-        # One seed, and each trial on images of its own: only the images of a split are a sample.
+        # One seed, and each trial has its own images: only the images of a split are a sample.
         overall = apart(
             wilson_of(val_acc.value, _least_worth([one.val_worth for one in sizes.values()])),
             wilson_of(test_acc.value, _least_worth([one.test_worth for one in sizes.values()])),
@@ -493,11 +493,11 @@ def _nothing(results: Results) -> str:
 
 
 def _comparable(results: Results, rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Return the trials of the configurations that completed under all seeds.
+    """Return the trials of the settings that completed under all seeds.
 
-    Under seeds that only some configurations have (contenders' further ones, a
-    study that is still running), a mean would change with who is in it. Where
-    no configuration has all seeds, those of the fullest seed speak alone.
+    Under seeds that only some settings have (contenders' further ones, a
+    study that is still running), a mean would depend on which settings are in it. If
+    no setting has all seeds, only the seed with the most settings is used.
     """
     seeds = Counter(row["seed"] for row in rows)
     groups = _by_setting(results, rows)
@@ -509,7 +509,7 @@ def _comparable(results: Results, rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 
 def _design(results: Results, rows: Sequence[TrialRow]) -> Design:
-    """Return the design of the study as one level, a unit a seed."""
+    """Return the design of the study as one level with one unit per seed."""
     seeds: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         seeds[row["seed"]].append(row["trial"])
@@ -533,12 +533,12 @@ def _fitted(
     if val.seeds < 2 or any(one is None for unit in trained for one in unit):
         return None
     share = np.array([[np.mean(unit) for unit in trained]])[:, :, None]
-    # No patients' values are stored of training images: each counts as one of its own.
+    # Patients of training images are not stored: each image counts as independent.
     clusters = (Clusters(np.zeros(1, int)), *val.clusters) if val.clusters else ()
     panel = Panel((share, -val.blocks[0]), val.counts_images, clusters=clusters)
     mean = float(share.mean())
-    # No predictions are stored of training images: their variance is that of a share of this many
-    # images, and where images are of patients it is as much larger as that of validation images.
+    # Predictions for training images are not stored: their variance is that of a share of this many
+    # images, multiplied by the validation images' design effect if patients are named.
     alike = max(one.val / one.val_worth.images for one in sizes.values())
     own = alike * mean * (1 - mean) / max(1, *(one.train for one in sizes.values()))
     return around(float(panel.means[0]), panel.spread(0).plus(val.grain + own))
@@ -551,13 +551,13 @@ def _fitted(
 def bias_of_best(results: Results) -> SelectionBias | None:
     """Return the selection bias of the best trial's figure, or of the best setting's mean.
 
-    None where there was no choice, where the trials have not the same images, or where the metric
+    None if there was no choice, if trials have different images, or if the metric
     has no values by image or by resample, whose noise could be estimated.
     """
     measure, leaders = results.measures[results.metric], results.ranked
     by_setting = has_replicates(results.spec)
     if by_setting:
-        # Those that could have been picked: with fewer seeds no setting is.
+        # The settings that could have been picked: a setting with fewer seeds is not.
         first = results.ranked_settings[:1]
         seeds = len(first[0].seeds) if first else 0
         peers = [one for one in results.ranked_settings if len(one.seeds) == seeds]
@@ -566,7 +566,7 @@ def bias_of_best(results: Results) -> SelectionBias | None:
     source = Source(results, measure)
     if len(leaders) < 2 or not source.same_images([row["trial"] for row in leaders]):
         return None
-    # The leaders come first; those far behind are never picked, and their images not needed.
+    # Best first; those far behind are never picked, so their images are not needed.
     rows = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.units())))]
     tried = [row["trial"] for row in rows]
     if not source.has_values(tried):
@@ -596,9 +596,9 @@ def _places(results: Results, rows: Sequence[TrialRow]) -> NDArray[np.int64]:
 
 
 def probes(body: Mapping[str, Any] | None) -> dict[str, Probed]:
-    """Return the newest examination's probes by the split that was compared with training.
+    """Return the newest check's probes, by the split that was compared with training.
 
-    Where several data settings were examined, the one that tells most apart counts.
+    If several data settings were checked, the one with the clearest difference counts.
     """
     found: dict[str, Probed] = {}
     for examined in (body or {}).get("data", []):
@@ -611,10 +611,10 @@ def probes(body: Mapping[str, Any] | None) -> dict[str, Probed]:
 
 
 def cause(gap: Interval, fitted: Interval | None, probed: Mapping[str, Probed]) -> Cause:
-    """Say why there is a gap, from what training adds and from what the images show.
+    """Name the cause of the gap from the training gap and from the probes of the images.
 
-    `fitted` is training accuracy minus validation accuracy. A shift counts
-    where test images differ from training images by more than validation's do.
+    `fitted` is training accuracy minus validation accuracy. It is a shift
+    if test images differ from training images by more than validation images do.
     """
     overfits = fitted is not None and fitted.low > 0
     apart = gap.low > 0 or gap.high < 0
@@ -638,7 +638,7 @@ def cause(gap: Interval, fitted: Interval | None, probed: Mapping[str, Probed]) 
 
 
 def sentences(gap: Gap) -> tuple[str, ...]:
-    """Say how large the gap is, whether choosing on validation helps, the bias, and the cause."""
+    """State the gap, whether selecting on validation helps, the selection bias, and the cause."""
     return tuple(
         one
         for one in (
@@ -655,7 +655,7 @@ def sentences(gap: Gap) -> tuple[str, ...]:
 
 
 def size(found: Gap) -> str:
-    """Say how large the gap is, and how sure that is."""
+    """State the gap with its interval."""
     gap = found.gap.scaled(100)
     images = sampled(found)
     about = f"over {words.count(found.seeds, 'seed')}, {images}"
@@ -680,7 +680,7 @@ def size(found: Gap) -> str:
 
 
 def own_gap(own: OwnGap) -> str:
-    """Say how far a metric of the study's own is from validation to test."""
+    """State the gap of one of the study's own metrics."""
     val, test = words.figure(own.unit, own.val), words.figure(own.unit, own.test)
     said = f"{own.metric}: {val} on validation and {test} on test"
     if own.gap is None:
@@ -692,7 +692,7 @@ def own_gap(own: OwnGap) -> str:
 
 
 def sampled(gap: Gap) -> str:
-    """Return what the gap is over: images of both splits, and of how many patients."""
+    """Return what the gap is over: the images of both splits, and their patients."""
     patients = gap.val_patients, gap.test_patients
     if not any(patients):
         return f"{gap.val_images:,} validation and {gap.test_images:,} test images"
@@ -702,7 +702,7 @@ def sampled(gap: Gap) -> str:
 
 
 def choosing(gap: Gap) -> str:
-    """Say whether choosing on validation helps on test."""
+    """Say whether selecting on validation helps on test."""
     together = gap.correlation
     if together is None:
         few = len(gap.settings)
@@ -726,7 +726,7 @@ def choosing(gap: Gap) -> str:
 
 
 def selection(gap: Gap) -> str:
-    """Say how much of the best trial's figure is selection bias."""
+    """Say how much of the best setting's or trial's figure is selection bias."""
     if gap.selection_bias is None:
         return (
             f"Selection bias in the best {gap.metric} is not estimated, because "
@@ -774,7 +774,7 @@ def _why(gap: Gap) -> str:
 
 
 def _shares(found: Gap) -> str:
-    """Say where accuracy is lost on the way from training to test, where it is in two places."""
+    """Split the loss of accuracy from training to test into its two parts, if there are two."""
     if found.cause != "both" or found.fitted is None or found.gap.value <= 0:
         return ""
     fitted, gap = found.fitted.value * 100, found.gap.value * 100

@@ -1,7 +1,7 @@
 """How much each parameter matters for validation loss, test accuracy and the gap.
 
-A whole grid is decomposed exactly (functional ANOVA, Hutter et al. 2014). Drawn configurations are
-estimated by PED-ANOVA (Watanabe et al. 2023, by Optuna) with intervals from resampled trials.
+A full grid is decomposed exactly (functional ANOVA, Hutter et al. 2014). Sampled settings are
+analysed by Optuna's PED-ANOVA (Watanabe et al. 2023), with intervals from resampled trials.
 """
 
 import logging
@@ -42,23 +42,23 @@ __all__ = ["Influence", "VarianceShare", "basis", "influence", "table"]
 Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
 FEWEST = 8
-"""Fewer sampled settings are too few to say what matters."""
+"""The fewest sampled settings that are analysed."""
 BAR = 24
-"""Characters of the bar of a share of 100%."""
+"""Width of the bar of a share of 100%, in characters."""
 RESAMPLES = 60
 SEED = 20_014
 RESAMPLED_MOST = 1000
-"""Most trials of a resample: more change an estimate by less than its interval is wide."""
+"""Limit on the trials of a resample: more would change an estimate by less than its interval."""
 
 
 @dataclass(frozen=True)
 class VarianceShare:
-    """One parameter, two together, or all the rest, with its share."""
+    """The share of one parameter, of an interaction of two, or of all the rest."""
 
     names: tuple[str, ...]
-    """None for what is left over."""
+    """Empty for all the rest."""
     share: Interval
-    """Without limits (low = value = high) where its uncertainty is unknown."""
+    """Without limits (low = value = high) if its uncertainty is unknown."""
 
     JSON: ClassVar = (
         "parameters=names",
@@ -70,11 +70,11 @@ class VarianceShare:
 
 @dataclass(frozen=True)
 class Influence:
-    """What the spread of one figure over a study's settings is made of."""
+    """Which parameters explain the variance of one figure between a study's settings."""
 
     measure: Measure
     how: Literal["decomposition", "ped-anova"]
-    """Exact for whole grids; PED-ANOVA, by which parameter the best tenth stands out, else."""
+    """Exact for full grids; otherwise PED-ANOVA: which parameters set the best tenth apart."""
     parts: tuple[VarianceShare, ...]
     ahead: tuple[tuple[str, str], ...]
     """Pairs of parameters of which the first matters significantly more."""
@@ -83,16 +83,16 @@ class Influence:
     trials: int
     images: int
     spread: float | None
-    """Standard deviation over settings, noise taken out, in the figure's unit."""
+    """Standard deviation between settings after removing noise, in the figure's unit."""
     left_out: int
     patients: int = 0
-    """How many patients the images are of, which are resampled whole; 0 where not named."""
+    """The number of patients, who are resampled with all their images; 0 if the data name none."""
     remarks: tuple[str, ...] = ()
-    """What limits it: too few patients, one with many images, or none known."""
+    """Limitations: too few patients, one with many images, or unknown patients."""
     too_few: bool = False
-    """Whether there are too few patients to say an order."""
+    """Whether there are too few patients to order the parameters."""
     lost: str = "pruned, diverged or failed"
-    """What the trials that are left out are called."""
+    """What sentences call the trials that are left out."""
 
     JSON: ClassVar = (
         "metric",
@@ -112,7 +112,7 @@ class Influence:
 
     @property
     def verdict(self) -> str:
-        """Which matters more than which, as far as that is seen."""
+        """Which parameter matters significantly more than which."""
         parts = [part for part in self.parts if len(part.names) == 1]
         if self.too_few:
             return f"Too few patients to tell which parameter matters more for {self.metric}."
@@ -137,7 +137,7 @@ class Influence:
 
     @property
     def headline(self) -> str:
-        """Which parameters are seen to matter most, in one line."""
+        """Which parameters matter most, in one line."""
         behind = {other for _, other in self.ahead}
         first = [one for one in dict.fromkeys(one for one, _ in self.ahead) if one not in behind]
         if not first:
@@ -155,7 +155,7 @@ class Influence:
 
     @property
     def note(self) -> str | None:
-        """Why one parameter may matter more than another though their intervals overlap."""
+        """Why a parameter may matter significantly more than another although intervals overlap."""
         shares = {part.names: part.share for part in self.parts}
         if not any(shares[one,].low <= shares[other,].high for one, other in self.ahead):
             return None
@@ -192,7 +192,7 @@ def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence
         try:
             influences.append(_of(results, results.measures[name]))
         except UserError as error:
-            # One of the usual figures that a study does not allow must not silence the others.
+            # If one of the default figures cannot be decomposed, the others still are.
             refused = error
     if refused is not None and (metrics or not influences):
         raise refused
@@ -214,7 +214,7 @@ def _of(results: Results, measure: Measure) -> Influence:
 
 
 def basis(influence: Influence) -> str:
-    """Say what the shares are computed from, and what is missing from them."""
+    """Say what the shares are computed from, and what is left out."""
     lost = ""
     if influence.left_out:
         gone = words.count(influence.left_out, f"{influence.lost} trial")
@@ -239,7 +239,7 @@ def basis(influence: Influence) -> str:
 
 
 def table(influence: Influence) -> Table:
-    """Return the shares, the largest first, each with a bar."""
+    """Return the shares, largest first, each with a bar."""
     what = "difference between the best tenth of trials and the rest"
     if influence.how == "decomposition":
         what = "variance"
@@ -257,12 +257,12 @@ def table(influence: Influence) -> Table:
     )
 
 
-# Whole grids: decomposition
+# Full grids: decomposition
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """A whole grid: every setting complete under the same seeds."""
+    """A full grid: every setting is complete under the same seeds."""
 
     numbers: tuple[tuple[int, ...], ...]
     """Trials by setting and seed."""
@@ -271,7 +271,7 @@ class _Grid:
 
 
 def _grid(results: Results, rows: Sequence[TrialRow]) -> _Grid | None:
-    """Return the grid, over the seeds under which all of it is complete; None without any."""
+    """Return the grid over the seeds under which all settings are complete, or None."""
     varied = results.spec.varied
     cells: dict[tuple[Level, ...], dict[int, int]] = defaultdict(dict)
     for row in rows:
@@ -319,7 +319,7 @@ def _decomposed(results: Results, grid: _Grid, measure: Measure) -> Influence:
 
 
 def _values(results: Results, grid: _Grid, measure: Measure) -> tuple[Array, Array | None, Source]:
-    """Return the figure by setting and seed, and the same on resampled images or patients."""
+    """Return the figure by setting and seed, and also on resampled images or patients."""
     column = column_of(measure, results.at)
     source = Source(results, measure)
     if not source.same_images([number for of in grid.numbers for number in of]):
@@ -343,13 +343,13 @@ def _values(results: Results, grid: _Grid, measure: Measure) -> tuple[Array, Arr
     return values, np.moveaxis(drawn, 2, 0), source
 
 
-# Drawn configurations: PED-ANOVA
+# Sampled settings: PED-ANOVA
 
 
 def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> Influence:
     column, spec = column_of(measure, results.at), results.spec
     known = [row for row in rows if row[column] is not None]
-    # A setting that was trained under several seeds is one setting, not several that agree.
+    # Several seeds of a setting count as one setting, not as several that agree.
     settings: dict[tuple[Level, ...], list[float]] = defaultdict(list)
     for row in known:
         settings[tuple(row[name] for name in spec.varied)].append(float(row[column]))
@@ -385,7 +385,7 @@ class Importance:
     """Shares of importance by parameter, with intervals from resampled trials."""
 
     shares: Mapping[str, Interval]
-    """Of a parameter that is active only in some trials: where it is active."""
+    """For a conditional parameter, over the trials in which it is active."""
     ahead: tuple[tuple[str, str], ...]
     """Pairs of parameters of which the first matters significantly more."""
 
@@ -393,7 +393,7 @@ class Importance:
 def importance(
     spec: Spec, chosen: Sequence[Mapping[str, Value | None]], figures: Sequence[float], larger: bool
 ) -> Importance:
-    """Return by which parameters the best tenth of the trials differs from all trials."""
+    """Return how much each parameter sets the best tenth of the trials apart from all trials."""
     known = distributions(spec)
     trials = [
         create_trial(
@@ -423,11 +423,11 @@ def importance(
 
 
 class _GivenTrials(optuna.storages.InMemoryStorage):
-    """A storage that returns given trials: adding them to one would copy each."""
+    """A storage of given trials; adding them to an ordinary one would copy each."""
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         super().__init__()
-        # A trial drawn twice counts as two trials; the evaluator distinguishes them by id.
+        # The bootstrap may draw a trial twice; the evaluator distinguishes trials by id.
         self._given = [copy(one) for one in trials]
         for place, one in enumerate(self._given):
             one.number = place
@@ -439,7 +439,7 @@ class _GivenTrials(optuna.storages.InMemoryStorage):
         deepcopy: bool = True,  # noqa: ARG002
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials; they are only read."""
+        """Return the trials, without copies: callers only read them."""
         return [one for one in self._given if states is None or one.state in states]
 
 
@@ -453,11 +453,11 @@ def _importances(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, fl
 
 
 def _evaluated(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
-    # With it comes scikit-learn where that is installed: a second, for evaluators not asked here.
+    # Importing it loads scikit-learn if installed, which takes a second and is not used here.
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     with warnings.catch_warnings():
-        # Few trials with a conditional parameter: that is in the interval, and no news to a user.
+        # Optuna warns of few trials with a conditional parameter; the interval shows that already.
         warnings.simplefilter("ignore", UserWarning)
         study = optuna.create_study(
             direction="maximize" if larger else "minimize",

@@ -16,7 +16,7 @@ __all__ = ["levels", "settings", "trials"]
 
 
 def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
-    """Return single trials, the best first."""
+    """Return single trials, best first."""
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
     names = [name for name in shown_figures(study.spec) if name != search.metric]
@@ -55,10 +55,10 @@ def settings(
     varied: Sequence[str],
     names: Mapping[int, str] | None = None,
 ) -> Table:
-    """Return settings with their means over seeds, the best first.
+    """Return settings with their means over seeds, best first.
 
-    `varied` are the parameters that have a column of their own; `names` are the settings' names by
-    configuration, for a column that stands in for them.
+    `varied` are the parameters that have their own columns; `names` are the settings' names by
+    configuration, for one column instead.
     """
     search = study.spec.search
     of = f"best {len(shown)} of {count}" if len(shown) < count else count

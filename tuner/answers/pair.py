@@ -1,4 +1,4 @@
-"""Two trials by what they predicted for the same images."""
+"""Compares two trials by their predictions for the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ class Described:
     accuracy: Interval
     nll: float
     auc: Interval | None
-    """Of two classes only."""
+    """Only with two classes."""
     calibration_error: float
     brier: float
 
 
 @dataclass(frozen=True)
-class OfClass:
-    """How much of one class two trials have right: sensitivity for class 1, specificity for 0."""
+class ClassRecall:
+    """Two trials' recall of one class: the sensitivity for class 1, the specificity for class 0."""
 
     name: str
     of: str
@@ -75,23 +75,23 @@ class OfClass:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two trials on the images that both have predicted."""
+    """Two trials on the images that both predicted."""
 
     split: SplitName
     at: Moment
     images: int
     clusters: Clusters | None
-    """The images of each patient; None where patients are not named."""
+    """The images of each patient; None if the data name no patients."""
     patients_unknown: bool
-    """Whether the labels were stored before patients were."""
+    """Whether the labels were stored by a version that did not store patients."""
     one: Described
     other: Described
     discordance: Discordance
     nll: Interval
     auc_difference: Interval | None
     auc_p: float | None
-    of_classes: tuple[OfClass, ...]
-    """Sensitivity and specificity, of two classes that both occur; else nothing."""
+    of_classes: tuple[ClassRecall, ...]
+    """Sensitivity and specificity if there are two classes and both occur; else empty."""
 
     JSON: ClassVar = (
         "split",
@@ -123,7 +123,7 @@ class Pair:
 
     @property
     def patients(self) -> int:
-        """The number of patients; 0 where they are not named."""
+        """The number of patients; 0 if the data name none."""
         return self.discordance.patients
 
     @property
@@ -132,7 +132,7 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """How the two networks compare, in plain words; it says nothing about their settings."""
+        """How the two networks compare, in plain words; their settings are not compared."""
         ahead, behind = self.one.trial, self.other.trial
         if self.discordance.difference.value < 0:
             ahead, behind = behind, ahead
@@ -165,7 +165,7 @@ class Pair:
 
 
 def pair(results: Results, trials: tuple[int, int], split: SplitName | None = None) -> Pair:
-    """Compare two trials on the images of a split that both have predicted."""
+    """Compare two trials on the images of a split that both predicted."""
     one, other = trials
     split = split or results.usual_split(one)
     if one == other:
@@ -208,8 +208,8 @@ def _of_classes(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     clusters: Clusters | None,
-) -> tuple[OfClass, ...]:
-    """Return both trials' shares of each class, and their difference on its images."""
+) -> tuple[ClassRecall, ...]:
+    """Return both trials' recall of each class, and the difference."""
     of_classes = []
     for name, place in (("sensitivity", 1), ("specificity", 0)):
         mine = labels == place
@@ -220,7 +220,7 @@ def _of_classes(
         whose = None if clusters is None else clusters.take(mine)
         share, others = (share_of(of, whose) for of in (one, other))
         apart = mcnemar(one, other, whose)
-        of_classes.append(OfClass(name, classes[place], images, share, others, apart))
+        of_classes.append(ClassRecall(name, classes[place], images, share, others, apart))
     return tuple(of_classes)
 
 
@@ -261,7 +261,7 @@ def _odds(logs: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def pair_table(pair: Pair, study: str) -> Table:
-    """Return the figures of both trials, and their differences."""
+    """Return the figures of both trials and their differences."""
     both = [
         (
             str(one.trial),
@@ -296,7 +296,7 @@ def _sample(pair: Pair) -> str:
 
 
 def class_table(pair: Pair) -> Table:
-    """Return both trials' shares of each class, and their differences."""
+    """Return both trials' recall of each class and the differences."""
     classes = pair.of_classes
     return Table(
         ("trial", *(f"{one.name} ({one.images:,} {one.of})" for one in classes)),

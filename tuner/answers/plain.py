@@ -1,6 +1,6 @@
-"""Answers for programs: one function that turns any answer into what JSON can hold.
+"""Answers for programs: one function that converts any answer to values that JSON can hold.
 
-A class names its keys in `JSON`, each with the path of its value where that differs: "n=seeds",
+A class names its keys in `JSON`, each with the path of its value if that differs: "n=seeds",
 "p=against.p_value". A key such as "**values" stands for the items of a mapping. A class without
 `JSON` has its fields as keys. Fractions stay fractions; a number that is not finite is null.
 """
@@ -15,7 +15,7 @@ __all__ = ["plain"]
 
 
 def plain(value: Any) -> Any:
-    """Return an answer as mappings, lists, texts and numbers."""
+    """Return an answer as mappings, lists, strings and numbers."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):
@@ -34,7 +34,7 @@ def _items(answer: object, key: str) -> Iterator[tuple[str, Any]]:
     name, _, path = key.removeprefix("**").partition("=")
     value: Any = answer
     for attribute in (path or name).split("."):
-        # What was not compared has no difference and no p value either.
+        # `against` is None for a level that was not compared; then its difference and p are null.
         value = None if value is None else getattr(value, attribute)
     if key.startswith("**"):
         yield from plain(value).items()

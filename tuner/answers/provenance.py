@@ -1,4 +1,4 @@
-"""What one must know to train a trial again: its data, code, machines and launch."""
+"""What is needed to train a trial again: its data, code, machines and launch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["Provenance", "provenance"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where one trial comes from."""
+    """The origin of one trial."""
 
     data: Mapping[str, Value]
     """The keys of [data]."""
@@ -26,7 +26,7 @@ class Provenance:
     hosts: tuple[str, ...]
     device: str
     notes: Mapping[str, str]
-    """What the trainer wrote down: versions, precision, how the data were read."""
+    """What the trainer recorded: versions, precision, how the data were read."""
     launched: Mapping[str, Any]
     """Versions, machine and git checkout of the launch."""
     changes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Provenance:
 
     @property
     def table(self) -> Table:
-        """Everything as names and texts."""
+        """All of it as names and texts."""
         return Table(("", ""), tuple(self._rows()), left=(0, 1), wrapped=(1,))
 
     def _rows(self) -> Iterator[tuple[str, str]]:
@@ -84,7 +84,7 @@ class Provenance:
 
 
 def provenance(results: Results, trial: OneTrial) -> Provenance:
-    """Read where a trial comes from."""
+    """Read the provenance of a trial."""
     origin = trial_origin(results, trial.row)
     marks = identities.marks(results.connection, results.study.study_id)
     return Provenance(

@@ -1,4 +1,4 @@
-"""What a study's question is answered by, as far as it is answered: a few sentences."""
+"""The answer to a study's question so far, in a few sentences."""
 
 from tuner.answers import words
 from tuner.answers.compare import Comparison, compare, headlines
@@ -12,7 +12,7 @@ from tuner.store import identities
 __all__ = ["FACTORS_MOST", "answer"]
 
 FACTORS_MOST = 6
-"""More factors than this are reported by influence, not one by one."""
+"""If more factors vary, influence ranks them instead of comparing each."""
 
 
 @once
@@ -39,12 +39,12 @@ def _settings(results: Results) -> list[str]:
         comparisons = compare(results)
         found = headlines(comparisons)
         if found and len(comparisons) == len(found):
-            # Said one by one, each is followed by what it shows on test.
+            # Each comparison is followed by its result on test.
             told = [one for one in comparisons if one.headline is not None]
             found = [with_check(results, one, one.headline or "") for one in told]
     story, compared = tell_race(results), contenders(results)
     if story is not None and compared is not None:
-        # What was searched for is a setting; its contenders were given the seeds to tell.
+        # A race compares settings: its contenders have the seeds to distinguish them.
         return [*_raced_for(story, compared), *found]
     if found:
         best = [best_sentence(results)] if has_replicates(results.spec) and results.ranked else []
@@ -53,7 +53,7 @@ def _settings(results: Results) -> list[str]:
 
 
 def _raced_for(race: Story, compared: Comparison) -> list[str]:
-    """Say who is left in the race between contenders, and how they stand in what is compared."""
+    """Say who is left in the race, and how they differ in the compared metric."""
     if race.end == "one left":
         headline = compared.headline
         said = [] if headline is None else [headline[0].upper() + headline[1:]]

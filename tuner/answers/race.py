@@ -1,4 +1,4 @@
-"""The race between the best settings: how it went, in words, and its contenders compared."""
+"""The race between the best settings: its course in words, and the comparison of its contenders."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tuner.answers import words
-from tuner.answers.compare import Asked, Comparison, judge, measure_named
+from tuner.answers.compare import Comparison, Options, judge, measure_named
 from tuner.errors import UserError
 from tuner.results import (
     Design,
@@ -28,53 +28,53 @@ from tuner.store.ledger.looks import Decided, Race
 
 __all__ = ["compare_contenders", "contenders", "tell_race"]
 
-USUAL = Asked()
+USUAL = Options()
 STOPPED_BY_LOOKING = (
     "The race eliminated settings based on interim validation results; "
     "these intervals do not account for that."
 )
 
 NAMED_MOST = 3
-"""More contenders than this are counted, not named."""
+"""More contenders than this are counted instead of named."""
 
 RaceEnd = Literal["one left", "images", "budget"]
 
 
-# How it went
+# The course of a race
 
 
 @dataclass(frozen=True)
 class RacedContender:
-    """One contender, and how far it came."""
+    """One contender and its course in the race."""
 
     configuration: int
     name: str
-    """The values in which it differs from the others."""
+    """The values in which it differs from the other contenders."""
     seeds: int
     """Further seeds under which it completed."""
     missing: int
     """Further seeds under which it was pruned, diverged or failed."""
     dropped_after: int | None
-    """The last seed that was looked at when it was dropped; None while it is in the race."""
+    """The last seed of the look that eliminated it; None while it is in the race."""
     difference: Interval | None
-    """How far it was from the best at the last look at it, with the interval decided by."""
+    """Its difference from the best at its last look, with the interval that decided."""
     against: str | None
-    """Who was the best then; None for the best itself."""
+    """The best contender at that look; None if it was this one."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """A race, for people and programs."""
+    """The course of a race, for people and programs."""
 
     runners: tuple[RacedContender, ...]
     metric: str
     room: int
-    """Trials that there were for further seeds."""
+    """Trials available for further seeds."""
     spent: int
     looks: int
     """How often the contenders were compared with each other."""
     end: RaceEnd | None
-    """Why no further seed is given; None while the race runs."""
+    """Why the race ended; None while it runs."""
     sentences: tuple[str, ...]
 
     JSON: ClassVar = (
@@ -90,15 +90,15 @@ class Story:
 
     @property
     def saved(self) -> int:
-        """How many trials were not needed."""
+        """How many of these trials were not needed."""
         return self.room - self.spent if self.end in ("one left", "images") else 0
 
 
 @once
 def tell_race(results: Results) -> Story | None:
-    """Return the state of a study's race; None where there is none."""
+    """Return the course of a study's race; None if there is none."""
     spec = results.spec
-    # Asked first, since it costs nothing: most studies have no contenders.
+    # Checked first because it costs nothing: most studies have no contenders.
     if spec.replicates.of != "top":
         return None
     race = read_race(results)
@@ -120,15 +120,15 @@ def tell_race(results: Results) -> Story | None:
 
 
 def left_at(results: Results, race: Race, called: Mapping[int, str]) -> dict[int, str]:
-    """Say of each contender that was dropped when and on what evidence."""
+    """Say when and on which evidence each eliminated contender was eliminated."""
     measure = results.measures[results.metric]
     return {one: _left(past, one, called, measure) for past in race.decided for one in past.dropped}
 
 
 def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Measure) -> str:
     best, apart = past.seen["best"], _difference(past, contender)
-    assert apart is not None, "who was dropped was judged"
-    # One side at the look's level: as an interval it leaves that much on either side.
+    assert apart is not None, "an eliminated contender was compared"
+    # The test is one-sided at the look's level; the two-sided interval has twice that error rate.
     kind = f"{100 * (1 - 2 * past.look.level):.4g}% interval "
     return (
         f"{called[contender]} was eliminated after {past.look.rounds} additional seeds: worse than "
@@ -201,7 +201,7 @@ def _ended(story: Story, left: Sequence[str], over: str) -> str:
     saved = f"{story.saved} of {words.count(story.room, 'trial')} were saved"
     if story.end == "one left":
         return f"{words.listed(left)} won the race; {saved}."
-    # A list of many long names would hide the sentence; `tuner compare --contenders` has them.
+    # Many long names would hide the sentence; `tuner compare --contenders` lists them.
     many = f"{len(left)} contenders"
     listed = words.listed(left) if len(left) <= NAMED_MOST else many
     if len(left) == len(story.runners):
@@ -225,11 +225,11 @@ def _ended(story: Story, left: Sequence[str], over: str) -> str:
 
 @once
 def compare_contenders(
-    results: Results, *, metric: str | None = None, asked: Asked = USUAL
+    results: Results, *, metric: str | None = None, options: Options = USUAL
 ) -> Comparison:
-    """Compare those who are left in the race, over the seeds from 1 on.
+    """Compare the remaining contenders over the seeds from 1 on.
 
-    Where one is left, those who were in it at its last look are compared, over
+    If only one is left, the contenders of its last look are compared over
     the seeds until then.
     """
     race = read_race(results)
@@ -237,11 +237,11 @@ def compare_contenders(
         raise UserError(_no_contenders(results))
     measure = measure_named(results, metric or results.metric)
     design = _design(results, Evidence(results, measure), race)
-    return judge(results.spec, design, measure, sample(results, design, measure), asked)
+    return judge(results.spec, design, measure, sample(results, design, measure), options)
 
 
 def contenders(results: Results) -> Comparison | None:
-    """Compare the contenders by the usual metric, where a race has given them further seeds."""
+    """Compare the contenders by the default metric if a race has given them further seeds."""
     story = tell_race(results)
     return None if story is None or not story.spent else compare_contenders(results)
 
@@ -274,7 +274,7 @@ def _design(results: Results, evidence: Evidence, race: Race) -> Design:
 
 
 def _compared(race: Race, done: Mapping[int, frozenset[int]]) -> tuple[list[int], list[int]]:
-    """Return who is compared, and over which seeds."""
+    """Return the compared contenders and the seeds."""
     field: Sequence[int] = race.racing
     if len(field) < 2 and race.decided:
         field = race.decided[-1].look.racing

@@ -13,7 +13,7 @@ SPLITS = {"val": "validation", "test": "test"}
 def remarks(rows: Sequence[TrialRow], prefix: str = "") -> Iterator[str]:
     """Yield a sentence for networks that predict a single class, or have unusual outputs.
 
-    `prefix` says which figures are shown: those of the best epoch, or `last_`.
+    `prefix` selects the figures: "" for the best epoch, "last_" for the last.
     """
     complete = [row for row in rows if row.complete]
     for split, name in SPLITS.items():

@@ -16,7 +16,7 @@ __all__ = ["Roc", "roc_curves"]
 
 Array = NDArray[np.float64]
 POINTS_MOST = 200
-"""Points of a curve that a browser is sent; more than that no screen shows apart."""
+"""Limit on the points of a curve sent to a browser; a screen cannot show more."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RocCurve:
     """The curve of one class against all others."""
 
     label: int
-    """The class by its number."""
+    """The class number."""
     name: str
     area: Interval
     false_rates: Array
@@ -40,7 +40,7 @@ class RocCurve:
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
-        """False and true positive rates, as many as a screen shows apart."""
+        """False and true positive rates, thinned to what a screen can show."""
         last = len(self.false_rates) - 1
         kept = np.unique(np.linspace(0, last, min(last + 1, POINTS_MOST)).round().astype(int))
         return tuple(
@@ -54,10 +54,10 @@ class Roc:
     """The curves of a trial on one split."""
 
     curves: tuple[RocCurve, ...]
-    """Of class 1 with two classes, of each class against the rest with more."""
+    """With two classes that of class 1, with more one per class against the rest."""
     classes: int
     measured: int
-    """How many classes have an area; those with the smallest ones are here where not all are."""
+    """How many classes have an AUC; if not all are here, those with the smallest are."""
 
     JSON: ClassVar = ("curves", "classes")
 
@@ -69,7 +69,7 @@ class Roc:
 
     @property
     def remark(self) -> str:
-        """What the curves are of."""
+        """What the curves show, and which are missing."""
         if self.classes == 2:
             return "Interval by DeLong."
         said = "Each class against the rest; intervals by DeLong."
@@ -86,9 +86,9 @@ class Roc:
 
 
 def roc_curves(predicted: Predicted, most: int | None = None) -> Roc | None:
-    """Return a trial's ROC curves; None where no class has an area, or a prediction is NaN.
+    """Return a trial's ROC curves; None if no class has an AUC, or a prediction is NaN.
 
-    With `most`, that many curves at most: those with the smallest areas.
+    With `most`, at most that many curves: those with the smallest AUC.
     """
     logs = predicted.log_probabilities.astype(np.float64)
     if np.isnan(logs).any():
@@ -96,7 +96,7 @@ def roc_curves(predicted: Predicted, most: int | None = None) -> Roc | None:
     size = logs.shape[1]
     curves = []
     for label in [1] if size == 2 else range(size):
-        # With two classes as log odds: near 1 the probabilities themselves round to ties.
+        # With two classes, log odds: probabilities near 1 would round to ties.
         scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, label]
         truth = predicted.labels == label
         area = delong(scores, truth, predicted.clusters)

@@ -1,12 +1,12 @@
-"""Two searches against each other: the best value so far, by epochs trained.
+"""Compares two searches by the best value so far, as a function of epochs trained.
 
     trials of a study ── by seed ──> courses: epochs trained so far -> best complete trial's value
     courses of a search ──> mean and 95% interval at common budgets ──> difference, epochs saved
 
-A search is one study or several (a pattern such as 'tpe-*'), which repeat it under other
-`[search] seed`s. A study with replicates gives a course for each of its seeds. What counts is the
-best complete trial at the moment when it completed: that is the trial which the search would have
-returned. Reused epochs were not trained and cost nothing.
+A search is one study, or several that match a pattern such as 'tpe-*' and repeat it under other
+`[search] seed`s. A study with replicates has one course for each seed. The value at a budget is
+that of the best trial completed by then, which is the trial that the search would have returned.
+Reused epochs were not trained and cost nothing.
 """
 
 import math
@@ -37,11 +37,11 @@ __all__ = ["SearchRuns", "Searches", "compare_searches", "table"]
 Array = NDArray[np.float64]
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Of the budget that both searches have, at which they are compared."""
+"""The fractions of the common budget at which the searches are compared."""
 INCIDENTAL = frozenset(
     {"name", "question", "overrides", "folder", "limits", "checkpoints", "budget", "search"}
 )
-"""Keys of a stored study in which repeats of a search may differ; `search` is compared apart."""
+"""Keys of a study in which repeats of a search may differ; `search` is checked separately."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Course:
 
     study: str
     seed: int | None
-    """The seed that its trials share; None where all trials of the study are one course."""
+    """The seed that its trials share; None if all trials of the study are one course."""
     epochs: Array
-    """How many epochs had been trained when the best value improved, in rising order."""
+    """The epochs trained whenever the best value improved, in rising order."""
     best: Array
     total: int
-    """How many epochs were trained in all."""
+    """The total number of epochs trained."""
     tested: tuple[float | None, ...] = ()
     """The test accuracies of those trials."""
 
@@ -75,7 +75,7 @@ class Course:
 
 @dataclass(frozen=True)
 class SearchRuns:
-    """One side of the comparison: a search, run once or several times."""
+    """One of the two searches, run once or several times."""
 
     name: str
     courses: tuple[Course, ...]
@@ -84,7 +84,7 @@ class SearchRuns:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """Each course with the points at which its best value improved."""
+        """Each course with the points where its best value improved."""
         return [
             {
                 "study": course.study,
@@ -100,7 +100,7 @@ class SearchRuns:
 
     @property
     def total(self) -> int:
-        """The epochs that every course of it has."""
+        """The epochs that all its courses have."""
         return min(course.total for course in self.courses)
 
     @property
@@ -117,11 +117,11 @@ class SearchRuns:
         return _mean([course.tested_at(budget) for course in self.courses])
 
     def first(self, value: float, *, smaller: bool) -> int | None:
-        """Return after how many epochs its mean best value reaches this one."""
+        """Return the number of epochs after which its mean best value reaches this value."""
         moments = sorted({float(one) for course in self.courses for one in course.epochs})
         for moment in moments:
             mean = self.at(moment)
-            # A mean of equal values may differ from them in its last bit.
+            # A mean of equal values may differ from them in the last bit.
             close = mean is not None and math.isclose(mean.value, value, rel_tol=1e-12)
             better = mean is not None and (mean.value < value if smaller else mean.value > value)
             if close or better:
@@ -137,14 +137,14 @@ class AtBudget:
     one: Mean | None
     other: Mean | None
     difference: Interval | None
-    """With a Welch interval; None unless both have several courses, which differ."""
+    """With Welch's interval; None unless both have several courses, not all equal."""
     test_acc: tuple[Mean | None, Mean | None] = (None, None)
-    """What the trials reach on test that each would return then."""
+    """The test accuracy of the trials that each search would return then."""
 
 
 @dataclass(frozen=True)
 class Searches:
-    """Two searches, by the same figure on the same images."""
+    """Two searches, compared by the same figure."""
 
     measure: Measure
     one: SearchRuns
@@ -164,7 +164,7 @@ class Searches:
 
     @property
     def both(self) -> tuple[SearchRuns, SearchRuns]:
-        """The first and the second."""
+        """Both searches."""
         return self.one, self.other
 
     @property
@@ -198,7 +198,7 @@ class Searches:
 
     @property
     def saved(self) -> dict[str, int] | None:
-        """Epochs that each needed for the best value of the one that is behind."""
+        """The epochs that each needed to reach the best value of the search that is behind."""
         ahead, behind = self.ahead
         final = behind.at(self.budgets[-1].epochs)
         if final is None:
@@ -208,12 +208,12 @@ class Searches:
 
     @property
     def verdict(self) -> str:
-        """What the comparison says, and how sure that is."""
+        """The result of the comparison, in plain words."""
         return " ".join(self.sentences)
 
     @property
     def sentences(self) -> list[str]:
-        """What the comparison says, sentence by sentence."""
+        """The result of the comparison, sentence by sentence."""
         last = self.budgets[-1]
         ahead, behind = self.ahead
         first, second = ahead.at(last.epochs), behind.at(last.epochs)
@@ -233,7 +233,7 @@ class Searches:
         said = [f"{reached}{self._certainty(last)}"]
         needed = self.saved or {}
         mine, theirs = needed.get(ahead.name, 0), needed.get(behind.name, 0)
-        # The epochs of a first trial may all have been reused: then there is no ratio.
+        # The epochs of a first trial may all have been reused; then there is no ratio.
         if 0 < mine < theirs:
             said.append(
                 f"{ahead.name} reached {words.figure(unit, second.value)} after {mine:,} epochs, "
@@ -276,7 +276,7 @@ class Searches:
 def compare_searches(
     connection: sa.Connection, one: str, other: str, metric: str | None = None
 ) -> Searches:
-    """Compare two searches, each a study or a pattern of studies that repeat it."""
+    """Compare two searches, each one study or a pattern of studies that repeat it."""
     sides = [_matching(connection, name) for name in (one, other)]
     shared = {results.title for results in sides[0]} & {results.title for results in sides[1]}
     if shared:
@@ -316,7 +316,7 @@ def compare_searches(
 def _matching(connection: sa.Connection, name: str) -> list[Results]:
     if not set(name) & set("*?["):
         return [Results.of(connection, StudyRef.parse(name))]
-    # Of several versions of a study the newest one, as its name alone means it.
+    # A name without a version means the newest version.
     newest = {study.name: study for study in studies.listing(connection)}
     matching = [study for study in newest.values() if fnmatchcase(study.name, name)]
     if not matching:
@@ -326,7 +326,7 @@ def _matching(connection: sa.Connection, name: str) -> list[Results]:
 
 
 def _check_repeats(pattern: str, repeats: Sequence[Study]) -> None:
-    """Refuse studies that are not one search under different seeds of it."""
+    """Refuse studies that are not one search under different seeds."""
     seeds: dict[int, str] = {}
     asked: dict[str, Any] = {}
     for study in repeats:
@@ -367,7 +367,7 @@ def _common_metric(every: Sequence[Results]) -> str:
 
 
 def _courses(results: Results, metric: str) -> list[Course]:
-    """Return a course for each seed, or one for all where seeds are no repeats of the search."""
+    """Return one course per seed, or one for all if seeds are not repeats of the search."""
     moments = _trained(results)
     rows = results.rows_with(metric)
     replicates = results.spec.replicates
@@ -383,7 +383,7 @@ def _courses(results: Results, metric: str) -> list[Course]:
 
 
 def _trained(results: Results) -> dict[int, list[datetime]]:
-    """Return for each seed when its epochs were recorded, in order; without reused ones."""
+    """Return when each seed's epochs were recorded, in order, without reused ones."""
     query = (
         sa.select(t.trial.c.seed, t.epoch.c.recorded)
         .select_from(t.epoch.join(t.trial))
@@ -445,11 +445,11 @@ def _mean(values: Sequence[float | None]) -> Mean | None:
 
 
 def _same_images(every: Sequence[Results]) -> bool:
-    """Say whether trials predicted the same validation images, division by division."""
+    """Return whether all trials predicted the same validation images, for each split seed."""
     images: dict[int, set[tuple[object, ...]]] = {}
     for results in every:
         splits = results.spec.replicates.splits
-        # One complete trial of each division: the others of it have the same images.
+        # One complete trial per split seed: the others have the same images.
         complete = [row for row in results.rows if row.complete]
         for division, number in {row["seed"] % splits: row["trial"] for row in complete}.items():
             predicted = results.predicted(number, "val")
@@ -462,7 +462,7 @@ def _same_images(every: Sequence[Results]) -> bool:
 
 
 def table(compared: Searches) -> Table:
-    """Return the best values so far after the same numbers of epochs, and their differences."""
+    """Return the best values after the same numbers of epochs, and their differences."""
     unit = compared.measure.unit
     runs = [f"{search.name} ({len(search.courses)})" for search in compared.both]
     return Table(

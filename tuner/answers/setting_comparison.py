@@ -1,11 +1,11 @@
-"""Settings against the best one by the study's metric, and what the best one shows on test.
+"""Compares settings with the best by the study's metric, and checks that comparison on test.
 
-Validation chooses, test checks: a comparison leads by the study's metric, and its check holds the
-others against the level that leads, by test accuracy, or by a metric of the study's own there.
+The best setting is chosen on validation images. The check then compares the
+others with it on test images, by accuracy or by the study's own metric.
 """
 
 from tuner.answers import words
-from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.compare import Comparison, Options, compare
 from tuner.answers.race import compare_contenders, tell_race
 from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
@@ -13,17 +13,17 @@ from tuner.results import COMBINATIONS_MOST, Results, once
 
 __all__ = ["check", "check_sentence", "compare_settings", "why_not", "with_check"]
 
-USUAL = Asked()
+USUAL = Options()
 CHECK = "test_acc"
 
 
 @once
 def compare_settings(
-    results: Results, *, metric: str | None = None, asked: Asked = USUAL
+    results: Results, *, metric: str | None = None, options: Options = USUAL
 ) -> Comparison | None:
-    """Compare every setting with the best by the study's metric; None where that says nothing.
+    """Compare every setting with the best by the study's metric; None if that is not possible.
 
-    That is so with one seed a setting, with one setting, and with too many (`why_not`). The
+    That is so with one seed per setting, with one setting, and with too many (`why_not`). The
     contenders of a race are compared over their further seeds.
     """
     name = metric or results.spec.search.metric
@@ -33,13 +33,13 @@ def compare_settings(
         story = tell_race(results)
         if story is None or not story.spent:
             return None
-        return compare_contenders(results, metric=name, asked=asked)
+        return compare_contenders(results, metric=name, options=options)
     factor = ",".join(results.spec.varied)
-    return compare(results, by=(factor,), metric=name, asked=asked, whole=True)[0]
+    return compare(results, by=(factor,), metric=name, options=options, whole=True)[0]
 
 
 def why_not(results: Results) -> str:
-    """Say why settings with several seeds are not compared one by one; "" where they are."""
+    """Say why settings with several seeds are not compared one by one; "" if they are."""
     count = len({row.configuration for row in results.rows})
     if not has_replicates(results.spec) or results.spec.replicates.of == "top":
         return ""
@@ -52,36 +52,36 @@ def why_not(results: Results) -> str:
 
 
 def check(results: Results, comparison: Comparison, *, whole: bool = False) -> Comparison | None:
-    """Compare the levels with the leading one on test images; None where there is no such check.
+    """Compare the levels with the leading one on test images; None if that is not possible.
 
-    `whole` says that the levels are whole settings. The leading level was chosen on validation
-    images, so it is a reference that test images had no say in.
+    With `whole`, levels are whole settings. The leading level was chosen on validation
+    images, so as a reference on test images it is free of selection bias.
     """
     if comparison.measure.splits != ("val",) or not results.tested:
         return None
     if comparison.reference is None or comparison.seeds < 2:
         return None
-    # A metric of the study's own is checked by itself on test images, any other by accuracy.
+    # The study's own metric is checked by that metric on test images, any other by accuracy.
     name = comparison.measure.name
     metric = results.check if name == results.metric else CHECK
-    asked = Asked(reference=words.level_name(comparison.reference))
+    options = Options(reference=words.level_name(comparison.reference))
     try:
         if comparison.factor == "contender":
-            return compare_contenders(results, metric=metric, asked=asked)
+            return compare_contenders(results, metric=metric, options=options)
         by = (comparison.factor,)
-        return compare(results, by=by, metric=metric, asked=asked, whole=whole)[0]
+        return compare(results, by=by, metric=metric, options=options, whole=whole)[0]
     except UserError:
-        # The leading level has no figure on test.
+        # The leading level has no test figure.
         return None
 
 
 def with_check(results: Results, comparison: Comparison, said: str) -> str:
-    """Return what is said of a comparison, and then what its leading level shows on test."""
+    """Return what is said of a comparison, followed by the check on test."""
     return f"{said} {check_sentence(check(results, comparison))}".strip()
 
 
 def check_sentence(checked: Comparison | None) -> str:
-    """Say what the level that leads on validation shows on test, and who differs from it there."""
+    """Say what the leading level reaches on test, and which levels differ from it there."""
     if checked is None or checked.too_few or checked.seeds < 2:
         return ""
     first = next((row for row in checked.rows if row.standing.level == checked.reference), None)

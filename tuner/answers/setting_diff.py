@@ -1,14 +1,14 @@
-"""Two settings of a study: the parameters that differ, their means, and which of them is better.
+"""Compares two settings of a study: parameters that differ, means, and which is better.
 
-Differences and p values are those of `tuner compare`, so both commands say the same of two
-settings: corrected for all settings that are compared, and for having picked the best.
+Differences and p values are those of `tuner compare`, so both commands agree about two
+settings: they are corrected for all compared settings and for having picked the best.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tuner.answers import words
-from tuner.answers.compare import Asked, Comparison, compare, measure_named
+from tuner.answers.compare import Comparison, Options, compare, measure_named
 from tuner.answers.race import compare_contenders
 from tuner.answers.settings import Setting, name, settings
 from tuner.answers.table import Table
@@ -28,7 +28,7 @@ class ParameterChange:
 
     name: str
     first: Value | None
-    """None where it was not active."""
+    """None if it was not active."""
     second: Value | None
 
 
@@ -40,12 +40,12 @@ class FigureDifference:
     first: Mean | None
     second: Mean | None
     difference: Interval | None
-    """The second minus the first, over seeds and images; None where they are not compared."""
+    """The second minus the first, over seeds and images; None if they are not compared."""
     p_value: float | None
-    """Corrected for all settings that are compared; None from one seed."""
+    """Corrected for all compared settings; None with one seed."""
     differs: bool
     why_not: str
-    """Why there is no p value; empty where there is one."""
+    """Why there is no p value; empty if there is one."""
 
     JSON: ClassVar = (
         *("metric=measure.name", "first", "second", "difference", "p=p_value", "differs"),
@@ -62,22 +62,22 @@ class SettingDiff:
     second: Setting
     changes: tuple[ParameterChange, ...]
     figures: tuple[FigureDifference, ...]
-    """The study's metric first, or the figure that was asked for alone."""
+    """The study's metric first, or only the figure given by --metric."""
     check: str
-    """The figure on test images that checks what validation says."""
+    """The figure on test images that checks the result on validation."""
     scope: str
-    """What the intervals and p values are about."""
+    """What the intervals and p values cover."""
 
     JSON: ClassVar = ("study", "settings", "changes", "figures", "verdict")
 
     @property
     def settings(self) -> tuple[Setting, Setting]:
-        """Both settings, in the order they were named."""
+        """Both settings, in the order in which they were given."""
         return self.first, self.second
 
     @property
     def verdict(self) -> str:
-        """Which setting is better by the leading figure, and then what test images say of that."""
+        """Which setting is better by the leading figure, then the same on test."""
         said = [self._sentence(self.figures[0])]
         said += [
             f"On test: {self._sentence(figure)}"
@@ -115,9 +115,9 @@ class SettingDiff:
 def diff_settings(
     results: Results, names: tuple[str, str], metric: str | None = None
 ) -> SettingDiff:
-    """Compare two settings, each named by its rank or by NAME=VALUE words.
+    """Compare two settings, each given by its rank or by NAME=VALUE words.
 
-    Without a metric all usual figures are compared, the study's metric first.
+    Without a metric, all default figures are compared, the study's metric first.
     """
     first, second = (setting_named(results, words_of) for words_of in names)
     if first.configuration == second.configuration:
@@ -152,7 +152,7 @@ def diff_settings(
 
 
 def setting_named(results: Results, text: str) -> Setting:
-    """Return the setting of a rank ("1" is the best), or the only one with the named values."""
+    """Return the setting of a rank ("1" is the best), or the only one with these values."""
     every = settings(results)
     if text.strip().isdigit():
         found = next((one for one in every if one.rank == int(text)), None)
@@ -187,10 +187,10 @@ def setting_named(results: Results, text: str) -> Setting:
     )
 
 
-def _compared(  # noqa: C901  # one story: who is compared with whom, by which rules, and why not
+def _compared(  # noqa: C901  # one story: what is compared with what, by which rules, and why not
     results: Results, measure: Measure, pair: tuple[Setting, Setting]
 ) -> tuple[FigureDifference, Comparison | None]:
-    """Compare one figure of two settings by the rules, and with the numbers, of `tuner compare`."""
+    """Compare one figure of two settings by the rules and with the numbers of `tuner compare`."""
     first, second = (_mean(results, one, measure) for one in pair)
 
     def without(why: str) -> tuple[FigureDifference, None]:
@@ -212,17 +212,17 @@ def _compared(  # noqa: C901  # one story: who is compared with whom, by which r
     else:
         levels = [name(one.values) for one in (reference, other)]
 
-    def comparison_with(asked: Asked) -> Comparison:
+    def comparison_with(options: Options) -> Comparison:
         if raced:
-            return compare_contenders(results, metric=measure.name, asked=asked)
+            return compare_contenders(results, metric=measure.name, options=options)
         by = (",".join(results.spec.varied),)
-        return compare(results, by=by, metric=measure.name, asked=asked, whole=True)[0]
+        return compare(results, by=by, metric=measure.name, options=options, whole=True)[0]
 
     try:
-        comparison = comparison_with(Asked()) if reference.rank == 1 else None
-        # The best by this figure may be another setting than the best by the study's metric.
+        comparison = comparison_with(Options()) if reference.rank == 1 else None
+        # The best setting by this figure may differ from the best by the study's metric.
         if comparison is None or comparison.reference != levels[0]:
-            comparison = comparison_with(Asked(reference=words.level_name(levels[0])))
+            comparison = comparison_with(Options(reference=words.level_name(levels[0])))
     except UserError as error:
         return without(str(error).rstrip("."))
     row = next((row for row in comparison.rows if row.standing.level == levels[1]), None)
@@ -258,7 +258,7 @@ def _mean(results: Results, setting: Setting, measure: Measure) -> Mean | None:
 
 
 def _scope(comparison: Comparison) -> str:
-    """Say what intervals and p values are about."""
+    """Say what intervals and p values cover."""
     if comparison.seeds < 2 or comparison.too_few:
         return ""
     compared = sum(row.mean is not None for row in comparison.rows)

@@ -1,6 +1,6 @@
-"""The settings of a study over their seeds: which is best, how good it is, and what is missing.
+"""The settings of a study over their seeds: ranks, means, and missing trials.
 
-A setting is one combination of the varied parameters. How settings are ranked is said in
+A setting is one combination of the varied parameters. The rule that ranks settings is in
 `tuner.store.ranking`.
 """
 
@@ -42,13 +42,13 @@ class Setting:
 
     configuration: int
     values: Mapping[str, Value | None]
-    """By varied parameter; None where it was not active."""
+    """By varied parameter; None if it was not active."""
     rank: int | None
     """From 1; None without a complete seed."""
     seeds: tuple[TrialRow, ...]
-    """The complete trials that its means are over, in the order of their seeds."""
+    """The complete trials in its means, in the order of their seeds."""
     median: TrialRow | None
-    """The trial of the median seed by the study's metric: the network that stands for it."""
+    """The trial of the median seed by the study's metric: the network that represents it."""
     means: Mapping[str, Mean | None]
     """The study's metric and other figures over the seeds, with 95% intervals."""
     trials: int
@@ -66,7 +66,7 @@ class Setting:
 
     @property
     def networks(self) -> list[dict[str, Any]]:
-        """Seed, trial and value of the study's metric of each seed."""
+        """Each seed's number, trial, and value of the study's metric."""
         return [
             {"seed": row["seed"], "trial": row["trial"], "value": row.value} for row in self.seeds
         ]
@@ -78,20 +78,20 @@ class Setting:
 
     @property
     def lost(self) -> str:
-        """What became of seeds that are missing for good: "1 pruned, 2 failed"."""
+        """How the lost trials ended: "1 pruned, 2 failed"."""
         states = ("paused", "pruned", "diverged", "failed")
         counts = {state: getattr(self, state) for state in states}
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
 def has_replicates(spec: Spec) -> bool:
-    """Say whether settings are trained under several seeds, so that their means rank them."""
+    """Return whether settings have several seeds, so that they are ranked by their means."""
     return spec.replicates.seeds > 1
 
 
 @once
 def settings(results: Results, figures: tuple[str, ...] = ()) -> list[Setting]:
-    """Return every setting that was begun, the best first; those without a complete seed last."""
+    """Return every started setting, best first; those without a complete seed come last."""
     figures = figures or shown(results.spec)
     members: dict[int, list[TrialRow]] = defaultdict(list)
     for row in results.rows_with(*figures):
@@ -108,23 +108,23 @@ def settings(results: Results, figures: tuple[str, ...] = ()) -> list[Setting]:
 
 
 def name(values: Mapping[str, Value | None]) -> str:
-    """Return a setting as sentences name it: "scheduler=step lr=0.01"."""
+    """Return a setting's name in sentences: "scheduler=step lr=0.01"."""
     return combination_name(values)
 
 
 def best_name(results: Results) -> str:
-    """Return what the best setting is called; "" without replicates or a complete trial."""
+    """Return the name of the best setting; "" without replicates or a complete trial."""
     if not has_replicates(results.spec) or not results.ranked_settings:
         return ""
     return name(settings(results)[0].values)
 
 
 def best_sentence(results: Results) -> str:
-    """Say which setting is best on validation, and then what it shows on test."""
+    """Say which setting is best on validation, and what it reaches on test."""
     best = settings(results)[0]
     metric = results.spec.search.metric
     mean, test = best.means[metric], best.means.get(results.check)
-    assert mean is not None, "who is ranked has a mean"
+    assert mean is not None, "a ranked setting has a mean"
     count = len(results.ranked_settings)
     further = "further " if results.spec.replicates.of == "top" else ""
     ended = sum(row.ended for row in results.rows)
@@ -147,7 +147,7 @@ def _on_test(results: Results, mean: Mean) -> str:
 
 
 def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:
-    """Return a mean with its limits: "56.2% (95% interval over seeds: 50.0 to 62.4)"."""
+    """Return a mean with its interval: "56.2% (95% interval over seeds: 50.0 to 62.4)"."""
     shown = words.figure(measure.unit, mean.value)
     if mean.interval is None:
         return f"{shown}{what}"
@@ -155,7 +155,7 @@ def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:
 
 
 def setting_of(results: Results, trial: int) -> Setting:
-    """Return the setting that a trial is of."""
+    """Return the setting of a trial."""
     row = next(row for row in results.rows if row["trial"] == trial)
     return next(one for one in settings(results) if one.configuration == row.configuration)
 
@@ -176,7 +176,7 @@ def trial_of_seed(results: Results, seed: int) -> int:
 
 
 def short_names(settings: Sequence[Setting], spec: Spec) -> dict[int, str]:
-    """Return what settings are called among each other: the values in which they differ."""
+    """Return short names of settings: the values in which they differ."""
     telling = [
         key for key in spec.varied if len({repr(one.values[key]) for one in settings}) > 1
     ] or spec.varied

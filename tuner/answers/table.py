@@ -1,4 +1,4 @@
-"""An answer's table as people read it: the terminal, HTML and Markdown show the same texts."""
+"""A table of texts for people; the terminal, HTML and Markdown show the same texts."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts under a head."""
+    """Rows of texts under column heads."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     left: Collection[int] = ()
-    """The columns of words, by place; a terminal aligns all others to the right."""
+    """The positions of columns of words; a terminal right-aligns all others."""
     setting: Collection[int] = ()
-    """The columns whose values together name a row's setting."""
+    """The positions of columns whose values together name a row's setting."""
     wrapped: Collection[int] = ()
-    """The columns of long texts, which may take several lines."""
+    """The positions of columns of long texts, which may wrap."""
 
     @property
     def folded(self) -> "Table":
         """The table with settings in one column, for a terminal too narrow for one per parameter.
 
-        A setting is named by the values in which the rows differ, to three significant digits.
+        A setting is named by the values in which rows differ, to three significant digits.
         """
         telling = [place for place in self.setting if len({row[place] for row in self.rows}) > 1]
         named = telling or list(self.setting)
@@ -46,13 +46,13 @@ class Table:
 
     @property
     def turned(self) -> "Table":
-        """The table with rows and columns exchanged, for rows too wide for a terminal."""
+        """The table transposed, for rows that are too wide for a terminal."""
         head = ("", *(row[0] for row in self.rows))
         rows = zip(self.head[1:], *(row[1:] for row in self.rows), strict=True)
         return Table(head, tuple(rows), self.title, left=(0,))
 
     def without(self, columns: Collection[int]) -> "Table":
-        """Return the table without some columns, by their places."""
+        """Return the table without the columns at these positions."""
         kept = [place for place in range(len(self.head)) if place not in columns]
         return Table(
             tuple(self.head[place] for place in kept),
@@ -63,14 +63,14 @@ class Table:
 
     @property
     def filled(self) -> "Table":
-        """The table without the columns in which no row has anything."""
+        """The table without empty columns."""
         return self.without(
             [place for place in range(len(self.head)) if all(r[place] == "–" for r in self.rows)]
         )
 
     @property
     def figures(self) -> tuple[bool, ...]:
-        """Which columns hold only figures, by what is in their cells."""
+        """Which columns hold only figures, judging by their cells."""
         if not self.rows:
             return (False,) * len(self.head)
         return tuple(all(map(_is_figure, column)) for column in zip(*self.rows, strict=True))

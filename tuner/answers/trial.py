@@ -1,4 +1,4 @@
-"""Everything that is known of one trial."""
+"""Everything that is known about one trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,19 +32,19 @@ __all__ = ["OneTrial", "one_trial", "table"]
 
 @dataclass(frozen=True)
 class OnSplit:
-    """What the trial's judged weights do on one split, with intervals over its images."""
+    """The trial's figures on one split at the judged epoch, with intervals over its images."""
 
     split: SplitName
     images: int
     patients: int
-    """How many patients the images are of: the unit of the intervals. 0 where not named."""
+    """The number of patients, the sampling unit of the intervals; 0 if the data name none."""
     accuracy: Interval
     auc: Interval | None
-    """Of two classes only."""
+    """Only with two classes."""
     calibration_error: float
     brier: float
     own: Mapping[str, Interval] = field(default_factory=dict)
-    """The study's metrics that have a value for each image, with bootstrap intervals over them."""
+    """The study's own metrics, with intervals over the images."""
 
     JSON: ClassVar = (
         "images",
@@ -58,15 +58,15 @@ class OnSplit:
 
 @dataclass(frozen=True)
 class OneTrial:
-    """A trial: its row, where it stands, its curves, what it found, and what happened to it."""
+    """A trial: its row, rank, curves, figures on each split, and events."""
 
     row: TrialRow
     columns: tuple[str, ...]
     rank: int | None
-    """Its place among the complete trials by the study's metric, from 1."""
+    """Its rank among the complete trials by the study's metric, from 1."""
     complete: int
     peers: tuple[int, ...]
-    """The same configuration under other seeds."""
+    """The trials of the same setting under other seeds."""
     epochs: tuple[Mapping[str, Any], ...]
     splits: tuple[OnSplit, ...]
     gap: Interval | None
@@ -75,8 +75,7 @@ class OneTrial:
     prefix: str = ""
     """The prefix of the columns with the figures at the judged epoch."""
     own: tuple[Metric, ...] = ()
-    """The study's metrics beside the built-in ones, but for the Brier score, which is shown
-    anyway."""
+    """The study's additional metrics, except the Brier score, which is always shown."""
 
     JSON: ClassVar = (
         "row=cells",
@@ -96,7 +95,7 @@ class OneTrial:
         return {**self.row.cells, **self.row.further}
 
     def own_cells(self, split: SplitName) -> list[str]:
-        """Return the figures of the study's own metrics on a split, as tables show them."""
+        """Return the study's own metrics on a split, formatted for tables."""
         cells = []
         for metric in self.own:
             interval = self.by_split[split].own.get(metric.name)
@@ -109,17 +108,17 @@ class OneTrial:
 
     @property
     def by_split(self) -> dict[SplitName, OnSplit]:
-        """What it does, by split."""
+        """Its figures by split."""
         return {one.split: one for one in self.splits}
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What happened to it, for programs."""
+        """Its events, for programs."""
         return [{"at": one.at, "kind": one.kind, "text": one.text} for one in self.events]
 
 
 def one_trial(results: Results, number: int) -> OneTrial:
-    """Read everything about a trial, by its number."""
+    """Read everything about a trial, given its number."""
     rows = trial_rows(results.connection, results.study, [number], further=True)
     if not rows:
         raise UnknownStudyError(
@@ -169,7 +168,7 @@ def _resampled(results: Results, number: int, split: SplitName) -> Iterator[tupl
 
 
 def on_split(results: Results, predicted: Predicted) -> OnSplit:
-    """Return what predictions are worth: accuracy, AUC, calibration and the study's own metrics."""
+    """Return the figures of predictions: accuracy, AUC, calibration and the study's own metrics."""
     logs, labels = predicted.log_probabilities, predicted.labels
     hits, clusters = right(logs, labels) > 0, predicted.clusters
     calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
@@ -187,7 +186,7 @@ def on_split(results: Results, predicted: Predicted) -> OnSplit:
 
 
 def _own(results: Results, predicted: Predicted) -> Iterator[tuple[str, Interval]]:
-    """Yield the study's metrics whose values by image follow from predictions."""
+    """Yield the study's metrics that are computed image by image from predictions."""
     for metric in results.spec.metrics:
         per_image = results.measures[f"{predicted.split}_{metric.name}"].per_image
         values = per_image and per_image(predicted.log_probabilities, predicted.labels)

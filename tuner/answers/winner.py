@@ -1,4 +1,4 @@
-"""The trial that a study ends with: how it was chosen, its figures, and how sure they are.
+"""The trial that a study selects: how it was chosen, and its figures with their intervals.
 
 In this order: the answer, how it is read, its JSON, its sentences, its table.
 """
@@ -45,12 +45,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClassRates:
-    """What share of each of two classes is taken for what it is."""
+    """Sensitivity and specificity."""
 
     sensitivity: Interval
-    """Of the images of class 1."""
+    """The recall of class 1."""
     specificity: Interval
-    """Of the images of class 0."""
+    """The recall of class 0."""
     positives: int
     negatives: int
 
@@ -65,20 +65,20 @@ class Winner:
     sizes: Mapping[str, int]
     """Images by split."""
     rates: Mapping[SplitName, ClassRates]
-    """Of two classes only."""
+    """Only with two classes."""
     over_seeds: Mapping[str, Mean]
-    """Means of its configuration over the seeds that completed."""
+    """Means of its setting over the complete seeds."""
     setting_gap: Interval | None
-    """Of its configuration, over its seeds and the images."""
+    """The gap of its setting, over its seeds and the images."""
     gap: Gap | None
-    """Of the whole study; None without a test set."""
+    """The gap of the whole study; None without a test set."""
     selection_bias: SelectionBias | None
-    """Of the best setting, or without replicates of the best trial; None for any other, and where
-    it cannot be told."""
+    """Of the best setting, or of the best trial without replicates; None for any other, or if
+    it cannot be estimated."""
     setting: Setting | None = None
-    """The trial's setting over its seeds; None where the study has one seed a setting."""
+    """The trial's setting over its seeds; None if the study has one seed per setting."""
     settings_ranked: int = 0
-    """How many settings have a complete seed."""
+    """The number of settings with a complete seed."""
 
     @property
     def number(self) -> int:
@@ -87,34 +87,34 @@ class Winner:
 
     @property
     def measures(self) -> Mapping[str, Measure]:
-        """The figures of its study by name."""
+        """The measures of its study, by name."""
         return measures_of(self.study.spec.metrics)
 
     @property
     def epoch(self) -> int:
-        """The epoch whose weights are meant."""
+        """The epoch of its weights."""
         return judged_epoch(self.study, self.trial.row)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What varied in the study, with this trial's values."""
+        """This trial's values of the varied parameters."""
         return {name: self.trial.row[name] for name in self.study.spec.varied}
 
     @property
     def fixed(self) -> Mapping[str, Any]:
-        """What all trials of the study have in common."""
+        """The parameters that all trials of the study share."""
         return {name: self.trial.row[name] for name in self.study.spec.fixed_names}
 
     @property
     def splits(self) -> tuple[OnSplit, ...]:
-        """What it does on validation, and on test where there is one."""
+        """Its figures on validation and, if there is one, on the test set."""
         return self.trial.splits
 
 
 def winner(results: Results, number: int | None = None, seed: int | None = None) -> Winner:
-    """Read the trial that a study ends with, or the one of that number.
+    """Read the trial that a study selects, or the one with this number.
 
-    With replicates it is the median seed of the best setting, or the one of the seed that is named.
+    With replicates it is the best setting's median seed, or its trial under `seed`.
     """
     study = results.study
     chosen = results.best if number is None else number
@@ -189,13 +189,13 @@ def rates_of(predicted: Predicted) -> ClassRates | None:
 
 
 def _share(predicted: Predicted, hits: Right, mine: Right) -> Interval:
-    """Return the share of some images that is right."""
+    """Return the share of correct predictions among some of the images."""
     clusters = None if predicted.clusters is None else predicted.clusters.take(mine)
     return share_of(hits[mine], clusters)
 
 
 def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> dict[str, Mean]:
-    """Return the configuration's means over its complete seeds, of the metric and accuracies."""
+    """Return the setting's means over its complete seeds: the metric and the accuracies."""
     numbers = {trial.row["trial"], *trial.peers}
     if setting is not None:
         numbers = {row["trial"] for row in setting.seeds}
@@ -218,7 +218,7 @@ def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> d
 
 
 def _possible(measure: Measure, mean: Mean) -> Mean:
-    """Return a mean whose limits are values that the figure can have: few seeds say little."""
+    """Return a mean with its interval cut to the figure's range, which few seeds may exceed."""
     unit = measure.unit
     if mean.low is None or mean.high is None or math.isinf(unit.high):
         return mean
@@ -226,12 +226,12 @@ def _possible(measure: Measure, mean: Mean) -> Mean:
 
 
 def judged_epoch(study: Study, row: TrialRow) -> int:
-    """Return the epoch whose weights a trial is judged by."""
+    """Return the epoch at which a trial is judged."""
     return int(row["best_epoch"] if study.spec.search.at == "best" else row["epochs_run"])
 
 
 def figure(study: Study, name: str) -> str:
-    """Return the column that has a figure at the epoch that the study is judged at."""
+    """Return the column of a figure at the epoch at which the study judges trials."""
     return name if study.spec.search.at == "best" else f"last_{name}"
 
 
@@ -239,7 +239,7 @@ def figure(study: Study, name: str) -> str:
 
 
 def described(winner: Winner) -> dict[str, Any]:
-    """Return everything for programs; fractions stay fractions."""
+    """Return everything as JSON; fractions stay fractions."""
     row, spec, bias = winner.trial.row, winner.study.spec, winner.selection_bias
     return {
         "study": winner.study.title,
@@ -292,7 +292,7 @@ def _described_split(winner: Winner, one: OnSplit) -> dict[str, Any]:
 
 
 def sentences(winner: Winner) -> tuple[str, ...]:
-    """Say how the trial was chosen, what its setting does over seeds, the bias, and the gap."""
+    """Say how the trial was chosen, its setting's means over seeds, the bias, and the gap."""
     said = (
         choice(winner),
         over_seeds(winner),
@@ -349,7 +349,7 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
 
 
 def over_seeds(winner: Winner) -> str:
-    """Say what the setting reaches over its seeds, and so what to expect of a new training."""
+    """State the setting's means over its seeds, and what to expect of a new training run."""
     seeds = len(winner.trial.peers) + 1
     setting = winner.setting
     own = [f"{split}_{one.name}" for one in winner.study.spec.metrics for split in ("val", "test")]
@@ -396,7 +396,7 @@ def selection(winner: Winner) -> str:
 
 
 def gap_sentence(winner: Winner) -> str:
-    """Say how far this trial's test accuracy is from its validation accuracy."""
+    """State this trial's validation accuracy minus its test accuracy."""
     if winner.trial.gap is None:
         return "There is no test set, so its accuracy on independent images is unknown."
     own = _in_points(winner.trial.gap)
@@ -407,7 +407,7 @@ def gap_sentence(winner: Winner) -> str:
 
 
 def cause_sentence(winner: Winner) -> str:
-    """Say why validation and test differ in this study."""
+    """State why validation and test differ in this study."""
     if winner.gap is None:
         return ""
     if winner.gap.cause == "neither: within sampling error":
@@ -444,7 +444,7 @@ LIMITS = (
 def seeds(winner: Winner) -> Table:
     """Return the figures of each seed of the trial's setting, and their means."""
     setting = winner.setting
-    assert setting is not None, "asked of a study with replicates"
+    assert setting is not None, "called only for studies with replicates"
     metric = winner.study.spec.search.metric
     names = [metric, *(one for one in shown_figures(winner.study.spec) if one != metric)]
     names = [one for one in names if setting.means.get(one) is not None]
@@ -502,7 +502,7 @@ def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
 
 
 def mean(unit: Unit, mean: Mean) -> str:
-    """Return a mean with its interval, where there is one: "95.1% (94.7 to 95.5)"."""
+    """Return a mean with its interval, if it has one: "95.1% (94.7 to 95.5)"."""
     if mean.interval is None:
         return words.figure(unit, mean.value)
     return words.with_ends(unit, mean.interval)

@@ -1,4 +1,4 @@
-"""Numbers and lists in plain words, the same in tables, verdicts and reports."""
+"""Formats numbers, units and lists, alike in tables, verdicts and reports."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tuner.records import SHARE, Unit, Value, value_text
 
 if TYPE_CHECKING:
-    # Statistics take long to load, and words are needed without them.
+    # Statistics take long to load, and many callers do not need them.
     from tuner.spec.study import Spec
     from tuner.statistics import Clusters, Interval
 
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 NOISE = 12
-"""Decimals beyond which a float is noise of its calculation."""
+"""Digits beyond these are rounding noise of a float."""
 DECIMALS_TO = 1e9
-"""Numbers from here on are written as Python does."""
+"""Larger numbers are written as Python does."""
 NO_LIMITS = "–"
-"""The limits of an interval where nothing shows how much a figure varies."""
+"""Shown as an interval's limits if the variance is unknown."""
 PATIENTS_UNKNOWN = (
     "Patient IDs were not yet stored with these labels, so the sampling unit is the image: "
     "if patients have several images each, the intervals are too narrow."
@@ -44,20 +44,20 @@ PATIENTS_UNKNOWN = (
 
 
 def level_name(level: Value | None) -> str:
-    """Return a level as people write it; – stands for a parameter that was not active."""
+    """Return a level's name; – stands for a parameter that was not active."""
     return value_text(level)
 
 
 def level_phrase(factor: str, level: Value | None) -> str:
-    """Return a level as a sentence names it: "cosine", but "lr=0.01" where it is a number."""
+    """Return a level's name in a sentence: "cosine", but "lr=0.01" for a number."""
     return level_name(level) if isinstance(level, str) else f"{factor}={level_name(level)}"
 
 
 def fixed(value: float, digits: int) -> str:
-    """Return a number with this many decimals, the same ones in every unit; zero has no sign.
+    """Return a number rounded to decimals, consistently in every unit; zero has no sign.
 
-    A difference of 23 in 400 images is 0.0575, and in binary a little more or
-    less: as decimals, halves away from zero, it is −0.058 in a table and
+    A difference of 23 in 400 images is 0.0575, and in binary slightly more or
+    less. Rounded as a decimal, half away from zero, it is −0.058 in a table and
     −5.8 points in a sentence.
     """
     if not math.isfinite(value) or abs(value) >= DECIMALS_TO:
@@ -73,32 +73,32 @@ def percent(share: float, digits: int = SHARE.digits) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """Return a number with its sign; what rounds to zero has none."""
+    """Return a number with its sign; a number that rounds to zero has none."""
     text = fixed(value, digits)
     return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
 def minus(number: str) -> str:
-    """Return a number for people: with a minus in place of a hyphen."""
+    """Return a number with a minus sign instead of a hyphen."""
     return number.replace("-", "−")
 
 
 def figure(unit: Unit, value: float | None) -> str:
-    """Return a figure as people read it: "87.2%", "0.2791", or "+16.7" of a gap."""
+    """Return a figure in its unit: "87.2%", "0.2791", or "+16.7" for a gap."""
     if value is None:
         return "–"
     return f"{_number(unit, value)}{unit.mark}"
 
 
 def with_half(unit: Unit, value: float, half: float | None) -> str:
-    """Return a mean with half of its interval: "87.2 ± 2.7%"; one seed has a mean only."""
+    """Return a mean ± half its interval: "87.2 ± 2.7%"; with one seed, only the mean."""
     if half is None:
         return figure(unit, value)
     return f"{_number(unit, value)} ± {_number(replace(unit, signed=False), half)}{unit.mark}"
 
 
 def ends(unit: Unit, interval: "Interval") -> str:
-    """Return the limits of an interval, within the values that there are: "94.1 to 96.0"."""
+    """Return the limits of an interval, cut to the unit's range: "94.1 to 96.0"."""
     if not interval.bounded:
         return NO_LIMITS
     low, high = max(unit.low, interval.low), min(unit.high, interval.high)
@@ -113,9 +113,9 @@ def with_ends(unit: Unit, interval: "Interval | None") -> str:
 
 
 def with_any_ends(unit: Unit, interval: "Interval | None") -> str:
-    """Return a figure with its limits; alone where no image varies, as at 100%.
+    """Return a figure with its limits, or without them if no image varies, as at 100%.
 
-    A bootstrap of equal values gives an interval of no width, which would promise too much.
+    A bootstrap of equal values has an interval of width 0, which would be misleading.
     """
     if interval is None or interval.low < interval.high:
         return with_ends(unit, interval)
@@ -138,7 +138,7 @@ def difference(unit: Unit, interval: "Interval") -> str:
 
 
 def difference_cells(unit: Unit, interval: "Interval") -> tuple[str, str]:
-    """Return a difference and its limits, with enough decimals for the width to be seen."""
+    """Return a difference and its limits, with enough decimals to show the width."""
     shown = interval.scaled(unit.scale)
     if not interval.bounded:
         return signed(shown.value, unit.digits), NO_LIMITS
@@ -150,7 +150,7 @@ def difference_cells(unit: Unit, interval: "Interval") -> tuple[str, str]:
 def amount(unit: Unit, interval: "Interval", kind: str = "") -> str:
     """Return a difference without its direction: "2.1 points (0.9 to 3.3)".
 
-    What kind of interval it is may be said before its limits.
+    `kind` is put before the limits.
     """
     if not interval.bounded:
         return size(unit, abs(interval.value))
@@ -198,18 +198,18 @@ def ordinal(number: int) -> str:
 
 
 def lost(spec: "Spec", conjunction: str = "or") -> str:
-    """Return what trials are called that no mean is over: "pruned, diverged or failed"."""
+    """Return the name for trials without a value in means: "pruned, diverged or failed"."""
     paused = "paused, " if spec.pauses else ""
     return f"{paused}pruned, diverged {conjunction} failed"
 
 
 def lost_trials(number: int, spec: "Spec") -> str:
-    """Return their number with what they are called."""
+    """Return the number of such trials with their name."""
     return count(number, f"{lost(spec)} trial")
 
 
 def round_amount(value: float) -> float:
-    """Return the nearest amount that people name: 1, 2 or 5 of some power of ten."""
+    """Return the nearest round number: 1, 2 or 5 times a power of ten."""
     if value <= 0 or not math.isfinite(value):
         return 0.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -237,12 +237,12 @@ def sampling_unit(patients: int) -> str:
 
 
 def not_resampled(figure: str) -> str:
-    """Say why intervals of a study's own metric cover no other images."""
+    """Say why intervals of a study's own metric do not cover variation between images."""
     return f"{figure} was not computed on resampled images, or patients, in every trial"
 
 
 def patient_remarks(clusters: "Sequence[Clusters]", *, unknown: bool = False) -> list[str]:
-    """Return what limits an answer: few patients, one with many images, or none stored."""
+    """Return an answer's limitations: few patients, one with many images, or none stored."""
     from tuner.statistics import FEWEST, GIANT
 
     said = [PATIENTS_UNKNOWN] if unknown else []
@@ -262,5 +262,5 @@ def patient_remarks(clusters: "Sequence[Clusters]", *, unknown: bool = False) ->
 
 
 def p_value(chance: float) -> str:
-    """Return a p value as the tables show it."""
+    """Return a p value formatted for tables."""
     return "<0.001" if chance < 0.001 else f"{chance:.3f}"

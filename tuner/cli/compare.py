@@ -15,7 +15,7 @@ from tuner.spec.study_ref import StudyRef
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tuner.answers.compare import Asked, Comparison
+    from tuner.answers.compare import Comparison, Options
     from tuner.answers.pair import Pair
     from tuner.records import SplitName
     from tuner.results import Results
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 FIRST_DROPPED = (2, 7, 5)
-"""Columns of a factor's table that go first where not all fit: the mean's interval, done, p."""
+"""Columns of a factor's table that are dropped first if not all fit: mean's interval, done, p."""
 
 
 @click.command(
@@ -120,7 +120,7 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
     'tpe-*' matches several studies that repeat one search with different
     seeds.
     """
-    from tuner.answers.compare import Asked
+    from tuner.answers.compare import Options
     from tuner.answers.pair import pair
     from tuner.answers.plain import plain
     from tuner.answers.race import compare_contenders
@@ -157,14 +157,14 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
             if not as_json:
                 print_sentences(open_console(), changes)
             return
-        asked = Asked(reference, resolve)
+        chosen = Options(reference, resolve)
         best = None
         if contenders:
-            compared = [compare_contenders(results, metric=metric, asked=asked)]
+            compared = [compare_contenders(results, metric=metric, options=chosen)]
         else:
             if not by:
-                best = compare_settings(results, metric=metric, asked=Asked(None, resolve))
-            compared = _by_factor(results, by, metric, asked, needed=best is None)
+                best = compare_settings(results, metric=metric, options=Options(None, resolve))
+            compared = _by_factor(results, by, metric, chosen, needed=best is None)
         checked = None if best is None else check(results, best, whole=True)
         if not as_json:
             said = set() if best is None else set(best.sentences)
@@ -193,16 +193,16 @@ def _by_factor(
     results: "Results",
     by: tuple[str, ...],
     metric: str | None,
-    asked: "Asked",
+    chosen: "Options",
     *,
     needed: bool,
 ) -> "list[Comparison]":
-    """Compare the levels of factors; without any that can be compared it is an error if needed."""
+    """Compare the levels of factors; `needed` makes it an error if none can be compared."""
     from tuner.answers.compare import compare
 
     if not by and not results.comparable and not needed:
         return []
-    return compare(results, by=by, metric=metric, asked=asked)
+    return compare(results, by=by, metric=metric, options=chosen)
 
 
 def _check_options(
@@ -237,7 +237,7 @@ def _check_options(
 def _show(
     results: "Results", compared: "Sequence[Comparison]", said: set[str], *, several: bool
 ) -> None:
-    """Print each factor's table and sentences, without a remark that was printed before."""
+    """Print each factor's table and sentences, without remarks that were printed before."""
     from tuner.answers.compare import table
     from tuner.answers.setting_comparison import check, check_sentence
     from tuner.cli.console import as_fitting, open_console, print_sentences

@@ -1,7 +1,7 @@
 """A study as it is stored: its trials, their predictions, and samples for the statistics.
 
-This is what other rooms may use. A name is loaded when it is first used: a command that prints
-rows need not load what judges a race.
+Other rooms use these names. Each is loaded when it is first used: a command that prints
+rows does not load the statistics of a race.
 """
 
 from typing import TYPE_CHECKING

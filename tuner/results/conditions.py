@@ -1,7 +1,7 @@
-"""What people ask rows by: `--where model=cnn`, or `lr>1e-4 scheduler:step state:pruned` in a page.
+"""Conditions on rows: `--where model=cnn`, or `lr>1e-4 scheduler:step state:pruned` on a page.
 
 A condition holds for a cell in Python (`Condition.holds`, for exports) or as SQL (`paging`, for
-pages of a large study). The two mean the same; a test tries both on the same rows.
+pages of a large study). Both give the same rows, which a test checks.
 """
 
 import math
@@ -31,33 +31,33 @@ ORDERED: Mapping[str, Callable[[float, float], bool]] = {
 class Condition:
     """One comparison of a column with a value: `model=cnn`, `lr<=0.01`, `test_acc!=`.
 
-    With a colon in place of the sign, any of several values will do, in capitals or not:
+    With a colon instead of the sign, any of several values matches, ignoring case:
     `state:pruned,failed`.
     """
 
     column: str
     sign: str
     text: str
-    """As written; empty means an empty cell."""
+    """The value as written; empty stands for an empty cell."""
 
     @property
     def number(self) -> float | None:
-        """The value as a number; None where it is none."""
+        """The value as a number; None if it is not a number."""
         return number_of(parse_value(self.text))
 
     @property
     def plain(self) -> str:
-        """The value as a text, without quotes around it."""
+        """The value as a text, without surrounding quotes."""
         return self.text.strip("\"'")
 
     @property
     def any_of(self) -> "tuple[Condition, ...]":
-        """The comparisons of which one must hold, where several values are given."""
+        """One comparison per value if several values are given; one of them must hold."""
         values = self.text.split(",") if self.text[:1] not in ("'", '"') else [self.text]
         return tuple(Condition(self.column, "~", value) for value in values)
 
     def holds(self, cell: Any) -> bool:
-        """Say whether a cell fulfils it; an empty cell is neither above nor below anything."""
+        """Return whether a cell fulfils it; an empty cell is neither above nor below anything."""
         if self.sign == ":":
             return any(one.holds(cell) for one in self.any_of)
         if self.sign in ORDERED:
@@ -79,7 +79,7 @@ class Condition:
 
 
 def read_condition(text: str) -> Condition:
-    """Read a condition as it is typed after `--where`."""
+    """Parse a condition of `--where`."""
     found = _CONDITION.fullmatch(text)
     if found is None:
         raise UserError(
@@ -89,7 +89,7 @@ def read_condition(text: str) -> Condition:
 
 
 def read_query(text: str) -> tuple[Condition, ...]:
-    """Read conditions that must all hold, separated by spaces."""
+    """Parse conditions separated by spaces, which must all hold."""
     conditions: list[Condition] = []
     rest = text.strip()
     while rest:
@@ -115,7 +115,7 @@ def _checked(condition: Condition, said: str) -> Condition:
 
 
 def number_of(value: Any) -> float | None:
-    """Return a cell as a number; None for a text, a truth value, or what is no number."""
+    """Return a cell as a number; None for a text, a boolean, or NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return None if math.isnan(value) else float(value)

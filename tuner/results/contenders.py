@@ -1,8 +1,8 @@
-"""A race between the best settings of a study: its contenders, and the rule of a look at it.
+"""A race between a study's best settings: its contenders, and the rule that decides at a look.
 
 A race is a group-sequential test (`statistics.sequential`): at each look every contender is
-compared with the best one, and those that are significantly worse leave. Nothing here is random
-and nothing depends on the order of rows, so two workers at the same look decide the same.
+compared with the best one, and those that are significantly worse are eliminated. Nothing is random
+and nothing depends on the order of rows, so two workers that judge the same look agree.
 """
 
 from collections import Counter, defaultdict
@@ -17,25 +17,25 @@ from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.results.samples import by_trial, has_figure, sample
 from tuner.spec.study import Spec
-from tuner.statistics import Held, Panel, hold, too_few
+from tuner.statistics import ContenderTest, Panel, compare_with_best, too_few
 from tuner.store.ledger.assignments import Existing, race
 from tuner.store.ledger.looks import Decided, Ends, Look, Race
 from tuner.store.races import read_decisions
 
 PAIRS_LEAST = 2
-"""Pairs of trials under the same seed that a contender needs to be judged."""
+"""The fewest pairs of trials under the same seed with which a contender is compared."""
 
 Done = Mapping[int, Collection[int]]
-"""By contender the seeds under which it has a figure; the look's seeds only."""
+"""For each contender the seeds of the look under which it has a value."""
 PanelOf = Callable[[Sequence[int], Sequence[int]], Panel | None]
-"""The values of contenders under seeds that all of them have."""
+"""Returns the values of contenders under seeds that all of them have."""
 
 
 # The contenders
 
 
 def read_race(results: Results) -> Race | None:
-    """Return the state of a study's race; None where there are no contenders yet."""
+    """Return the state of a study's race; None if there are no contenders yet."""
     spec = results.spec
     if spec.replicates.of != "top":
         return None
@@ -122,14 +122,14 @@ class Evidence:
         )
         taken = sample(self._results, design, self.measure)
         if taken is None:
-            # Predictions that give no figure by image may still have one as a whole.
+            # Without values by image, a trial may still have the figure as a whole.
             taken = by_trial(self._results, design, self.measure)
         return taken.panel if taken is not None and isinstance(taken.panel, Panel) else None
 
     def units(
         self, contenders: Sequence[int], seeds: Sequence[int]
     ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Return the numbers of the trials of contenders under seeds, as a design has them."""
+        """Return the trial numbers by contender and seed, as in a design."""
         return tuple(tuple((self._numbers[one, seed],) for seed in seeds) for one in contenders)
 
 
@@ -137,7 +137,7 @@ class Evidence:
 
 
 def judge_look(results: Results, look: Look) -> Decided:
-    """Decide a look from the stored predictions, or from the figures where there are none."""
+    """Decide a look from stored predictions or, without any, from the stored figures."""
     measure = results.measures[results.metric]
     evidence = Evidence(results, measure)
     done = evidence.done(look.rounds)
@@ -147,28 +147,28 @@ def judge_look(results: Results, look: Look) -> Decided:
 
 
 def decide(look: Look, done: Done, panel_of: PanelOf, *, larger: bool) -> Decided:
-    """Compare every contender of a look with the best one, and drop those that are separated."""
+    """Compare every contender of a look with the best, and eliminate those significantly worse."""
     field = _Field(look, done, panel_of, larger)
     best = field.best()
     if best is None:
         return Decided(look, (), "", {"level": look.level, "best": None, "images": 0, "held": []})
-    held = [field.held(one, best) for one in look.racing if one != best]
-    dropped = tuple(one.contender for one in held if one.found and one.found.separated)
-    left = [one for one in held if one.contender not in dropped]
-    stuck = bool(left) and all(one.found and one.found.beyond_seeds for one in left)
+    compared = [field.compared(one, best) for one in look.racing if one != best]
+    dropped = tuple(one.contender for one in compared if one.test and one.test.separated)
+    left = [one for one in compared if one.contender not in dropped]
+    stuck = bool(left) and all(one.test and one.test.beyond_seeds for one in left)
     ends: Ends = "images" if stuck else ""
     seen = {
         "level": look.level,
         "best": best,
-        "images": max((one.images for one in held), default=0),
-        "patients": max((one.patients for one in held), default=0),
-        "held": [one.described() for one in held],
+        "images": max((one.images for one in compared), default=0),
+        "patients": max((one.patients for one in compared), default=0),
+        "held": [one.described() for one in compared],
     }
     return Decided(look, dropped, ends, seen)
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Compared:
     """One contender at a look."""
 
     contender: int
@@ -177,22 +177,22 @@ class _Judged:
     """Seeds under which it or the best has no figure: failed, diverged, pruned."""
     images: int = 0
     patients: int = 0
-    """How many patients the images are of; 0 where they are not named."""
-    found: Held | None = None
-    """None where there are too few pairs, or patients, to judge it."""
+    """The number of patients; 0 if the data name none."""
+    test: ContenderTest | None = None
+    """None with too few pairs, or patients, to compare it."""
 
     def described(self) -> dict[str, Any]:
         """Return it as JSON, to be stored with the decision."""
         about = {"configuration": self.contender, "pairs": self.pairs, "left_out": self.left_out}
-        if self.found is None:
+        if self.test is None:
             return {**about, "difference": None}
-        apart = self.found.difference
+        apart = self.test.difference
         return {
             **about,
             "difference": {"value": apart.value, "low": apart.low, "high": apart.high},
-            "chance": self.found.p_value,
-            "separated": self.found.separated,
-            "beyond_seeds": self.found.beyond_seeds,
+            "chance": self.test.p_value,
+            "separated": self.test.separated,
+            "beyond_seeds": self.test.beyond_seeds,
         }
 
 
@@ -204,9 +204,9 @@ class _Field:
     larger: bool
 
     def best(self) -> int | None:
-        """Return the contender with the best mean; of equal ones the one better under seed 0.
+        """Return the contender with the best mean; among equal ones, the one better under seed 0.
 
-        Which one the others are compared with is free: the guarantee counts every pair.
+        Any choice of the reference is valid, because the error rate covers every pair.
         """
         able = self._able()
         common = sorted(set.intersection(*(set(self.done[one]) for one in able))) if able else []
@@ -218,23 +218,23 @@ class _Field:
         sign = -1.0 if self.larger else 1.0
         return min(known, key=lambda one: sign * (means[one] or 0.0), default=None)
 
-    def held(self, contender: int, best: int) -> _Judged:
-        """Compare one with the best, over the seeds that both have."""
+    def compared(self, contender: int, best: int) -> _Compared:
+        """Compare a contender with the best, over the seeds that both have."""
         seeds = sorted(set(self.done.get(contender, ())) & set(self.done[best]))
-        judged = _Judged(contender, len(seeds), self.look.rounds - len(seeds))
+        compared = _Compared(contender, len(seeds), self.look.rounds - len(seeds))
         if len(seeds) < PAIRS_LEAST:
-            return judged
-        # Whoever has the same seeds too lends these two certainty about the spread.
+            return compared
+        # Other contenders with the same seeds improve the estimate of the spread.
         levels = [one for one in self._able() if set(seeds) <= set(self.done[one])]
         panel = self.panel_of(levels, seeds)
         if panel is None:
-            return judged
-        judged = replace(judged, images=panel.images, patients=panel.patients)
+            return compared
+        compared = replace(compared, images=panel.images, patients=panel.patients)
         if too_few(panel.clusters):
-            return judged
+            return compared
         places = levels.index(contender), levels.index(best)
-        found = hold(panel, *places, self.look.level, larger=self.larger)
-        return replace(judged, found=found)
+        test = compare_with_best(panel, *places, self.look.level, larger=self.larger)
+        return replace(compared, test=test)
 
     def _able(self) -> list[int]:
         return [one for one in self.look.racing if len(self.done.get(one, ())) >= PAIRS_LEAST]

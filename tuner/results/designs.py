@@ -1,9 +1,9 @@
 """The design of a comparison: the trials of each level of a factor, and those left out.
 
-A grid with seeds is a complete design: each level meets the same seeds in the same places, that
+A grid with seeds is a complete design: each level has the same seeds in the same places, that
 is, under the same values of the other factors. Only places in which every compared level
-completed are used, and what is left out is counted. Where configurations were drawn, as by a
-random search, nothing is paired, and each configuration stands for itself.
+completed are used, and the trials left out are counted. If settings were sampled, as by a
+random search, nothing is paired, and each setting is a separate unit.
 """
 
 from collections import defaultdict
@@ -19,9 +19,9 @@ from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
 
 COMBINATIONS_MOST = 50
-"""More combinations of factors than this are ranked, not compared one by one."""
+"""More combinations than this are only ranked, not compared one by one."""
 LEVELS_MOST = 12
-"""More levels than this are a range, not a choice between settings."""
+"""A factor with more levels is treated as a range and not compared."""
 
 Level = Value | None
 Picked = TypeVar("Picked")
@@ -29,7 +29,7 @@ Picked = TypeVar("Picked")
 
 @dataclass(frozen=True)
 class Fall:
-    """Where pruned trials fell, as medians."""
+    """When pruned trials were pruned, as medians."""
 
     epoch: int
     val_loss: float
@@ -40,11 +40,11 @@ class Standing:
     """The trials of one level by how they ended."""
 
     level: Level
-    """None where the parameter was not active."""
+    """None if the parameter was not active."""
     trials: int
     complete: int
     measured: int
-    """Of the complete ones those that have the figure."""
+    """The number of complete trials that have the figure."""
     pruned: int
     diverged: int
     failed: int
@@ -55,7 +55,7 @@ class Standing:
 
     @property
     def survivors_only(self) -> bool:
-        """Whether trials are missing from its mean, and not at random."""
+        """Whether trials are missing from its mean, not at random."""
         return self.lost > 0
 
     @property
@@ -65,9 +65,9 @@ class Standing:
 
     @property
     def throughout(self) -> Literal["pruned", "diverged"] | None:
-        """How its trials ended where none completed; None where some did, or they ended both ways.
+        """How all its trials ended if none completed; None if some did, or if endings were mixed.
 
-        Failures beside that do not count: they say nothing of the level.
+        Failed trials are ignored here: they say nothing about the level.
         """
         if self.complete or self.paused or bool(self.pruned) == bool(self.diverged):
             return None
@@ -76,42 +76,42 @@ class Standing:
 
 @dataclass(frozen=True)
 class Design:
-    """How one factor is compared: the trials of each level, by seed or each for itself."""
+    """How one factor is compared: the trials of each level, by seed or as separate units."""
 
     factor: str
     standings: tuple[Standing, ...]
-    """All levels that the study has, compared or not."""
+    """All levels of the study, compared or not."""
     levels: tuple[Level, ...]
-    """The levels that are compared."""
+    """The compared levels."""
     paired: bool
     units: tuple[tuple[tuple[int, ...], ...], ...]
-    """By level and seed the numbers of the trials that are averaged; the n of every mean.
+    """By level and unit, the numbers of the trials that are averaged; units give the n of a mean.
 
-    Paired, the units of all levels are the same seeds in the same order.
+    In a paired design, all levels have the same seeds as units, in the same order.
     """
     left_out: int
-    """Complete trials that no mean is over, because a peer of theirs did not complete."""
+    """Complete trials in no mean, because their counterpart at another level did not complete."""
     asides: Mapping[Level, str] = field(default_factory=dict)
-    """The reason why a level is not compared, where its standing does not say it."""
+    """Why levels are not compared, for reasons that their standing does not show."""
     notes: tuple[str, ...] = ()
-    """Further remarks about these trials."""
+    """Further remarks for the answer."""
 
     @property
     def uncompared(self) -> tuple[Standing, ...]:
-        """The levels that are not compared."""
+        """The standings of levels that are not compared."""
         return tuple(standing for standing in self.standings if standing.level not in self.levels)
 
 
 Measured = Callable[[TrialRow], bool]
-"""Whether a complete trial has the figure that is compared."""
+"""Tells whether a complete trial has the compared figure."""
 
 
 def design(
     rows: Sequence[TrialRow], spec: Spec, factor: str, measured: Measured = lambda _: True
 ) -> Design:
-    """Return the design that compares a factor's levels; one with too many levels is refused.
+    """Return the design that compares a factor's levels; a UserError if there are too many.
 
-    Several factors, joined by commas, are one whose levels are the combinations of theirs.
+    Several factors, joined by commas, act as one whose levels are their combinations.
     """
     factors = factor.split(",")
     for name in factors:
@@ -162,7 +162,7 @@ def _combined(
     names = {
         values: combination_name(dict(zip(factors, values, strict=True))) for values in ordered
     }
-    # Each trial with its combination as one more cell, as if the study varied that.
+    # The combination becomes one more cell of each trial, as if it were a parameter.
     combined = [
         replace(row, cells={**row.cells, factor: names[tuple(row[name] for name in factors)]})
         for row in rows
@@ -174,25 +174,25 @@ def _combined(
         )
         for values in ordered
     )
-    # Whole settings under the same seeds are pairs, however their values were chosen.
+    # Whole settings under the same seeds are paired, however their values were chosen.
     if spec.search.sampler == "grid" or set(factors) == set(spec.varied):
         return _paired(combined, spec, factor, standings, usable)
     return _unpaired(combined, spec, factor, standings, usable)
 
 
 def combination_name(values: Mapping[str, Level]) -> str:
-    """Return what a combination of levels is called: "scheduler=step lr=0.01"."""
-    # A parameter that is not active under this combination says nothing of it.
+    """Return the name of a combination of levels: "scheduler=step lr=0.01"."""
+    # A parameter that is not active in this combination is not part of its name.
     return " ".join(
         f"{name}={value_text(value)}" for name, value in values.items() if value is not None
     )
 
 
 def comparable(rows: Sequence[TrialRow], spec: Spec) -> list[str]:
-    """Return the factors whose levels are few enough to be compared one by one."""
+    """Return the factors with few enough levels to be compared one by one."""
     most = LEVELS_MOST
     if spec.search.sampler != "grid":
-        # Values that were drawn from a range are hardly ever drawn twice.
+        # Values sampled from a range hardly ever repeat.
         most = min(most, max(2, len(rows) // 2))
     return [name for name in spec.varied if 2 <= len({row[name] for row in rows}) <= most]
 
@@ -204,7 +204,7 @@ def _paired(
     standings: Sequence[Standing],
     usable: Set[int],
 ) -> Design:
-    # A parameter that is active only under some levels of the factor belongs to the level.
+    # A parameter that is active only under some levels of the factor is part of the level.
     others = [name for name in spec.varied if name not in _below(spec, factor)]
     places: dict[_Place, dict[Level, list[int]]] = defaultdict(lambda: defaultdict(list))
     expected: dict[_Place, dict[Level, int]] = defaultdict(lambda: defaultdict(int))
@@ -246,7 +246,7 @@ _Place = tuple[int, tuple[Level, ...]]
 
 
 def _below(spec: Spec, factor: str) -> set[str]:
-    """Return the factors, joined by commas, with all that is active only under their levels."""
+    """Return these factors (joined by commas) and the parameters active only under their levels."""
     below = set(factor.split(","))
     for dimension in spec.space.ordered():
         if below & set(dimension.when):
@@ -259,8 +259,8 @@ def common_levels(
 ) -> tuple[Picked, ...]:
     """Return the levels that completed in enough of the same places, seed by seed.
 
-    A level that pruning or failing left in few places would drag all others
-    down to those; it is set aside while it halves what the rest can be compared on.
+    A level that pruning or failures left in few places would reduce all others
+    to these; it is set aside if it at least halves what the rest can be compared on.
     """
     remaining = list(levels)
     while len(remaining) > 1:
@@ -294,7 +294,7 @@ def _unpaired(
             configuration = tuple(row[name] for name in spec.varied)
             groups[row[factor]][configuration].append(row["trial"])
     levels = [standing.level for standing in standings if standing.measured]
-    # One configuration says nothing of its level; it must not silence the others.
+    # A level with a single setting cannot be compared; the other levels still are.
     several = [level for level in levels if len(groups[level]) > 1]
     levels = several if len(several) > 1 else levels
     units = tuple(tuple(tuple(numbers) for numbers in groups[level].values()) for level in levels)
@@ -302,7 +302,7 @@ def _unpaired(
 
 
 def standing_of(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standing:
-    """Count a level's trials by how they ended; usable ones have the figure."""
+    """Count a level's trials by how they ended; `usable` trials have the figure."""
     states = [row["state"] for row in rows]
     fallen = [row for row in rows if row["state"] == "PRUNED"]
     losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]

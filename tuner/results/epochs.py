@@ -1,4 +1,4 @@
-"""Training curves for each level of a factor: a mean for each seed, and single stopped trials."""
+"""Training curves by level of a factor: means by seed, and the curves of single stopped trials."""
 
 import json
 from collections import defaultdict
@@ -18,15 +18,15 @@ Array = NDArray[np.float64]
 Level = Value | None
 
 SERIES = ("train_nll", "train_acc", "val_loss", "val_acc")
-"""The figures of every epoch; losses are mean negative log-likelihoods, on both splits."""
+"""The figures of each epoch; both losses are mean negative log-likelihoods."""
 
 STRAYS_MOST = 40
-"""More trials that stopped early are counted, not drawn one by one."""
+"""If more trials stopped early, they are only counted, not drawn."""
 
 
 @dataclass(frozen=True)
 class Stray:
-    """One trial that was stopped on its way."""
+    """A trial that was stopped early."""
 
     trial: int
     values: dict[str, Array]
@@ -34,37 +34,37 @@ class Stray:
 
 @dataclass(frozen=True)
 class Curve:
-    """One level: its complete trials as one mean a seed, and those that were stopped."""
+    """One level: its complete trials as one mean per seed, and the stopped ones."""
 
     level: Level
     by_seed: dict[str, Array]
-    """A row a seed, a column an epoch, up to the last epoch that all its trials reached."""
+    """One row per seed, one column per epoch, up to the last epoch that all its trials reached."""
     complete: int
     stopped: int
     strays: tuple[Stray, ...]
-    """None where too many were stopped to be drawn."""
+    """Empty if too many were stopped to draw them."""
 
     @property
     def seeds(self) -> int:
-        """How many seeds the mean is over."""
+        """The number of seeds in the mean."""
         return len(next(iter(self.by_seed.values())))
 
     @property
     def epochs(self) -> int:
-        """How many epochs all its complete trials trained."""
+        """The number of epochs that all its complete trials trained."""
         return int(next(iter(self.by_seed.values())).shape[1])
 
 
 def series(results: Results) -> tuple[str, ...]:
-    """Return the figures whose curves are read: with the study's metric if it is its own."""
+    """Return the figures with curves, including the study's metric if it is its own."""
     return (*SERIES, results.metric) if results.own else SERIES
 
 
 def curves(results: Results, by: str | None, numbers: Sequence[int] | None = None) -> list[Curve]:
-    """Return a curve for each level of a factor, or one for the study where none is named.
+    """Return one curve per level of a factor, or one for the whole study if `by` is None.
 
-    A mean ends where the first of its trials ended: beyond, it would run over survivors. With
-    `numbers` curves are of those trials alone.
+    A mean ends where the first of its trials ended: beyond, it would cover only survivors. With
+    `numbers`, curves are of these trials only.
     """
     mine = t.trial.c.study_id == results.study.study_id
     chosen = mine if numbers is None else mine & t.trial.c.number.in_(numbers)
@@ -72,7 +72,7 @@ def curves(results: Results, by: str | None, numbers: Sequence[int] | None = Non
 
 
 def setting_curves(results: Results, configurations: Sequence[int]) -> list[Curve]:
-    """Return a curve for each of these settings, whose levels are their numbers."""
+    """Return one curve per setting, whose level is its number."""
     mine = t.trial.c.study_id == results.study.study_id
     chosen = mine & t.trial.c.configuration.in_(configurations)
     return _curves(results, sa.cast(t.trial.c.configuration, sa.Text), chosen)
@@ -100,7 +100,7 @@ def _curves(
 
 
 def _level(by: str | None) -> sa.ColumnElement[Any]:
-    # As JSON text, so that 1, 1.0, "1" and true stay what they are.
+    # As JSON text, which distinguishes 1, 1.0, "1" and true.
     return sa.cast(t.trial.c.chosen[by] if by is not None else sa.null(), sa.Text)
 
 
@@ -160,7 +160,7 @@ def _stopped(
 
 
 def strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
-    """Return the curves of single trials, of those that have an epoch."""
+    """Return the curves of single trials; trials without an epoch are left out."""
     query = (
         sa.select(
             t.trial.c.number,
@@ -187,8 +187,8 @@ def strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
 
 
 def _number(value: float | None) -> float:
-    # PostgreSQL sums in the order in which it meets rows, which may be another the next time: the
-    # last digits of a mean go, so that the same study drawn twice is the same file.
+    # PostgreSQL sums rows in an order that may differ the next time, so the
+    # last digits of a mean are dropped: the same study drawn twice gives the same file.
     return float("nan") if value is None else float(f"{value:.12g}")
 
 
@@ -203,7 +203,7 @@ def _read(text: str) -> Level:
 
 @dataclass(frozen=True)
 class RateCourse:
-    """One course of the learning rate, and the trials that took it."""
+    """One course of the learning rate, and the number of its trials."""
 
     level: Level
     values: Array
@@ -211,11 +211,11 @@ class RateCourse:
 
 
 COURSES_MOST = 200
-"""Most courses to read: more are not distinguishable in a picture."""
+"""Limit on the courses read: more cannot be distinguished in a picture."""
 
 
 def rates(results: Results, by: str | None) -> list[RateCourse]:
-    """Return the different courses that the learning rate took under each level of a factor."""
+    """Return the distinct courses of the learning rate under each level of a factor."""
     course = (
         sa.select(
             t.trial.c.number,

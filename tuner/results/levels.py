@@ -1,7 +1,7 @@
-"""The study by factor: each level's mean over seeds, with its interval and its n.
+"""Means by level of a factor: over seeds, with interval and n.
 
-A seed's value for a level is the mean over the other factors' cells, so that n
-counts seeds, not trials: the cells of one seed share its split and its draws.
+A seed's value for a level is the mean over the other factors' cells, so n
+counts seeds, not trials: the cells of one seed share its split and random draws.
 """
 
 from collections import defaultdict
@@ -22,13 +22,13 @@ VIEWS: Mapping[str, tuple[str, ...]] = {
     "cost": ("parameter_count", *COSTS),
     "slope": ("val_loss", *SLOPES),
 }
-"""The figures of a table by factor, by the name of the view."""
+"""The figures that a table by factor shows, by the name of the view."""
 
 
 def shown(spec: Spec) -> tuple[str, ...]:
-    """Return the figures that tables of a study show: its own beside those of every study.
+    """Return the figures that tables of a study show: its own and those of every study.
 
-    A metric of its own that ranks its settings comes first, with what it is on test.
+    If its own metric ranks its settings, it comes first, followed by the same on test.
     """
     own = [f"{split}_{metric.name}" for metric in spec.metrics for split in ("val", "test")]
     first = [name for name in own if name.partition("_")[2] == spec.search.metric.partition("_")[2]]
@@ -36,12 +36,12 @@ def shown(spec: Spec) -> tuple[str, ...]:
 
 
 def view(spec: Spec, name: str) -> tuple[str, ...]:
-    """Return the figures of a view by its name."""
+    """Return the figures of a view."""
     return shown(spec) if name == "figures" else VIEWS[name]
 
 
 WHOLE = frozenset({"parameter_count", *COSTS, *SLOPES})
-"""Figures of a whole trial, the same for its best and its last epoch."""
+"""Figures of a whole trial, which do not depend on the judged epoch."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LevelMeans:
     """One level of a factor."""
 
     level: Value | None
-    """None where the parameter was not active."""
+    """None if the parameter was not active."""
     trials: int
     complete: int
     pruned: int
@@ -59,7 +59,7 @@ class LevelMeans:
 
     @property
     def survivors_only(self) -> bool:
-        """Whether trials are missing from the means, and not at random."""
+        """Whether trials are missing from the means, not at random."""
         return self.complete < self.trials
 
 
@@ -72,7 +72,7 @@ class Factor:
 
 
 def factors(results: Results, figures: Sequence[str] = ()) -> list[Factor]:
-    """Return every varied parameter whose levels are few enough to be compared."""
+    """Return every varied parameter with few enough levels to be compared."""
     spec = results.spec
     figures = figures or shown(spec)
     columns = {name: name if name in WHOLE else results.prefix + name for name in figures}

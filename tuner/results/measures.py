@@ -1,9 +1,9 @@
 """Measures: figures by which settings are compared, with the contribution of each image to them.
 
 A measure that is a mean over images, or can be linearised to one, has a value for each image, so
-that its intervals cover other images, or patients, like these. Of any other metric of a study's own
-the trainer stores its values on resampled images (`records.Predictions.resampled`), which serve as
-well. Where it could not, intervals are over seeds, on these very images.
+its intervals generalise to similar images, or patients. For any other own metric of a study,
+the trainer stores its values on resampled images (`records.Predictions.resampled`), which serve the
+same purpose. If it could not, intervals cover only the variation between seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,22 +32,22 @@ PerImage = Callable[[Logs, Labels], Array | None]
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a trial: the sum, over blocks, of means over a split's images."""
+    """A figure of a trial: the sum over blocks of signed means over a split's images."""
 
     name: str
     larger: bool
-    """Whether more of it is better."""
+    """Whether larger values are better."""
     unit: Unit
     blocks: tuple[tuple[SplitName, float], ...] = ()
-    """The splits with their signs; none for a figure that is not of images."""
+    """The splits with their signs; empty for a figure that is not a mean over images."""
     per_image: PerImage | None = None
-    """One value for each image, whose mean is the figure; None where a class is missing."""
+    """Returns one value per image, whose mean is the figure; None if a class is missing."""
     resampled: str = ""
-    """The metric whose values on resampled images are stored, of those without one per image."""
+    """If there are no values per image: the metric whose values on resampled images are stored."""
     counts_images: bool = False
-    """Whether the figure is a share of images."""
+    """Whether the figure is a share of the images."""
     splits: tuple[SplitName, ...] = ()
-    """The splits that it is of; none for a figure that is of the whole trial."""
+    """The splits it is measured on; empty for a figure of the whole trial."""
 
 
 def right(logs: Logs, labels: Labels) -> Array:
@@ -148,7 +148,7 @@ _PER_IMAGE: Mapping[str, PerImage] = {
     "f1": f1_parts,
     "brier": brier_parts,
 }
-"""The metrics with a value for each image, whose mean is the figure; others are resampled."""
+"""The metrics with values per image, whose mean is the figure; others are resampled."""
 _WHOLE = (
     Measure("train_acc", larger=True, unit=SHARE),
     Measure("train_nll", larger=False, unit=NATS),
@@ -158,13 +158,13 @@ _SPLITS: tuple[SplitName, ...] = ("val", "test")
 
 
 def measures_of(metrics: Sequence[Metric] = ()) -> dict[str, Measure]:
-    """Return the measures of a study that has these metrics beside the built-in ones."""
+    """Return the measures of a study with these metrics in addition to the built-in ones."""
     of_splits = [
         _measure(metric, f"{split}_{metric.name}", ((split, 1.0),))
         for split in _SPLITS
         for metric in BUILT_IN
     ]
-    # By how much test is worse: validation minus test where higher is better.
+    # By how much test is worse: validation minus test if higher is better.
     gaps = [_gap(next(metric for metric in BUILT_IN if metric.name == "acc"), "gap")]
     for metric in metrics:
         of_splits += [
@@ -196,4 +196,4 @@ def _gap(metric: Metric, name: str) -> Measure:
 
 
 MEASURES: Mapping[str, Measure] = measures_of()
-"""Every figure that settings of any study can be compared by, by its name in tables and exports."""
+"""The measures that every study has, by their names in tables and exports."""

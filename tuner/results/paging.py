@@ -1,8 +1,8 @@
-"""Some trials of a study, by conditions and in an order, a page at a time: chosen by PostgreSQL.
+"""Filtering, sorting and paginating a study's trials in PostgreSQL.
 
-A study of 100,000 trials is never read whole to show 50 of them. A page goes on after the last row
-of the one before (its value and its number), not after a count of rows, so that trials which end
-meanwhile neither repeat rows nor hide them.
+A study of 100,000 trials is not read as a whole to show 50 of them. A page starts after the last
+row of the previous one (its value and number), not at an offset, so that trials which end
+meanwhile neither repeat nor hide rows.
 """
 
 import json
@@ -25,7 +25,7 @@ from tuner.store.studies import Study
 ColumnKind = Literal["number", "text", "json", "time"]
 
 SIZE = 50
-"""Rows of a page where nothing else is asked for."""
+"""Rows per page by default."""
 SIZE_MOST = 1_000
 
 
@@ -38,12 +38,11 @@ class Column:
 
     @property
     def number(self) -> sa.ColumnElement[Any]:
-        """Its cell as a number; NULL where it is none."""
+        """Its cell as a number; NULL if it is not a number."""
         if self.kind == "number":
             return self.expression
         if self.kind == "json":
-            # A CASE is the only promise of PostgreSQL that a text is not cast before it is looked
-            # at.
+            # Only a CASE keeps PostgreSQL from casting a text before its type is checked.
             kind = sa.func.jsonb_typeof(self.expression)
             return sa.case((kind == "number", sa.cast(self.text, sa.Double)))
         return sa.null()
@@ -62,13 +61,13 @@ class Page:
 
     numbers: tuple[int, ...]
     total: int
-    """How many trials of the study fulfil the conditions."""
+    """The number of the study's trials that fulfil the conditions."""
     after: str
-    """What the next page continues from; "" on the last one."""
+    """Where the next page starts; "" on the last one."""
 
 
 def columns(study: Study) -> dict[str, Column]:
-    """Return the columns that trials can be chosen and sorted by."""
+    """Return the columns by which trials can be filtered and sorted."""
     outcome = t.outcome.c
     found: dict[str, Column] = {
         "trial": Column(t.trial.c.number, "number"),
@@ -120,8 +119,8 @@ def page(
 ) -> Page:
     """Return one page of the trials for which all conditions hold.
 
-    They go by a column, from the largest where `sort` begins with a hyphen; those without a value
-    come last either way, and equal ones by their numbers.
+    They are sorted by a column, from the largest if `sort` begins with a hyphen; those without a
+    value come last in both directions, and equal ones are sorted by their numbers.
     """
     known = columns(study)
     query = _query(known, study, conditions)
@@ -182,7 +181,7 @@ _SUMS = ("epochs_run", "epochs_reused", "seconds", *COSTS)
 
 
 def _of_epochs(name: str) -> sa.ColumnElement[Any]:
-    """Return what a column sums up over the epochs of a trial."""
+    """Return a column that is a sum over the epochs of a trial."""
     epoch = t.epoch.c
     sums: dict[str, sa.ColumnElement[Any]] = {
         "epochs_run": sa.func.count(),
@@ -193,12 +192,12 @@ def _of_epochs(name: str) -> sa.ColumnElement[Any]:
         "val_seconds": _measured(sa.func.sum(epoch.val_seconds)),
     }
     summed = sa.select(sums[name]).where(epoch.trial_id == t.trial.c.trial_id).scalar_subquery()
-    # An outcome has the sums of its trial.
+    # A trial's outcome stores these sums.
     return sa.func.coalesce(t.outcome.c[name], summed) if name in t.outcome.c else summed
 
 
 def _measured(figure: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Return a figure; NULL where it is not a number."""
+    """Return a figure; NULL if it is NaN."""
     return sa.func.nullif(figure, sa.cast("NaN", sa.Double))
 
 
@@ -211,11 +210,11 @@ def _column(known: dict[str, Column], study: Study, name: str) -> Column:
 
 
 def _holds(column: Column, condition: Condition) -> sa.ColumnElement[bool]:
-    """Return as SQL what `Condition.holds` says of a cell."""
+    """Return `Condition.holds` as SQL."""
     if condition.sign == ":":
         return sa.or_(*(_holds(column, one) for one in condition.any_of))
     if condition.sign in ORDERED:
-        # NULL for an empty cell, which a WHERE takes for no.
+        # NULL for an empty cell, which WHERE treats as false.
         return column.number.op(condition.sign, is_comparison=True)(condition.number)
     equal = sa.func.coalesce(_is(column, condition), sa.false())
     return ~equal if condition.sign == "!=" else equal
@@ -242,25 +241,25 @@ def _is(column: Column, condition: Condition) -> sa.ColumnElement[bool]:
     return sa.or_(*ways) if ways else sa.false()
 
 
-# Keys: what rows are ordered by, and what a page goes on after
+# Keys: what rows are sorted by, and where a page starts
 
 
 def _keys(column: Column) -> list[sa.ColumnElement[Any]]:
-    """Return what rows go by: numbers by size and before texts, as in an export."""
+    """Return the sort keys of a column: numbers before texts, as in an export."""
     if column.kind == "json":
         return [column.number, _in_order(column.text)]
     return [_in_order(column.text) if column.kind == "text" else column.expression]
 
 
 def _in_order(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Return a text to sort by: by its characters' numbers, as Python does; "" is no text."""
+    """Return a text to sort by code points, as Python does; NULL for ""."""
     return sa.func.nullif(text, "", type_=sa.Text()).collate("C")
 
 
 def _beyond(
     keys: Sequence[sa.ColumnElement[Any]], last: Sequence[Any], *, down: bool
 ) -> sa.ColumnElement[bool]:
-    """Return whether a row comes after the last one of the page before."""
+    """Return whether a row comes after the last row of the previous page."""
     *values, number = last
     later: sa.ColumnElement[bool] = t.trial.c.number > number
     for key, value in reversed(list(zip(keys, values, strict=True))):
@@ -285,7 +284,7 @@ def _read_value(key: sa.ColumnElement[Any], value: Any) -> Any:
     if isinstance(key.type, sa.DateTime):
         return datetime.fromisoformat(value)
     if isinstance(value, str) and isinstance(key.type, sa.String):
-        value.encode()  # a ValueError for what UTF-8 cannot hold
+        value.encode()  # a ValueError for lone surrogates
         return value
     if type(value) in (int, float) and not isinstance(key.type, sa.String):
         return value

@@ -1,4 +1,4 @@
-"""What one trial predicted for every image of a split, with the truth beside it."""
+"""One trial's predictions for every image of a split, with the true classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Predicted:
     split: SplitName
     at: Moment
     epoch: int
-    """The epoch whose weights predicted."""
+    """The epoch of the weights."""
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     log_probabilities: NDArray[np.float32]
     """(images, classes), in the order of `ids`."""
     patients: tuple[str, ...] | None = ()
-    """By image; () where the data name none, None where that was not stored."""
+    """By image; () if the data name none, None if that was not stored."""
 
     JSON: ClassVar = (
         "trial",
@@ -42,12 +42,12 @@ class Predicted:
 
     @property
     def clusters(self) -> Clusters | None:
-        """The images of each patient; None where they are not named."""
+        """The images of each patient; None if the data name none."""
         return Clusters.of(self.patients) if self.patients else None
 
 
 def kept_splits(connection: sa.Connection, study: Study, number: int) -> tuple[str, ...]:
-    """Return the splits that predictions of a trial are kept for; none before it completes."""
+    """Return the splits for which a trial's predictions are stored; none before it completes."""
     rows = connection.execute(
         sa.select(t.prediction.c.split)
         .select_from(t.prediction.join(t.trial))
@@ -61,7 +61,7 @@ def kept_splits(connection: sa.Connection, study: Study, number: int) -> tuple[s
 def predicted(
     connection: sa.Connection, study: Study, number: int, split: SplitName, at: Moment
 ) -> Predicted:
-    """Return a trial's stored predictions, or say why there are none."""
+    """Return a trial's stored predictions; a UserError says why there are none."""
     row = connection.execute(_query(study, number, split, at)).one_or_none()
     if row is None:
         raise _missing(connection, study, number, split)
@@ -81,7 +81,7 @@ def predicted(
 
 
 def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select[Any]:
-    # Labels depend on the data that the trial saw: two trials of a study may differ in theirs.
+    # Labels belong to the data that the trial used: trials of a study may have different data.
     fingerprint = t.outcome.c.setup["data_fingerprint"].astext
     return (
         sa.select(
@@ -138,7 +138,7 @@ def _missing(connection: sa.Connection, study: Study, number: int, split: str) -
 def kept_predictions(
     connection: sa.Connection, study: Study, numbers: Sequence[int]
 ) -> list[tuple[int, SplitName, Moment]]:
-    """Return which predictions are kept of these trials, trial by trial in the order given."""
+    """Return which predictions of these trials are stored, in the order given."""
     query = (
         sa.select(t.trial.c.number, t.prediction.c.split, t.prediction.c.moment)
         .select_from(t.prediction.join(t.trial))

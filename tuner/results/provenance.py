@@ -1,4 +1,4 @@
-"""Where a study's results come from, how its trials ended, and what sharing epochs saved."""
+"""Where a study's results come from, how its trials ended, and what reusing epochs saved."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,7 @@ from tuner.train.checkpoints.keys import shared_epochs_of_jobs
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set that trials of a study saw."""
+    """A data set that trials of a study used."""
 
     fingerprint: str
     classes: tuple[str, ...]
@@ -106,7 +106,7 @@ class TrialOrigin:
     data: Mapping[str, Value]
     """The keys of [data] that it was trained on."""
     fingerprint: str
-    """Of the data, as the trainer found them; "" before one has."""
+    """Of the data, as computed by the trainer; "" before that."""
     sizes: Mapping[str, int]
     """Images of each split."""
     hosts: tuple[str, ...]
@@ -129,7 +129,7 @@ def trial_origin(results: Results, row: TrialRow) -> TrialOrigin:
         )
         .where(t.trial.c.study_id == study.study_id, t.trial.c.number == row["trial"])
     ).one()
-    # Workers of earlier attempts are named beside what they printed, and in events.
+    # Workers of earlier attempts are named with their output, and in events.
     earlier = sa.union(
         sa.select(t.output.c.worker_id).where(t.output.c.trial_id == found.trial_id),
         sa.select(t.event.c.worker_id).where(t.event.c.trial_id == found.trial_id),
@@ -150,17 +150,17 @@ def trial_origin(results: Results, row: TrialRow) -> TrialOrigin:
 
 @dataclass(frozen=True)
 class EndingReason:
-    """Why some trials did not run to their end."""
+    """A reason why trials did not run to their end."""
 
     state: str
     reason: str
     trials: tuple[int, ...]
     epochs: tuple[int, int]
-    """The fewest and the most that they trained."""
+    """The fewest and the most epochs that they trained."""
 
 
 def endings(results: Results) -> list[EndingReason]:
-    """Return why trials were pruned, diverged or failed, the most frequent reason first."""
+    """Return why trials were pruned, paused, diverged or failed, the most frequent reason first."""
     alike: dict[tuple[str, str], list[TrialRow]] = defaultdict(list)
     for row in results.rows:
         if row.lost:
@@ -186,23 +186,23 @@ def _why(reason: str | None) -> str:
     return re.sub(r" at epoch \d+$", "", first)
 
 
-# What sharing epochs saved
+# What reusing epochs saved
 
 
 COMPARED = 1_000
-"""Most trials of one seed that are compared; with more, the excess is not counted."""
+"""If a seed has more trials, redundant epochs are not counted: every pair is compared."""
 
 
 @dataclass(frozen=True)
 class Reuse:
-    """Epochs and seconds of a study, as spent and as they would have been."""
+    """Epochs and seconds of a study, with reuse and as they would have been without."""
 
     epochs: int
     reused: int
     seconds: float
     seconds_without: float
     excess: int | None
-    """Epochs that were trained although another trial has them too; None if not counted."""
+    """Epochs trained redundantly, because another trial has them too; None if not counted."""
 
 
 def reuse(results: Results) -> Reuse:

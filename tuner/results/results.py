@@ -1,4 +1,4 @@
-"""A study as it is stored at one moment: each thing read once, from one snapshot."""
+"""A stored study, read from one snapshot, each item at most once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
@@ -32,26 +32,26 @@ class Results:
     def __init__(self, connection: sa.Connection, study: Study) -> None:
         self.connection, self.study = connection, study
         self.answers: dict[object, Any] = {}
-        """What was computed from these results, by question; see `once`."""
+        """Answers computed from these results; see `once`."""
 
     @classmethod
     def of(cls, connection: sa.Connection, ref: StudyRef) -> "Results":
-        """Return the results of the study that is meant."""
+        """Return the results of the study that `ref` refers to."""
         return cls(connection, studies.find(connection, ref))
 
     @property
     def title(self) -> str:
-        """The study's name as messages give it."""
+        """The study's name in messages."""
         return self.study.title
 
     @property
     def spec(self) -> Spec:
-        """What the study asks, from its file."""
+        """The study's specification, from its file."""
         return self.study.spec
 
     @property
     def at(self) -> Moment:
-        """The epoch at which trials are judged: the best or the last."""
+        """The epoch at which trials are judged: "best" or "last"."""
         return self.spec.search.at
 
     @property
@@ -68,11 +68,11 @@ class Results:
 
     @cached_property
     def wide_rows(self) -> list[TrialRow]:
-        """The same rows with the further columns: AUC, time, late slopes."""
+        """The same rows with the further columns, such as AUC, times and late slopes."""
         return trial_rows(self.connection, self.study, further=True)
 
     def rows_with(self, *columns: str) -> list[TrialRow]:
-        """Return one row for each trial, wide ones only if one of these columns requires them."""
+        """Return one row per trial, with the further columns only if one of these needs them."""
         return self.rows if set(columns).isdisjoint(FURTHER) else self.wide_rows
 
     def where(self, conditions: Sequence[Condition]) -> list[TrialRow]:
@@ -83,7 +83,7 @@ class Results:
 
     @cached_property
     def complete(self) -> list[TrialRow]:
-        """The rows of the complete trials; there is at least one."""
+        """The rows of the complete trials; a UserError if there is none."""
         rows = [row for row in self.rows if row.complete]
         if not rows:
             raise UserError(
@@ -94,12 +94,12 @@ class Results:
 
     @cached_property
     def ranked(self) -> list[TrialRow]:
-        """The rows of the complete trials, the best by the study's metric first."""
+        """The rows of the complete trials, best by the study's metric first."""
         return ranked(self.rows, self.spec)
 
     @cached_property
     def ranked_settings(self) -> list[Ranked]:
-        """The settings with a complete seed, the best first by their mean over seeds."""
+        """The settings with a complete seed, best by their mean over seeds first."""
         seeds = [
             Seed(
                 row.configuration,
@@ -114,9 +114,9 @@ class Results:
 
     @property
     def best(self) -> int:
-        """The number of the trial whose network the study ends with.
+        """The number of the trial that the study selects.
 
-        It is the best trial by the study's metric or, where settings have several seeds, the
+        It is the best trial by the study's metric or, if settings have several seeds, the
         median seed of the best setting.
         """
         if not self.ranked_settings:
@@ -135,13 +135,13 @@ class Results:
     def metric(self) -> str:
         """The default figure for comparisons: the study's metric, measured on validation images.
 
-        Test images check what it says and choose nothing.
+        Test images only check the result; they select nothing.
         """
         return self.spec.search.metric
 
     @cached_property
     def measures(self) -> Mapping[str, Measure]:
-        """Every figure that its settings can be compared by, by name."""
+        """Every measure by which its settings can be compared, by name."""
         return measures_of(self.spec.metrics) if self.spec.metrics else MEASURES
 
     @property
@@ -151,8 +151,8 @@ class Results:
 
     @property
     def check(self) -> str:
-        """The figure on test images that is shown beside the study's metric: accuracy, or its own
-        metric there."""
+        """The figure on test images shown with the study's metric: accuracy, or the study's own
+        metric."""
         return f"test_{self.metric.removeprefix('val_')}" if self.own else "test_acc"
 
     @cached_property
@@ -161,7 +161,7 @@ class Results:
         return comparable(self.rows, self.spec)
 
     def factor(self, by: str | None) -> str | None:
-        """Return the named factor, or the first comparable one; None where there is none."""
+        """Return the named factor, or the first comparable one; None if there is none."""
         if by is None:
             return self.comparable[0] if self.comparable else None
         if by not in self.spec.varied:
@@ -170,25 +170,25 @@ class Results:
         return by
 
     def epochs(self, numbers: Sequence[int] | None = None) -> list[tuple[Any, ...]]:
-        """Return one row for each recorded epoch, of all trials or of those numbers."""
+        """Return one row per recorded epoch, of all trials or of these numbers."""
         return epoch_rows(self.connection, self.study, numbers)
 
     def kept_splits(self, number: int) -> tuple[str, ...]:
-        """Return the splits of which a trial's predictions are stored."""
+        """Return the splits for which a trial's predictions are stored."""
         return kept_splits(self.connection, self.study, number)
 
     def usual_split(self, number: int) -> SplitName:
-        """Return test, or val for a trial without predictions of a test set."""
+        """Return "test", or "val" for a trial without predictions for a test set."""
         return "val" if self.kept_splits(number) == ("val",) else "test"
 
     def kept_predictions(self, numbers: Sequence[int]) -> list[tuple[int, SplitName, Moment]]:
-        """Return which predictions of these trials are stored, trial by trial in this order."""
+        """Return which predictions of these trials are stored, in this order."""
         return kept_predictions(self.connection, self.study, numbers)
 
     def predicted(
         self, number: int | None = None, split: SplitName | None = None, at: Moment | None = None
     ) -> Predicted:
-        """Return the predictions of a trial, by default the best one's for the usual split."""
+        """Return a trial's predictions, by default the best trial's for its usual split."""
         if number is None:
             number = self.best if self.ranked_settings else self.complete[0]["trial"]
         split = split or self.usual_split(number)
@@ -196,16 +196,16 @@ class Results:
 
 
 def by_number(rows: Sequence[TrialRow]) -> Mapping[int, TrialRow]:
-    """Return rows by the numbers of their trials."""
+    """Return rows by trial number."""
     return {row["trial"]: row for row in rows}
 
 
 def once(
     ask: Callable[Concatenate[Results, Arguments], Returned],
 ) -> Callable[Concatenate[Results, Arguments], Returned]:
-    """Make a function of results compute each answer once, and keep it with the results.
+    """Make a function of results compute each answer once, and cache it with the results.
 
-    A report asks for the same comparison for its text, its table and its picture.
+    A report needs the same comparison for its text, its table and its picture.
     """
 
     @wraps(ask)

@@ -1,4 +1,4 @@
-"""The rows of all tables and exports: one for each trial, one for each epoch."""
+"""The rows of all tables and exports: one per trial, one per epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,40 +41,40 @@ CLASS_FIGURES = tuple(
     for figure in ("auc", "balanced_acc", "sensitivity", "specificity")
 )
 COSTS = ("seconds_per_epoch", "train_seconds", "val_seconds")
-"""Of all epochs of a trial, reused ones with what they took when they were trained."""
+"""Over all epochs of a trial; reused ones count with their original duration."""
 
 SLOPES = ("late_train_slope", "late_val_slope")
-"""Nats per epoch, from a straight line through the late epochs; below 0 the loss still falls."""
+"""Nats per epoch, by linear regression over the late epochs; negative if the loss still falls."""
 
 LATE = 0.4
-"""The share of a trial's epochs, its last ones, that a late slope is fitted to."""
+"""A late slope is fitted to this share of a trial's epochs, the last ones."""
 LEAST = 3
-"""Epochs without which no slope is given: two points lie on a line whatever they are."""
+"""The fewest epochs for a slope: two points always lie on a line."""
 
 FURTHER = (*CLASS_FIGURES, *(f"last_{name}" for name in CLASS_FIGURES), *COSTS, *SLOPES)
-"""The further columns, in the order that exports have."""
-# Every field of the record, so that what is stored of an epoch can be exported.
+"""The further columns, in the order of exports."""
+# Every field of the record, so that everything stored of an epoch can be exported.
 EPOCH_COLUMNS = ("trial", *(one.name for one in fields(Epoch) if one.name != OWN))
 UNDEFINED = frozenset(name for name in EPOCH_COLUMNS if name.startswith("val_")) - {"val_loss"}
-"""Columns in which NaN is not a divergence: a class is missing, or it was not measured."""
+"""Columns in which NaN does not mean divergence: a class is missing, or it was not measured."""
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial: its cells by column, and the study's metric, by which rows are ranked."""
+    """One trial: its cells by column, and its value of the study's metric, which ranks rows."""
 
     cells: Mapping[str, Any]
     value: float | None
     seconds_alone: float = 0.0
-    """What training would have taken without reuse; `seconds` is what it took."""
+    """Training time without reuse; the column `seconds` has the actual time."""
     further: Mapping[str, Any] = field(default_factory=dict)
-    """The cells of the further columns, where they were asked for."""
+    """The cells of the further columns, if they were read."""
     configuration: int = 0
-    """Which configuration of the study it is; trials of one differ in their seed alone."""
+    """The number of its setting; trials of one setting differ only in their seed."""
     one_class: tuple[str, ...] = ()
-    """Splits of which every image is predicted as one class, at the epoch that counts."""
+    """Splits whose images are all predicted as one class, at the judged epoch."""
     remark: str = ""
-    """What the trainer noticed of the model's outputs."""
+    """The trainer's remark on the model's outputs."""
 
     def __getitem__(self, column: str) -> Any:
         """Return one cell."""
@@ -82,7 +82,7 @@ class TrialRow:
 
     @property
     def ended(self) -> bool:
-        """Whether no worker is to train the trial, unless it is paused and promoted later."""
+        """Whether no worker will train the trial, unless it is paused and promoted later."""
         return self.cells["state"] not in ("RUNNING", "WAITING")
 
     @property
@@ -92,18 +92,18 @@ class TrialRow:
 
     @property
     def lost(self) -> bool:
-        """Whether the trial was pruned or paused, diverged or failed: it is in no mean."""
+        """Whether the trial was pruned, paused or diverged, or failed, so that it is in no mean."""
         return self.cells["state"] in ("PRUNED", "PAUSED", "DIVERGED", "FAILED")
 
 
 def figure_columns(spec: Spec) -> tuple[str, ...]:
-    """Return the figures of a study's trials: those that all have, then the study's own."""
+    """Return the figures of a study's trials: the built-in ones, then the study's own."""
     own = (f"{of}_{metric.name}" for metric in spec.metrics for of in ("val", "test", "gap"))
     return (*FIGURES, *own)
 
 
 def trial_columns(spec: Spec) -> tuple[str, ...]:
-    """Return the columns of a study's trials, in the order that every export has."""
+    """Return the columns of a study's trials, in the order of exports."""
     figures = figure_columns(spec)
     last = tuple(f"last_{name}" for name in figures)
     parameters = (*spec.varied, *spec.fixed_names)
@@ -111,7 +111,7 @@ def trial_columns(spec: Spec) -> tuple[str, ...]:
 
 
 def epoch_columns(spec: Spec) -> tuple[str, ...]:
-    """Return the columns of a study's epochs, in the order that every export has."""
+    """Return the columns of a study's epochs, in the order of exports."""
     return (*EPOCH_COLUMNS, *(f"val_{metric.name}" for metric in spec.metrics))
 
 
@@ -133,7 +133,7 @@ def trial_rows(
     *,
     further: bool = False,
 ) -> list[TrialRow]:
-    """Return one row for every trial of the study, or for those numbers, in their order."""
+    """Return one row per trial of the study, or of these numbers, in the order of numbers."""
     chosen: sa.ColumnElement[bool] = t.trial.c.study_id == study.study_id
     if numbers is not None:
         chosen &= t.trial.c.number.in_(numbers)
@@ -143,7 +143,7 @@ def trial_rows(
 
 
 def ranked(rows: Sequence[TrialRow], spec: Spec) -> list[TrialRow]:
-    """Return the complete trials, the best by the study's metric first."""
+    """Return the complete trials, best by the study's metric first."""
     sign = 1.0 if spec.direction == "minimize" else -1.0
     complete = [
         row for row in rows if row.complete and row.value is not None and math.isfinite(row.value)
@@ -154,7 +154,7 @@ def ranked(rows: Sequence[TrialRow], spec: Spec) -> list[TrialRow]:
 def epoch_rows(
     connection: sa.Connection, study: Study, numbers: Sequence[int] | None = None
 ) -> list[tuple[Any, ...]]:
-    """Return one row for every recorded epoch, of all trials or of those numbers."""
+    """Return one row per recorded epoch, of all trials or of these numbers."""
     columns = epoch_columns(study.spec)
     query = (
         sa.select(t.trial.c.number, *(t.figure(t.epoch, name) for name in columns[1:]))
@@ -176,22 +176,22 @@ def epoch_rows(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trial stands among those of its study."""
+    """A trial's place among those of its study."""
 
     rank: int | None
-    """Among the complete trials by the study's metric, from 1; None unless it is one of them."""
+    """Its rank among the complete trials by the study's metric, from 1; None if it has none."""
     complete: int
-    """How many complete trials have a metric that is a number."""
+    """The number of complete trials whose metric is a number."""
     peers: tuple[int, ...]
     """The trials of the same configuration under other seeds."""
 
 
 def place(connection: sa.Connection, study: Study, row: TrialRow) -> Place:
-    """Find out where a trial stands, without reading the others one by one."""
+    """Return a trial's place, without reading the others one by one."""
     spec, number = study.spec, row["trial"]
     moment = t.outcome.c.best_epoch if spec.search.at == "best" else t.outcome.c.last_epoch
     value = t.figure(t.epoch, spec.search.metric)
-    # NaN is above infinity for PostgreSQL, so that neither is between the two.
+    # PostgreSQL sorts NaN above infinity, so this range excludes both.
     finite = (value > float("-inf")) & (value < float("inf"))
     ahead: sa.ColumnElement[bool] = sa.false()
     ranked = row.complete and row.value is not None and math.isfinite(row.value)
@@ -306,10 +306,10 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
 
 
 def _one_class(row: Any, at: str) -> tuple[str, ...]:
-    """Return the splits of which every image is predicted as one class.
+    """Return the splits whose images are all predicted as one class.
 
-    Of two classes that is so if, and only if, all images of one are found and none of the other.
-    Of more classes the stored means do not tell it from guessing.
+    With two classes, that is so exactly if one class has recall 1 and the other 0.
+    With more classes, the stored means do not distinguish it from guessing.
     """
     splits = []
     for split in ("val", "test"):
@@ -342,7 +342,7 @@ def _figures(spec: Spec, row: Any, stored: str, shown: str) -> dict[str, Any]:
     return figures
 
 
-# Further columns: figures for unequal classes, costs, and how losses move at the end of training
+# Further columns: figures for unbalanced classes, times, and slopes of the losses
 
 
 def further_cells(
@@ -359,7 +359,7 @@ def _further_of(row: Any) -> dict[str, Any]:
 
 
 def _measured(value: float | None) -> float | None:
-    """Return a figure, or None where it, or an epoch that it sums, was not measured."""
+    """Return a figure; None if it, or an epoch in its sum, was not measured."""
     return None if value is None or math.isnan(value) else value
 
 

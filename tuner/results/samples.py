@@ -1,4 +1,4 @@
-"""Stored predictions as arrays for the statistics: one pass over the trials of a design."""
+"""Stored predictions as arrays for the statistics, read in one pass over a design's trials."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """A design with its values, ready to be judged."""
+    """The values of a design, ready for the statistics."""
 
     panel: Panel | Groups
     images_shared: bool
-    """Whether all trials were measured on the same images, so that these are in the interval."""
+    """Whether all trials were measured on the same images, so that intervals cover images."""
     patients_unknown: bool = False
-    """Whether the labels were stored before patients were, so that it is judged by image."""
+    """Whether labels were stored by a version without patients, so images are the sampling unit."""
 
 
 @dataclass
@@ -44,21 +44,21 @@ class _Sums:
 
 @dataclass(frozen=True)
 class SplitImages:
-    """One split of one data set: what its images are, and whose."""
+    """One split of one data set: its images, labels and patients."""
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     patients: tuple[str, ...] | None
-    """By image; () where the data name none, None where it is not known if they do."""
+    """By image; () if the data name none, None if that was not stored."""
 
     @cached_property
     def clusters(self) -> Clusters | None:
-        """The images of each patient; None where they are not named."""
+        """The images of each patient; None if the data name none."""
         return Clusters.of(self.patients) if self.patients else None
 
     @property
     def units(self) -> int:
-        """How many patients there are, or images where they are not named."""
+        """The number of patients, or of images if the data name none."""
         return len(self.ids) if self.clusters is None else self.clusters.patients
 
 
@@ -70,11 +70,11 @@ class Source:
         self.measure = measure
 
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
-        """Yield each trial's values, split by split, as `by_image` does.
+        """Yield each trial's values, split by split.
 
-        Where the data name patients there is a value for each of them, else one for
-        each image; their mean is the figure either way (`Clusters.linearise`). Values on resamples
-        are as many, and have the same mean and variance.
+        There is one value per patient if the data name patients, else one per
+        image; in both cases their mean is the figure (`Clusters.linearise`). Values on resamples
+        are equally many, with the same mean and variance.
         """
         if self.measure.resampled:
             yield from self._resampled(numbers)
@@ -85,7 +85,7 @@ class Source:
     def by_image(
         self, numbers: Sequence[int]
     ) -> Iterator[tuple[int, SplitName, Array, Clusters | None]]:
-        """Yield each trial's value of every image; a trial without a number is left out."""
+        """Yield each trial's values by image; a trial whose values are not finite is left out."""
         assert self.measure.per_image is not None
         for row in self._connection.execute(
             self._stored(t.prediction, numbers).execution_options(yield_per=200)
@@ -98,9 +98,9 @@ class Source:
                 yield row.number, row.split, values, truth.clusters
 
     def has_values(self, numbers: Collection[int]) -> bool:
-        """Say whether all these trials have values by image or by resample, in each split.
+        """Return whether all these trials have values by image or by resample, in each split.
 
-        By resample, all of them must be on resamples of the units that the split has now.
+        Values by resample must all be on resamples of the split's current units.
         """
         if not self.measure.resampled:
             return True
@@ -113,9 +113,9 @@ class Source:
     def _resampled(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
         """Yield each trial's values on resamples, split by split.
 
-        A trainer resamples what were patients, or images, when it trained. Patients may be named
-        later for the same images: values on resamples of anything else are then left out, since
-        they neither fit those of later trials nor vary as patients do.
+        A trainer resamples the patients, or images, known when it trained. Patients may be named
+        later for the same images; values on resamples of other units are then left out, since
+        they neither match those of later trials nor vary as patients do.
         """
         query = self._stored(t.resampled, numbers).where(
             t.resampled.c.metric == self.measure.resampled
@@ -126,7 +126,7 @@ class Source:
                 yield row.number, row.split, values
 
     def same_images(self, numbers: Collection[int]) -> bool:
-        """Say whether these trials were measured on the same images in the measure's splits."""
+        """Return whether these trials were measured on the same images in the measure's splits."""
         kept = sa.func.count(sa.distinct(t.label.c.ids))
         query = sa.select(kept).where(self._mine(numbers)).group_by(t.label.c.split)
         return all(count == 1 for count in self._connection.execute(query).scalars())
@@ -135,8 +135,8 @@ class Source:
     def truths(self) -> dict[tuple[str, SplitName], SplitImages]:
         """The images of the measure's splits, by the data's fingerprint and split.
 
-        The same images may be stored twice, and only once with patients: these are
-        then known for both.
+        The same images may be stored twice, but only once with patients: then these are
+        used for both.
         """
         query = sa.select(t.label).where(self._mine()).order_by(t.label.c.fingerprint)
         truths: dict[tuple[str, SplitName], SplitImages] = {}
@@ -156,8 +156,8 @@ class Source:
     def clusters(self) -> tuple[Clusters, ...]:
         """Return the patients of each of the measure's splits, of data with the same images.
 
-        None at all where no split has named patients. Where one has and another has
-        not, each image of the other is of someone who has no other.
+        Empty if no split has named patients. If one has and another has
+        not, each image of the other counts as a separate patient.
         """
         by_split = {split: truth for (_, split), truth in self.truths.items()}
         truths = [by_split[split] for split, _ in self.measure.blocks if split in by_split]
@@ -166,25 +166,25 @@ class Source:
         return tuple(truth.clusters or Clusters(np.arange(len(truth.ids))) for truth in truths)
 
     def images(self) -> int:
-        """Return how many images the measure is over, of data with the same images."""
+        """Return the number of images of the measure, for data with the same images."""
         return sum(len(one) for one in self.ids().values())
 
     def patients(self, split: SplitName) -> int:
-        """Return the number of patients in a split; 0 where they are not named."""
+        """Return the number of patients in a split; 0 if the data name none."""
         mine = [truth.clusters for (_, name), truth in self.truths.items() if name == split]
         return max((clusters.patients for clusters in mine if clusters is not None), default=0)
 
     def units(self) -> int:
-        """Return how many patients, or else images, the measure's largest split has."""
+        """Return the number of patients (or unnamed images) in the measure's largest split."""
         return max((truth.units for truth in self.truths.values()), default=0)
 
     @property
     def patients_unknown(self) -> bool:
-        """Whether some labels were stored before patients were."""
+        """Whether some labels were stored by a version that did not store patients."""
         return any(truth.patients is None for truth in self.truths.values())
 
     def ids(self) -> dict[str, list[str]]:
-        """Return the images of each split, where all data sets of the study have the same."""
+        """Return the image IDs of each split that is the same in all data sets of the study."""
         return {split: list(truth.ids) for (_, split), truth in self.truths.items()}
 
     def _mine(self, numbers: Collection[int] | None = None) -> sa.ColumnElement[bool]:
@@ -201,7 +201,7 @@ class Source:
         return t.label.c.fingerprint.in_(fingerprints) & t.label.c.split.in_(splits)
 
     def _stored(self, table: sa.Table, numbers: Sequence[int]) -> sa.Select[Any]:
-        """Select what a table holds of these trials, with their numbers and data."""
+        """Select a table's rows of these trials, with trial numbers and data."""
         return (
             sa.select(
                 t.trial.c.number,
@@ -217,8 +217,8 @@ class Source:
                 table.c.split.in_([split for split, _ in self.measure.blocks]),
                 table.c.moment == self.at,
             )
-            # In an order that no plan of the server changes: random numbers are drawn, and sums
-            # rounded, as rows come.
+            # In an order that does not depend on the query plan: random numbers are drawn, and sums
+            # rounded, in the order of rows.
             .order_by(table.c.split, t.trial.c.number)
         )
 
@@ -226,7 +226,7 @@ class Source:
 def sample(
     results: Results, design: Design, measure: Measure, source: Source | None = None
 ) -> Sample | None:
-    """Return the values of a design; None where no unit of it has any."""
+    """Return the values of a design; None if no unit has any."""
     if not design.units or not any(design.units):
         return None
     if measure.blocks:
@@ -241,7 +241,7 @@ def sample(
 
 
 def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
-    """Say whether a complete trial has the figure."""
+    """Return whether a complete trial has the figure."""
     prefix = "" if at == "best" else "last_"
     names = [f"{prefix}{split}_acc" for split, _ in measure.blocks if measure.per_image]
     names = names or [column_of(measure, at)]
@@ -249,7 +249,7 @@ def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
 
 
 def column_of(measure: Measure, at: Moment) -> str:
-    """Return the column of a trial's row that has the figure at the judged moment."""
+    """Return the column of the figure at the judged epoch."""
     return measure.name if at == "best" or measure.name == "seconds" else f"last_{measure.name}"
 
 
@@ -262,13 +262,13 @@ def _by_image(source: Source, design: Design) -> Sample | None:
     }
     sums_by_unit: dict[tuple[int, int], _Sums] = defaultdict(_Sums)
     for number, split, values in source.values(sorted(place)):
-        # Unpaired, a group's images are averaged over its trials; paired, a seed's over its places.
+        # Unpaired, images are averaged over a group's trials; paired, over a seed's places.
         level, unit = place[number]
         sums = sums_by_unit[level, unit if design.paired else 0]
         sums.totals[split] = sums.totals.get(split, 0.0) + values
         sums.squares[split] += float((values**2).sum())
         sums.means[split][number] = float(values.mean())
-    # A trial without predictions of a split, or with NaN among them, has no figure.
+    # A trial without predictions for a split, or with NaN among them, has no figure.
     measured = {
         split: {number for sums in sums_by_unit.values() for number in sums.means[split]}
         for split, _ in source.measure.blocks
@@ -321,9 +321,9 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
 
 
 def by_trial(results: Results, design: Design, measure: Measure, units: int = 0) -> Sample | None:
-    """Return the stored figures: of measures without images, or where seeds differ in images.
+    """Return the stored figures: for measures without images, or if seeds have different images.
 
-    `units` is how many images, or patients, each seed has of its own, of a figure that
+    `units` is the number of images, or patients, of each seed's separate split, for a figure that
     is a share of images.
     """
     column = column_of(measure, results.at)

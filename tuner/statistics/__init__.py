@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         selection_bias,
         selection_bias_of_mean,
     )
-    from tuner.statistics.sequential import Held, hold
+    from tuner.statistics.sequential import ContenderTest, compare_with_best
     from tuner.statistics.unpaired import Group, Groups
     from tuner.statistics.variance import CONFIDENCE, Interval, around
 else:
@@ -59,7 +59,7 @@ else:
             "proportions": "Discordance Effective Right apart effective mcnemar share_of wilson_of",
             "ranks": "average_ranks",
             "selection": "SelectionBias Tried selection_bias selection_bias_of_mean",
-            "sequential": "Held hold",
+            "sequential": "ContenderTest compare_with_best",
             "unpaired": "Group Groups",
             "variance": "CONFIDENCE Interval around",
         },

@@ -16,7 +16,7 @@ OPEN = 0.975
 
 
 @dataclass(frozen=True)
-class Held:
+class ContenderTest:
     """One contender compared with the best so far."""
 
     difference: Interval
@@ -28,7 +28,9 @@ class Held:
     """Whether no number of seeds is likely to separate it on these images."""
 
 
-def hold(panel: Panel, contender: int, best: int, level: float, *, larger: bool) -> Held:
+def compare_with_best(
+    panel: Panel, contender: int, best: int, level: float, *, larger: bool
+) -> ContenderTest:
     """Test a contender against the best at a one-sided level."""
     apart = panel.difference(contender, best)
     behind = apart.value < 0 if larger else apart.value > 0
@@ -36,7 +38,7 @@ def hold(panel: Panel, contender: int, best: int, level: float, *, larger: bool)
     separated = p_value < level
     limits = around(apart.value, apart.spread, confidence=1 - 2 * level)
     beyond = not separated and _beyond_seeds(panel, contender, best, level)
-    return Held(limits, p_value, separated, beyond)
+    return ContenderTest(limits, p_value, separated, beyond)
 
 
 def _beyond_seeds(panel: Panel, contender: int, best: int, level: float) -> bool:

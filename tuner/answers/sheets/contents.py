@@ -55,7 +55,7 @@ PREDICTION_COLUMNS = (
     "right",
 )
 BATCH = 500
-"""Trials that are read at a time where they are chosen by PostgreSQL."""
+"""Trials per batch when PostgreSQL selects them."""
 COMPARISON_COLUMNS = (
     "factor",
     "metric",
@@ -82,18 +82,18 @@ COMPARISON_COLUMNS = (
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows under columns; the rows may be walked once."""
+    """Rows under columns; the rows can be iterated once."""
 
     columns: tuple[str, ...]
     rows: Iterable[Sequence[Any]]
 
     def only(self, columns: Sequence[str]) -> "Sheet":
-        """Return the sheet with these columns alone, in their order."""
+        """Return the sheet with only these columns, in this order."""
         places = [self.place(name) for name in columns]
         return Sheet(tuple(columns), [[row[place] for place in places] for row in self.rows])
 
     def place(self, column: str) -> int:
-        """Return where a column is."""
+        """Return the position of a column."""
         if column not in self.columns:
             raise UserError(
                 f"There is no column {column!r} in this sheet.{meant(column, self.columns)} "
@@ -102,9 +102,9 @@ class Sheet:
         return self.columns.index(column)
 
     def first(self, count: int | None, of: Sequence[str] = ()) -> "Sheet":
-        """Return the first rows alone; with `of`, all rows of the first groups.
+        """Return only the first rows or, with `of`, all rows of the first groups.
 
-        A group is the rows that have the same values in these columns.
+        A group is the rows with the same values in these columns.
         """
         if count is None:
             return self
@@ -119,19 +119,19 @@ class Sheet:
 
 @dataclass(frozen=True)
 class MeanCell:
-    """A mean with half of its 95% interval, as people read it: 0.912 ± 0.013."""
+    """A mean with half the width of its 95% interval, shown as 0.912 ± 0.013."""
 
     value: float
     half: float | None
-    """None from a single seed."""
+    """None with a single seed."""
 
 
 BestOf = Literal["trials", "settings"]
-"""What is ranked: single trials, or settings, whose trials then follow each other by seed."""
+"""What is ranked: single trials, or settings, whose trials are then listed by seed."""
 
 
 def trials(results: Results, *, best_first: BestOf | None = None, wide: bool = False) -> Sheet:
-    """Return one row for each trial, or for each complete one with the best first."""
+    """Return one row per trial, or per complete trial with the best first."""
     rows = results.wide_rows if wide else results.rows
     if best_first == "trials":
         rows = ranked(rows, results.spec)
@@ -150,10 +150,10 @@ def chosen_trials(
     sort: str = "trial",
     columns: Sequence[str] = (),
 ) -> Sheet:
-    """Return the trials for which all conditions hold, in an order; with all columns, or these.
+    """Return the trials for which all conditions hold, sorted, with all or only these columns.
 
-    They are chosen now, and read as the sheet is walked, once and some at a time: a study of
-    100,000 trials is never in memory.
+    They are selected now, and read in batches while the sheet is iterated, so that a study of
+    100,000 trials is never in memory at once.
     """
     every = Sheet((*trial_columns(results.spec), *FURTHER), ())
     names = every.only(columns).columns if columns else every.columns
@@ -172,7 +172,7 @@ def _read(results: Results, numbers: Sequence[int], columns: Sequence[str]) -> I
 
 
 def best_trials(results: Results, count: int, of: BestOf) -> list[int]:
-    """Return the numbers of the best complete trials, or those of the best settings, by seed."""
+    """Return the numbers of the best complete trials, or of the best settings' trials by seed."""
     if of == "trials":
         return [row["trial"] for row in results.ranked[:count]]
     members: dict[int, list[TrialRow]] = defaultdict(list)
@@ -186,7 +186,7 @@ def best_trials(results: Results, count: int, of: BestOf) -> list[int]:
 
 
 def settings(results: Results) -> Sheet:
-    """Return one row for each setting over its seeds, the best first."""
+    """Return one row per setting over its seeds, best first."""
     figures = _setting_figures(results)
     columns = (
         *("rank", *results.spec.varied),
@@ -216,7 +216,7 @@ def _setting(setting: Setting, figures: Sequence[str]) -> list[Any]:
 
 
 def readable_settings(results: Results, sheet: Sheet) -> Sheet:
-    """Return a sheet of settings as `tuner table` shows it: means with half of their interval."""
+    """Return a sheet of settings as `tuner table` shows it: means ± half their interval."""
     figures = _setting_figures(results)
     rows = []
     for row in sheet.rows:
@@ -231,7 +231,7 @@ def readable_settings(results: Results, sheet: Sheet) -> Sheet:
 
 
 def readable_trials(results: Results, sheet: Sheet) -> Sheet:
-    """Return a sheet of trials as `tuner table` shows it: a few columns, those that are filled."""
+    """Return a sheet of trials as `tuner table` shows it: a few columns, without empty ones."""
     figures = [results.prefix + name for name in _setting_figures(results)]
     columns = ["trial", *results.spec.varied, "seed", *figures, "seconds"]
     rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
@@ -239,7 +239,7 @@ def readable_trials(results: Results, sheet: Sheet) -> Sheet:
 
 
 def readable_comparisons(sheet: Sheet) -> Sheet:
-    """Return a sheet of comparisons without the counts."""
+    """Return a sheet of comparisons without the columns of counts."""
     counts = ("trials", "complete", "pruned", "diverged", "failed", "images", "patients")
     return sheet.only([name for name in sheet.columns if name not in counts])
 
@@ -254,14 +254,14 @@ def _filled(
 
 
 def epochs(results: Results, *, best: int | None = None, of: BestOf = "trials") -> Sheet:
-    """Return one row for each epoch, of all trials or of the best."""
+    """Return one row per epoch, of all trials or of the best."""
     numbers = None if best is None else best_trials(results, best, of)
     return Sheet(epoch_columns(results.spec), results.epochs(numbers))
 
 
 def predictions(results: Results, *, best: int | None = None, of: BestOf = "trials") -> Sheet:
-    """Return one row for each image that a trial predicted, with every class's probability."""
-    assert results.best is not None, "it says so where no trial is complete"
+    """Return one row per image predicted by a trial, with every class's probability."""
+    assert results.best is not None, "raises a UserError if no trial is complete"
     numbers = [row["trial"] for row in results.ranked]
     kept = results.kept_predictions(numbers if best is None else best_trials(results, best, of))
     classes = results.predicted(*kept[0]).classes
@@ -295,7 +295,7 @@ def _predicted(
 
 
 def comparisons(compared: Sequence[Comparison]) -> Sheet:
-    """Return one row a level of every factor that was compared."""
+    """Return one row per level of every compared factor."""
     return Sheet(
         COMPARISON_COLUMNS,
         [_compared(comparison, row) for comparison in compared for row in comparison.rows],

@@ -1,4 +1,4 @@
-"""Rows as CSV and JSON, piece by piece: a row is forgotten once it has been written."""
+"""Rows as CSV and JSON, piece by piece: a row is discarded once it is written."""
 
 import csv
 import io
@@ -11,14 +11,14 @@ from typing import Any
 __all__ = ["as_csv", "json_cell"]
 
 PIECE = 1 << 16
-"""Characters that are put together before they are handed on."""
+"""Characters that are collected before they are yielded."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""How a text begins that a spreadsheet would run as a formula."""
+"""The first characters of a text that a spreadsheet would run as a formula."""
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as CSV: full precision, empty cells for what is unknown, no formulas."""
+    """Return rows as CSV: full precision, empty cells for unknown values, no formulas."""
     return "".join(csv_pieces(columns, rows))
 
 
@@ -37,7 +37,7 @@ def csv_pieces(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterato
 
 
 def as_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as a JSON list of objects; what is not finite is null."""
+    """Return rows as a JSON list of objects; numbers that are not finite are null."""
     return "".join(json_pieces(columns, rows))
 
 
@@ -47,7 +47,7 @@ def json_pieces(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterat
     for row in rows:
         cells = {column: json_cell(cell) for column, cell in zip(columns, row, strict=True)}
         lines = json.dumps(cells, indent=1, ensure_ascii=False, allow_nan=False)
-        # A line feed in a text is written as \\n: these are all of the layout.
+        # Line feeds within texts are escaped, so all of these belong to the layout.
         kept.append((before + lines).replace("\n", "\n "))
         before = ",\n"
         size += len(kept[-1])
@@ -58,7 +58,7 @@ def json_pieces(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterat
 
 
 def json_cell(cell: Any) -> Any:
-    """Return a cell as JSON has it."""
+    """Return a cell as a JSON value."""
     if isinstance(cell, float) and not math.isfinite(cell):
         return None
     return cell.isoformat() if isinstance(cell, datetime) else cell
@@ -74,7 +74,7 @@ def _csv_cell(cell: Any) -> Any:
     if isinstance(cell, datetime):
         return cell.isoformat()
     if isinstance(cell, str):
-        # A leading apostrophe makes the cell a text for every spreadsheet.
+        # A leading apostrophe makes every spreadsheet treat the cell as text.
         guarded = f"'{cell}" if cell.startswith(FORMULA) else cell
         # The csv module quotes a line feed but not a lone carriage return.
         return guarded.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,7 +1,7 @@
-"""Sheets in the formats that people and programs read: the same columns in each.
+"""Sheets in the formats that people and programs read, with the same columns in each.
 
-Rows are walked once and not kept. Where the last row decides on the first line (which columns are
-numbers) or the file has its index at the end, the way is by a temporary file.
+Rows are iterated once and not kept. If the first line depends on the last row (which columns are
+numbers), or the file has its index at the end, a temporary file is used.
 """
 
 import json
@@ -25,8 +25,8 @@ from tuner.records import NUMBER, Unit
 __all__ = ["BINARY", "ENDINGS", "TYPESET", "Layout", "format_of", "pieces", "write"]
 
 EXCEL_ROWS = 1_048_575
-"""Rows that a sheet of Excel holds below its header."""
-# Bytes that no XML may hold, and so no cell of Excel.
+"""The most rows below the header of an Excel sheet."""
+# Bytes that are not allowed in XML, and so not in a cell of Excel.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -43,32 +43,32 @@ LATEX = {
     ">": r"\textgreater{}",
 }
 GROUP_CELLS = 500_000
-"""Cells of one row group of a Parquet file, which is put together in memory."""
+"""Cells per row group of a Parquet file; a group is built in memory."""
 DIGITS = 6
-"""Significant digits in tables that people read; files for programs keep every bit."""
+"""Significant digits in tables for people; files for programs keep every bit."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table looks that people read; files for programs heed the digits alone."""
+    """The look of a table for people; files for programs use only `digits`."""
 
     digits: int | None = None
-    """After the decimal point of figures; None for as many as a figure usually has."""
+    """Decimals of figures; None for the usual number of each figure."""
     exact: Collection[str] = ()
-    """Columns whose numbers are no figures: parameters, and what is given in few digits anyway."""
+    """Columns that are not rounded: parameters, and those that have few digits anyway."""
     plain_heads: bool = False
-    """Whether heads are words: `val loss` for val_loss."""
+    """Whether column heads are words: `val loss` for val_loss."""
     units: Mapping[str, Unit] = field(default_factory=dict)
-    """Of columns that have none by their name: a mean that is compared, an objective's metric."""
+    """Units of columns whose name does not tell: compared means, an objective's metrics."""
     caption: str | None = None
     label: str | None = None
 
     def unit(self, column: str) -> Unit | None:
-        """Return the unit that people read a column in."""
+        """Return the unit of a column."""
         return self.units.get(column) or unit_of(column)
 
     def text(self, column: str, cell: Any) -> str:
-        """Return a cell as people read it."""
+        """Return a cell formatted for people."""
         if isinstance(cell, MeanCell):
             half = "" if cell.half is None else f" ± {self.text(column, cell.half)}"
             return self.text(column, cell.value) + half
@@ -87,7 +87,7 @@ class Layout:
         return figure(replace(unit, mark="", signed=False), cell).replace("−", "-")
 
     def head(self, column: str) -> str:
-        """Return what stands above a column."""
+        """Return the head of a column."""
         name = column.replace("_", " ") if self.plain_heads else column
         unit = self.unit(column)
         if column in self.exact or unit is None or unit.scale == 1:
@@ -95,7 +95,7 @@ class Layout:
         return f"{name} ({unit.label})"
 
     def rounded(self, sheet: Sheet) -> Sheet:
-        """Return a sheet for programs, its figures rounded where digits were asked for."""
+        """Return a sheet for programs, with its figures rounded if `digits` is set."""
         if self.digits is None:
             return sheet
         digits = self.digits
@@ -128,7 +128,7 @@ def pieces(sheet: Sheet, form: str, layout: Layout | None = None) -> Iterator[by
 
 
 def format_of(path: str) -> str | None:
-    """Return the format that a file's name asks for."""
+    """Return the format that a file name implies."""
     ending = path.rsplit(".", 1)[-1].lower() if "." in path else ""
     return {name: form for form, names in ENDINGS.items() for name in names}.get(ending)
 
@@ -178,14 +178,14 @@ def _with_minus(cell: str) -> str:
 
 
 def _latex(sheet: Sheet, layout: Layout) -> Iterator[bytes]:
-    """Yield a table for the package booktabs; with a caption it is one that floats."""
+    """Yield a table for the package booktabs; with a caption, a floating one."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_in_latex(cell) for cell in cells) + r" \\"
 
     floats = []
     if layout.caption is not None:
-        # A label names the number that the caption before it has got.
+        # In LaTeX, a label refers to the number of the \\caption before it.
         label = [] if layout.label is None else [f"\\label{{{layout.label}}}"]
         caption = f"\\caption{{{_in_latex(layout.caption)}}}"
         floats = ["\\begin{table}", "\\centering", caption, *label]
@@ -244,9 +244,9 @@ def _parquet(sheet: Sheet) -> Iterator[bytes]:
 
 
 def _type(name: str, examples: Mapping[type, Any]) -> Any:
-    """Return a column's type by an example of each kind of its values.
+    """Return a column's type, given an example of each Python type among its values.
 
-    Values of several kinds, as some parameters have, are texts.
+    Values of several types, as some parameters have, become texts.
     """
     import pyarrow as pa
 
@@ -259,12 +259,12 @@ def _type(name: str, examples: Mapping[type, Any]) -> Any:
 
 
 def _spooled(value: Any) -> Any:
-    """Return a value that JSON has no word for: a time, or a number of NumPy."""
+    """Convert a value that JSON cannot hold: a time, or a NumPy number."""
     return {"time": value.isoformat()} if isinstance(value, datetime) else value.item()
 
 
 def _typed(kind: Any, values: Iterable[Any]) -> list[Any]:
-    """Return values of the spool as a column's type needs them."""
+    """Convert spooled values to a column's type."""
     import pyarrow as pa
 
     read: list[Any] = [
@@ -311,7 +311,7 @@ def _in_excel(page: Any, value: Any) -> Any:
     if not isinstance(plain, str):
         return plain
     cell = WriteOnlyCell(page, value=UNPRINTABLE.sub("", plain))
-    # A text that begins with = would be a formula; a text it stays.
+    # A text that begins with = would become a formula; it is written as text.
     cell.data_type = "s"
     return cell
 
@@ -327,7 +327,7 @@ def _readable(cell: Any) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether a cell's text is a number, or a mean with its ±."""
+    """Return whether a cell's text is a number, or a mean with its ±."""
     try:
         for part in (text or "0").split(" ± "):
             float(part)
@@ -348,7 +348,7 @@ TYPESET: Mapping[str, Callable[[Sheet, Layout], Iterator[bytes]]] = {
     "markdown": _markdown,
     "latex": _latex,
 }
-"""Formats for people, which have a layout."""
+"""Formats for people, which use a layout."""
 ENDINGS: Mapping[str, tuple[str, ...]] = {
     "csv": ("csv",),
     "json": ("json",),
@@ -358,6 +358,6 @@ ENDINGS: Mapping[str, tuple[str, ...]] = {
     "excel": ("xlsx",),
 }
 TEXTS = ("reason", "device")
-"""Columns of texts, also where all of their cells are empty."""
+"""Columns that are texts even if all their cells are empty."""
 BINARY = ("parquet", "excel")
-"""Formats that no terminal shows."""
+"""Binary formats, which a terminal cannot show."""

@@ -1,4 +1,4 @@
-"""Text of a study in Markdown, where none of its signs must be taken for markup."""
+"""Escapes a study's texts for Markdown."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 __all__ = ["fenced", "prose", "row"]
 
 _SIGNS = re.compile(r"([*\[\]#~]|(?<!\w)_|_(?!\w))")
-"""What Markdown takes for emphasis, links and pictures; not an underscore within a word."""
+"""Characters that are markup in Markdown; an underscore within a word is not."""
 
 
 def cell(text: str) -> str:
@@ -20,7 +20,7 @@ def row(cells: Sequence[str]) -> str:
 
 
 def prose(text: str) -> str:
-    """Return a text as part of a paragraph; commands in backticks stay what they are."""
+    """Return a text as part of a paragraph; commands in backticks are kept."""
     return _escaped(text)
 
 
@@ -30,7 +30,7 @@ def _escaped(text: str) -> str:
 
 
 def fenced(text: str, language: str) -> str:
-    """Return a block of code, whatever rows of backticks it has in it."""
+    """Return a code block, whose fence is longer than any run of backticks in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

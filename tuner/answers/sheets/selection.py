@@ -1,4 +1,4 @@
-"""Which rows of a sheet a person wants, and in which order: `--where` and `--sort`."""
+"""Filtering and sorting the rows of a sheet: `--where` and `--sort`."""
 
 import math
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ def where(sheet: Sheet, conditions: Sequence[Condition]) -> Sheet:
 
 
 def sort(sheet: Sheet, by: str | None) -> Sheet:
-    """Return the rows by a column, from the largest where `by` begins with a hyphen.
+    """Return the rows sorted by a column, from the largest if `by` begins with a hyphen.
 
-    Numbers go by size and before texts; rows without a value come last either way.
+    Numbers come before texts; rows without a value come last in both directions.
     """
     if by is None:
         return sheet
@@ -31,7 +31,7 @@ def sort(sheet: Sheet, by: str | None) -> Sheet:
     rows = list(sheet.rows)
     filled = [row for row in rows if not _is_empty(row[at])]
     empty = [row for row in rows if _is_empty(row[at])]
-    # Stable in both directions: rows of one value keep their order.
+    # Stable in both directions: rows with equal values keep their order.
     filled.sort(key=lambda row: _order(row[at]), reverse=by.startswith("-"))
     return Sheet(sheet.columns, [*filled, *empty])
 
