@@ -69,7 +69,7 @@ def add(settings: Settings, name: str, role: "Role", url: str, *, link: bool) ->
     with options.open_database(settings, create=True) as database:
         with database.transaction() as connection:
             known = accounts.find_or_none(connection, name)
-        # A name that is taken is told before anybody thinks of a password.
+        # Check the name before asking for a password.
         password = None if link or known else accounts.hashed(_password())
         with database.transaction() as connection:
             account = accounts.add(connection, name, role, password)
@@ -221,7 +221,7 @@ def revoke(settings: Settings, name: str) -> None:
 
 
 def _password() -> str:
-    """Ask for a new password, which is never an argument: everybody sees those in a list."""
+    """Ask for a new password; as an argument, it would be visible in the process list."""
     if sys.stdin.isatty():
         return prompt_password()
     line = sys.stdin.readline().rstrip("\r\n")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuner.winner.saving import Workspace
 
 FIRST_DROPPED = (("ECE", "Brier"), ("images",), ("AUC",), ("sensitivity", "specificity"))
-"""Columns of an ensemble's table that go first where not all fit; --json has all of them."""
+"""Columns of an ensemble's table that are dropped first if not all fit; --json has all of them."""
 
 
 @click.command(
@@ -175,7 +175,7 @@ def _machine(
         winner, numbers = subject, [subject.number]
     return Workspace(
         cache=settings.home / "cache",
-        # As a worker finds them: a study's row in the database names no folder of code.
+        # Objectives are found as by a worker: the database does not name folders of code.
         folders=options.objective_folders(None, paths),
         checkpoints=checkpoint_place(settings, winner.study.spec),
         labels={number: labels(winner.study, number) for number in numbers},
@@ -184,7 +184,7 @@ def _machine(
 
 
 def _device(winner: "Winner", asked: str) -> str:
-    """Return what to compute on: without a wish, what the trial was trained on."""
+    """Return the device to compute on; by default, the kind that the trial was trained on."""
     if asked != "auto":
         return asked
     from tuner.fleet.devices import crew_devices
@@ -236,7 +236,7 @@ def _print(console: "Console", winner: "Winner") -> None:
         console.print(as_rich(seeds(winner)))
         console.print()
         console.print(f"Trial {winner.number} (seed {winner.trial.row['seed']})", style="bold")
-    # Six figures with their intervals do not fit beside each other: a column for each split.
+    # Six figures with intervals do not fit side by side, so each split is a column.
     console.print(as_rich(figures(winner).turned))
     print_sentences(console, sentences(winner))
     console.print()

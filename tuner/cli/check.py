@@ -1,4 +1,4 @@
-"""`tuner check`: what to know of a study's data, time and memory before spending hours on it."""
+"""`tuner check`: checks a study's data and estimates its time and memory."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -100,7 +100,7 @@ def check(
 def _asked(
     settings: Settings, study: StudyRef, overrides: tuple[str, ...], paths: tuple[Path, ...]
 ) -> "tuple[Spec, tuple[Path, ...]]":
-    """Return the study that a file or a stored version asks, and where its objective may be."""
+    """Return the spec of a file or a stored version, and where to look for its objective."""
     from tuner.store import studies
 
     if study.version is None:
@@ -127,7 +127,7 @@ def _described(
 
 
 def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> list[str]:
-    """Keep the check with every stored version of the study that is about the same data."""
+    """Store the check with every version of the study that uses the same data."""
     from tuner.check.quick import configurations
     from tuner.store import checks, studies
 
@@ -142,7 +142,7 @@ def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> list[str
             for study in same:
                 checks.keep(connection, study.study_id, body)
     except TunerError:
-        return []  # no database at hand: the check is shown all the same
+        return []  # the check is also shown without a database
     return [study.title for study in same]
 
 
@@ -214,7 +214,7 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
 
 
 def _packs(cost: "Cost") -> str:
-    """Say how many trials a trainer would take at a time, and why not more."""
+    """Say how many trials a trainer would train at a time, and why not more."""
     most = max(one.pack for one in cost.measured)
     if most > 1:
         rounding = "; via torch.func, so the last digits depend on the pack size"
@@ -224,7 +224,7 @@ def _packs(cost: "Cost") -> str:
 
 
 def roughly(seconds: float) -> str:
-    """Return a time as roughly as an estimate knows it: 40 s, 15 min, 8 h."""
+    """Return a time rounded like an estimate: 40 s, 15 min, 8 h."""
     for unit, name, most in ((1, "s", 100), (60, "min", 100), (3600, "h", None)):
         if most is None or seconds < most * unit:
             return f"{_rounded(max(1.0, seconds / unit))} {name}"
@@ -232,7 +232,7 @@ def roughly(seconds: float) -> str:
 
 
 def _rounded(number: float) -> int:
-    """Return a number in whole steps, of 5 from 10 on, of 10 from 20 on, and so on."""
+    """Round a number to steps that grow with it: 5 from 10 on, 10 from 20 on, and so on."""
     step = 10 ** int(log10(number))
     if number < 10:
         return round(number)

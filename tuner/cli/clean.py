@@ -1,4 +1,4 @@
-"""`tuner clean`: free the room of checkpoints that cannot pay any more."""
+"""`tuner clean`: deletes checkpoints that are no longer useful."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ def _removable(
     room = survey(tree, database, limit)
     gone = {entry.key: entry for entry in room.removable}
     if everything:
-        # With no room at all, all go but those that survey protects as running or promised.
+        # A limit of 0 removes all checkpoints except those that the survey protects.
         running = set(room.running)
         free = [e for e in room.entries if e.key not in room.promised]
         gone |= {e.key: e for e in free if e.owner not in running}

@@ -1,8 +1,7 @@
-"""What a shell completes a study's name to: names that commands have seen, and study files.
+"""Shell completion of study names: names that earlier commands saw, and study files.
 
-A key press must not wait for a database, and must not start one. So every command that has
-opened the database leaves the names that it holds in a file of the home, and completion reads
-that file alone.
+A key press must not wait for a database or start one. So every command that opens the
+database writes its study names to a file in the home, and completion only reads that file.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ NAMES = "names.json"
 class StudyName(click.ParamType):  # type: ignore[type-arg]  # generic in later versions only
     """A study: NAME, NAME@VERSION or the path of its file, parsed to a `StudyRef`.
 
-    Completed from the names that are stored; `files` adds those of study files.
+    Completed from stored names; `files` adds the names of study files.
     """
 
     name = "text"
@@ -42,7 +41,7 @@ class StudyName(click.ParamType):  # type: ignore[type-arg]  # generic in later 
         param: click.Parameter | None,  # noqa: ARG002
         ctx: click.Context | None,  # noqa: ARG002
     ) -> StudyRef:
-        """Return which study a text means."""
+        """Parse a text to the study it refers to."""
         return value if isinstance(value, StudyRef) else StudyRef.parse(value)
 
     def shell_complete(
@@ -51,11 +50,11 @@ class StudyName(click.ParamType):  # type: ignore[type-arg]  # generic in later 
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """Return the names that begin as what was typed; a path is left to the shell."""
+        """Return the names that begin with what was typed; paths are left to the shell."""
         if "/" in incomplete or incomplete.startswith("."):
             return [CompletionItem(incomplete, type="file")]
         names: list[str] = []
-        # Nothing that goes wrong here may reach the line that somebody is typing.
+        # No error may disturb the line that is being typed.
         with contextlib.suppress(TunerError, OSError):
             names += stored_names(from_environment(os.environ))
         if self._files:
@@ -75,7 +74,7 @@ def parse_study(command: click.Command) -> None:
 
 
 def stored_names(settings: Settings) -> list[str]:
-    """Return the names that the last command saw in the database of these settings."""
+    """Return the study names that the last command saw in this database."""
     try:
         names = json.loads((settings.home / NAMES).read_text()).get(_key(settings), [])
     except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
@@ -84,7 +83,7 @@ def stored_names(settings: Settings) -> list[str]:
 
 
 def remember_names(settings: Settings, names: Sequence[str]) -> None:
-    """Keep the names that a database holds, where there is a home to keep them in."""
+    """Store the study names of a database, if there is a home."""
     path = settings.home / NAMES
     if not settings.home.is_dir() or stored_names(settings) == list(names):
         return
@@ -101,7 +100,7 @@ def _all(path: Path) -> dict[str, object]:
 
 
 def _key(settings: Settings) -> str:
-    """Return what tells databases apart, without an address or a password."""
+    """Return a key that identifies the database without revealing address or password."""
     if settings.embedded:
         return "embedded"
     if settings.database_url is None:

@@ -1,4 +1,4 @@
-"""`tuner confusion`: which classes a trial takes for which."""
+"""`tuner confusion`: a trial's confusion matrix."""
 
 from typing import TYPE_CHECKING, cast
 

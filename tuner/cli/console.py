@@ -1,4 +1,4 @@
-"""The console that tables are printed on, and how they look."""
+"""The console that prints tables, and their layout."""
 
 import importlib
 import re
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tuner.answers.table import Table as AnswerTable
 
 WIDE = 200
-"""Columns of what is not a terminal: a file or a pipe wraps nothing."""
+"""The width of a file or pipe, so that nothing is wrapped."""
 PADDING = re.compile(r"[ \t]+$", re.MULTILINE)
-"""What fills a line up to the width of its table."""
+"""Padding at the end of a line."""
 
 
 class DataConsole(Console):
-    """A console on which every text is data: without markup, and with control characters shown."""
+    """A console that treats every text as data: no markup, and control characters made visible."""
 
     def __init__(
         self,
@@ -44,48 +44,48 @@ class DataConsole(Console):
             markup=False,
             emoji=False,
             highlight=False,
-            # Rich would show each line in a notebook as a page of its own, whatever the file.
+            # In a notebook, Rich would display each line as separate output, whatever the file.
             force_jupyter=False,
         )
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a text as rich lays it out: measured as it will be shown."""
+        """Return a text whose width is measured as it will be shown."""
         return super().render_str(readable(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Yield what is shown; here also what came as a Text, which render_str does not see."""
+        """Yield the segments to show; also covers Text objects, which bypass render_str."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(readable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Leave a closed pipe to the command line, where it ends every command alike."""
+        """Leave a closed pipe to `main`, which handles it for every command."""
         raise BrokenPipeError
 
 
 class PlainConsole(DataConsole):
-    """A console that is no terminal: nothing is wrapped, and no line ends in spaces."""
+    """A console for files and pipes: nothing is wrapped, and no line ends in spaces."""
 
     def __init__(self) -> None:
         super().__init__(width=WIDE)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does, without the spaces that fill its tables up."""
+        """Print without the spaces that pad Rich's tables."""
         with self.capture() as captured:
             super().print(*objects, **options)
         self.file.write(PADDING.sub("", captured.get()))
 
 
 def open_console() -> Console:
-    """Return a console as wide as the terminal, or wide enough for any table elsewhere."""
+    """Return a console as wide as the terminal; elsewhere, wide enough for any table."""
     console = DataConsole()
-    # A notebook's kernel asks for colours, which makes it look like a terminal of 80 columns.
+    # A notebook's kernel requests colours, so Rich would take it for a terminal of 80 columns.
     return console if console.is_terminal and not notebook_display() else PlainConsole()
 
 
 def notebook_display() -> Callable[..., Any] | None:
-    """Return IPython's `display` in a notebook; where IPython was not loaded this is none."""
+    """Return IPython's `display` in a notebook; None elsewhere."""
     loaded = sys.modules.get("IPython")
     shell = None if loaded is None else loaded.get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
@@ -95,9 +95,9 @@ def notebook_display() -> Callable[..., Any] | None:
 
 
 def plain_table(title: str | None = None) -> Table:
-    """Return a table without lines, its title on the left."""
+    """Return a table without lines and with its title on the left."""
     return Table(
-        # A title is often wider than its table; it stays on one line all the same.
+        # A title is often wider than its table; it still stays on one line.
         title=title and styled(title, "italic", no_wrap=True, overflow="ignore"),
         title_justify="left",
         box=None,
@@ -107,7 +107,7 @@ def plain_table(title: str | None = None) -> Table:
 
 
 def as_rich(table: "AnswerTable") -> Table:
-    """Return an answer's table as rich prints it."""
+    """Convert an answer's table to a Rich table."""
     shown = plain_table(table.title or None)
     for place, name in enumerate(table.head):
         side: Literal["left", "right"] = "left" if place in table.left else "right"
@@ -121,10 +121,10 @@ def as_rich(table: "AnswerTable") -> Table:
 
 
 def as_fitting(console: Console, table: "AnswerTable", dropped: Sequence[int] = ()) -> Table:
-    """Return an answer's table so that no cell is cut.
+    """Convert an answer's table so that no cell is cut.
 
-    Settings go into one column where one for each parameter does not fit, and then as many of
-    the other columns are dropped as it takes.
+    If one column per parameter does not fit, settings get one column; then as many of
+    the `dropped` columns are left out as necessary.
     """
     shown = as_rich(table)
     if table.setting and not fits(console, shown):
@@ -143,19 +143,19 @@ def fits(console: Console, table: Table, beside: int = 0) -> bool:
 
 
 def styled(text: str, style: str = "", **options: Any) -> Text:
-    """Return data as a text with a style, measured as it will be shown."""
+    """Return data as styled text, measured as it will be shown."""
     return Text(readable(text), style=style, **options)
 
 
 def print_sentences(console: Console, sentences: Iterable[str]) -> None:
-    """Print sentences below a table, moved in a little."""
+    """Print sentences below a table, indented."""
     for sentence in sentences:
         console.print(Padding(sentence, (0, 0, 0, 2), expand=False))
 
 
 @contextmanager
 def waiting() -> Iterator[Callable[[str], None]]:
-    """Give a way to say what is being done; shown in place where somebody looks, else not."""
+    """Give a function that reports progress in place; without a terminal, it prints nothing."""
     console = DataConsole(stderr=True)
     if not console.is_terminal:
         yield lambda _: None

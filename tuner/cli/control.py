@@ -1,4 +1,4 @@
-"""`tuner stop`, `pause`, `extend`, `retry` and `delete`: what a person may do to a study."""
+"""`tuner stop`, `pause`, `extend`, `retry` and `delete`."""
 
 import click
 

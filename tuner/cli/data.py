@@ -1,7 +1,7 @@
-"""A launch's look at the data: once for the same data, in two parts.
+"""A launch's check of the data, once for the same data, in two parts.
 
-begun ──> loaded: what is wrong with the data is raised, before anything is created
-      ──> examined: what should be known of them is told and stored, while trials train
+begun ──> loaded: errors in the data are raised before anything is created
+      ──> examined: warnings are printed and stored while trials train
 """
 
 import threading
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def early_look(
     settings: Settings, spec: "Spec | None", checker: "Checker"
 ) -> "Iterator[Question | None]":
-    """Begin to examine the data while the database is being made, or started.
+    """Start to examine the data while the database is being created or started.
 
-    If it turns out there that the data are known already, the look is broken off.
+    The caller stops it if the database shows that these data were examined before.
     """
     if spec is None:
         yield None
@@ -47,11 +47,10 @@ def look_at_data(
     begun: "Question",
     again: bool,
 ) -> "Findings | None":
-    """Wait until the data are loaded; return the findings that are still to come.
+    """Wait until the data are loaded; return the findings, which are still being computed.
 
-    Whatever is wrong with the data is raised, before the study is stored. Data
-    that were looked at for this study before are not looked at `again` unless
-    code or data changed.
+    Errors in the data are raised before the study is stored. Data that were examined for this
+    study before are examined `again` only on request, or if code or data have changed.
     """
     from tuner.check.feasibility import check_data
     from tuner.check.quick import loaded
@@ -69,7 +68,7 @@ def look_at_data(
 
 
 class Findings:
-    """What an examination of the data finds, while the study is being trained."""
+    """The findings of an examination that runs while the study trains."""
 
     def __init__(self, spec: "Spec", question: "Question") -> None:
         self._question = question
@@ -83,16 +82,16 @@ class Findings:
 
         try:
             self._found.set_result(examined(spec, self._question, self._show))
-        except BaseException as error:  # noqa: BLE001  # raised where the findings are told
+        except BaseException as error:  # noqa: BLE001  # raised by `tell`
             self._found.set_exception(error)
 
     def _show(self, what: str, done: int, total: int) -> None:
-        """Show the progress while it is waited for; before that the study is on the screen."""
+        """Show progress while `tell` waits; before that, the screen shows the study."""
         if self._awaited:
             show_progress(what, done, total)
 
     def tell(self, database: "Database", study: "Study", *, wait: bool = False) -> None:
-        """Tell and store the findings once they are there; raises what the database raises."""
+        """Print and store the findings once they are ready; errors of the database are raised."""
         if self._kept or not (wait or self._found.done()):
             return
         if not self._found.done():
@@ -103,7 +102,7 @@ class Findings:
         try:
             found = self._found.result()
         except TunerError as error:
-            # The data could be loaded, so trials can be trained.
+            # The data could be loaded, so trials can train.
             echo(f"Warning: the data were not examined to the end: {error}", err=True)
             self._told = self._kept = True
             return
@@ -115,10 +114,10 @@ class Findings:
         self._kept = True
 
     def stop(self) -> None:
-        """Break the examination off, if it has not ended."""
+        """Stop the examination if it has not ended."""
         if not self._found.done():
             self._question.kill()
-            # Its thread reads the answers, which must not be closed meanwhile.
+            # The thread still reads the answers, which must not be closed before it ends.
             self._found.exception()
 
 
@@ -130,7 +129,7 @@ def _begin(spec: "Spec", checker: "Checker") -> "Question":
 
 
 def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]") -> None:
-    """Keep what was found with the study, or what another version of it had found before."""
+    """Store the findings with the study, or copy those of another version."""
     from tuner.store import checks
 
     seen = [{**one.body, "warnings": one.warnings} for one in found]
@@ -145,7 +144,7 @@ def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]")
 
 
 def _known(database: "Database", spec: "Spec") -> "Mapping[str, Any] | None":
-    # Imported before the transaction: on a busy machine that takes seconds, and the server ends
+    # Imported before the transaction: on a busy machine it takes seconds, and the server ends
     # transactions that are idle for long.
     from tuner.check.quick import configurations
     from tuner.store import checks

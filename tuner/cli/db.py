@@ -1,4 +1,4 @@
-"""`tuner db`: the database itself, the embedded one or a server's."""
+"""`tuner db`: managing the database, embedded or external."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 PRIVATE = 0o600
-"""Permissions of a new dump: it holds everything that the database holds."""
+"""Permissions of a new dump, which contains everything in the database."""
 
 
 @click.group(epilog=options.examples("tuner db status"))
@@ -185,10 +185,10 @@ def restore(settings: Settings, file: Path, yes: bool) -> None:
 
 
 def _replace(address: "Address", file: Path) -> None:
-    """Turn the dump into a script and run it, with what it replaces, in one transaction.
+    """Convert the dump to a script, and drop the schema and run the script in one transaction.
 
-    Our schema is dropped whole, because one of a newer version may hold tables
-    that the dump does not know and that would be in its way.
+    The whole schema is dropped, because a newer version may have tables
+    that are not in the dump and would conflict with it.
     """
     kept = "The database was not changed."
     with tempfile.TemporaryDirectory(prefix="tuner-restore-") as folder:
@@ -205,12 +205,12 @@ def _replace(address: "Address", file: Path) -> None:
 
 
 _DISMISS_WORKERS = """
--- Workers of before the restore may still live: cut off, frozen, or waiting for the database to
--- come back. Sequences go back to where they were at the dump, so a worker, a trial or a lease that
--- is made from now on could bear the number of one they have. Nothing they have may be valid:
--- every lease is given back under a new token, every worker has left, and the numbers of new
--- workers begin far from all that were given out, so that no lease of a new worker is one of an
--- old worker's. (A write needs the trial, the token and the worker of its lease.)
+-- Workers from before the restore may still be alive: cut off, frozen, or waiting for the
+-- database to come back. Sequences are reset to their values at the dump, so a new worker, trial
+-- or lease could get the number of one that they hold. Nothing they hold may be valid: every lease
+-- is released under a new token, every worker is marked as ended, and the numbers of new workers
+-- start far from all earlier ones, so that no lease of a new worker matches one of an old worker.
+-- (A write needs the trial, the token and the worker of its lease.)
 DO $$
 BEGIN
   IF to_regclass('tuner.lease') IS NULL OR to_regclass('tuner.worker') IS NULL THEN
@@ -240,7 +240,7 @@ def _embedded_only(settings: Settings, done: str) -> None:
 
 @contextmanager
 def _reach(settings: Settings, *, create: bool = False) -> Iterator["Address"]:
-    """Give the address of the database in use; the embedded server runs meanwhile."""
+    """Give the address of the database; an embedded server is kept running inside."""
     from tuner.store import address
     from tuner.store.database import require
     from tuner.store.embedded import server as embedded
@@ -301,7 +301,7 @@ def _server_facts(settings: Settings) -> dict[str, object]:
 
 
 def _spoken(value: object) -> str:
-    """Return a fact as people write it."""
+    """Format a fact for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -329,7 +329,7 @@ def _count_sessions(address: "Address") -> int:
 
 
 def _conninfo(address: "Address") -> str:
-    """Return the address for a program's arguments, where everyone may read it: no secrets."""
+    """Return the address for a program's arguments, which everyone can read: without secrets."""
     from psycopg2.extensions import make_dsn
 
     from tuner.store.address import SECRET_OPTIONS
@@ -341,11 +341,11 @@ def _conninfo(address: "Address") -> str:
 def _program(
     name: str, words: list[str], address: "Address", output: BinaryIO | None = None
 ) -> int:
-    """Run a program of PostgreSQL's with the password in its environment; return its status."""
+    """Run a PostgreSQL program with the password in its environment; return its exit status."""
     from tuner.store.embedded.binaries import locate
 
     password = address.parameters.get("password")
-    # The rest of the environment is handed on, not read: terminal, pager, libpq's variables.
+    # The rest of the environment is passed on unread: terminal, pager, libpq's variables.
     environ = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     command = [locate().program(name), *words]
     return subprocess.run(command, env=environ, stdout=output, check=False).returncode
@@ -358,14 +358,14 @@ def _must(
     otherwise: str,
     output: BinaryIO | None = None,
 ) -> None:
-    """Run a program whose failure, explained on stderr by itself, is ours."""
+    """Run a program; if it fails, which it explains on stderr, raise a DatabaseError."""
     if _program(name, words, address, output) != 0:
         raise DatabaseError(f"{name} failed; see its output above. {otherwise}")
 
 
 @contextmanager
 def _interrupts_left_to_the_child() -> Iterator[None]:
-    """Let Ctrl-C cancel psql's query, not us; a handler, unlike SIG_IGN, is not inherited."""
+    """Let Ctrl-C cancel psql's query, not us; unlike SIG_IGN, a handler is not inherited."""
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""`tuner diff`: two studies, or two settings of a study: what differs, and which is better."""
+"""`tuner diff`: the differences between two studies, or between two settings of one."""
 
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,7 @@ def diff(
             else:
                 _show_settings(of_settings)
             return
-        assert other is not None, "there are two studies, or two settings"
+        assert other is not None, "checked above: without --settings there are two studies"
         of_studies = between(results, Results.of(connection, other), metric)
     if as_json:
         echo_json(plain(of_studies), default=str)

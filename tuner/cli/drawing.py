@@ -1,4 +1,4 @@
-"""Curves drawn with letters, for a terminal."""
+"""Curves drawn with characters, for a terminal."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 Series = tuple[str, str, Sequence[float | None]]
 """A name, a style, and a value for each epoch."""
 Cells = list[list[tuple[str, str]]]
-"""A letter and its style, by row and column."""
-# Bits of a braille letter, by column and row of its eight dots.
+"""A character and its style, by row and column."""
+# Bits of a braille character, by column and row of its eight dots.
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 BLANK = 0x2800
 LINE = "⣀"
@@ -22,9 +22,9 @@ POINTS = "·"
 def chart(
     title: str, series: Sequence[Series], *, width: int = 64, height: int = 9, last: str = ""
 ) -> "Text":
-    """Draw curves over the same epochs: the last one as a line, those under it in points.
+    """Draw curves over the same epochs: the last one as a line, the others as dots.
 
-    `last` names the end of the axis: by default the last epoch.
+    `last` labels the end of the axis; by default, it is the last epoch.
     """
     from rich.text import Text
 
@@ -63,7 +63,7 @@ def _label(row: int, height: int, low: float, high: float) -> str:
 def _traced(
     values: Sequence[float | None], size: tuple[int, int], limits: tuple[float, float]
 ) -> dict[tuple[int, int], int]:
-    """Return the cells that a curve goes through, by row and column, with their dots."""
+    """Return the cells of a curve, by row and column, with the dots set in each."""
     (width, height), (low, high) = size, limits
     points = [
         (

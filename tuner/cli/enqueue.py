@@ -1,4 +1,4 @@
-"""`tuner enqueue`: a setting that is to be trained before the others."""
+"""`tuner enqueue`: settings to be trained next."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ def enqueue(
 
 
 def place_line(place: "QueuePlace") -> str:
-    """Say where a setting is."""
+    """Say where a setting is in the queue."""
     from tuner.records import value_text
 
     setting = " ".join(f"{name}={value_text(value)}" for name, value in place.chosen.items())

@@ -1,4 +1,4 @@
-"""`tuner export`: what a study found, as files for programs and for papers."""
+"""`tuner export`: a study's results as files for programs and papers."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tuner.answers.sheets.contents import Sheet
 
 TABLE_ROWS = 10
-"""Of a table for people, where --best names no other number: as many as `tuner table` shows."""
+"""The default of --best in tables for people: as many rows as `tuner table` shows."""
 LABEL = re.compile(r"[A-Za-z0-9:._-]+")
 
 
@@ -103,7 +103,7 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
 )
 @options.overwrite_option
 @click.pass_obj
-def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which rows, how it looks, where to
+def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which rows, which layout, which file
     settings: Settings,
     study: StudyRef,
     best: int | None,
@@ -165,7 +165,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
         readable = form in formats.TYPESET and columns is None and not wide
         if readable and not asked:
             what = order
-        # Trials have all their columns where some are named, be it in a condition.
+        # Naming a column, even in a condition, makes all columns of trials available.
         named = columns is not None or bool(wanted) or sort is not None
         if what == "epochs":
             sheet = contents.epochs(results, best=best, of=order)
@@ -182,7 +182,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
         complete = sheet
         if what in ("trials", "settings"):
             shown = TABLE_ROWS if readable and best is None and not asked else None
-            # Trials of the best settings: as many rows as these settings have seeds.
+            # The best settings' trials: one row for each of their seeds.
             grouped = what == "trials" and order == "settings"
             sheet = sheet.first(best or shown, found.spec.varied if grouped else ())
         left_out = _count(complete) - _count(sheet)
@@ -216,7 +216,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
             echo(f"{study} is {found.title}, the newest of {found.versions} versions.", err=True)
         write_bytes(content)
         return
-    # A CSV file with the same columns is an earlier answer to the same request.
+    # A CSV file with the same columns is taken for an earlier export and may be replaced.
     earlier = begins_with(as_csv(sheet.columns, ())) if form == "csv" else None
     replaced = write_output(Path(output), content, overwrite=overwrite, recognised=earlier)
     rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
@@ -225,7 +225,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
 
 
 def _count(sheet: "Sheet") -> int:
-    """Return how many rows a sheet has; 1 for one that is walked once, and may be long."""
+    """Return the number of rows of a sheet; 1 for one that can be iterated only once."""
     return len(sheet.rows) if isinstance(sheet.rows, list) else 1
 
 
@@ -241,7 +241,7 @@ def _check_caption(form: str, caption: str | None, label: str | None) -> None:
 
 
 def _format_of(output: str) -> str:
-    """Return the format that a file's name asks for; without an ending that is CSV."""
+    """Return the format that a file name implies; CSV without an extension."""
     from tuner.answers.sheets import formats
 
     ending = Path(output).suffix

@@ -50,7 +50,7 @@ def status(settings: Settings, study: StudyRef, *, ended: bool, as_json: bool) -
         for one in stored:
             try:
                 lines.append(one if one.ended else tending.look(settings, database, one)[0])
-            # One engine that cannot be asked from here says nothing about the other fleets.
+            # If one engine cannot be reached from here, the other fleets are still shown.
             except TunerError as error:
                 lines.append(one)
                 unknown[one.fleet_id] = str(error)
@@ -131,7 +131,7 @@ def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) 
         for one in stored:
             try:
                 tending.stop(settings, database, one, now=now)
-            # The others are asked all the same.
+            # The other fleets are still asked to stop.
             except TunerError as error:
                 echo(f"Fleet {one.fleet_id} was not asked: {error}", err=True)
                 code = error.exit_code
@@ -253,7 +253,7 @@ def attach(settings: Settings, study: StudyRef) -> int:
 
 
 def show_report(report: "ProbeReport") -> None:
-    """Print what a probe found, a line each."""
+    """Print a probe's findings, one per line."""
     echo(f"On {report.host}, as {report.person}:")
     for finding in report.findings:
         mark = "ok   " if finding.ok else "WRONG"
@@ -274,7 +274,7 @@ def _study(settings: Settings, ref: StudyRef) -> "Iterator[tuple[Database, Study
 
 
 def _the_fleet(database: "Database", study: "Study", number: int | None) -> "StoredFleet":
-    """Return the fleet that is meant: the study's only one, or the one of this number."""
+    """Return the fleet of this number, or the study's only one."""
     from tuner.store import fleets
 
     with database.transaction() as connection:
@@ -307,7 +307,7 @@ def _state(one: "StoredFleet") -> str:
 
 def _described(one: "StoredFleet") -> dict[str, Any]:
     described = asdict(replace(one, crew={}, handle={}))
-    # What an engine needs to find it again is nothing to programs; `seen` says the rest.
+    # The engine's handle is internal, so it is left out.
     del described["crew"], described["handle"], described["unseen"]
     for name in ("started", "seen", "ended"):
         moment = described[name]

@@ -1,4 +1,4 @@
-"""`tuner gap`: how far test falls behind validation, how sure that is, and why."""
+"""`tuner gap`: the gap between validation and test accuracy, and its cause."""
 
 from typing import TYPE_CHECKING
 

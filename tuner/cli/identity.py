@@ -1,4 +1,4 @@
-"""A launch's look at code and data: whether they are still what the study was trained by."""
+"""A launch's check of code and data: whether they have changed since the study was trained."""
 
 import json
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 MOST = 4
-"""Configurations of [data] that are loaded to be compared, unless all have to be."""
+"""Limit on the [data] configurations that are loaded for comparison, unless all must be."""
 
 
 def study_of(database: "Database", spec: "Spec", *, even_complete: bool) -> "Study | None":
-    """Return the stored study that launching this file goes on with, or makes a version of.
+    """Return the stored study that launching this file resumes or makes a new version of.
 
-    None also where it is complete as it is, so that nothing would be trained: unless the launch
-    asks for more than the file does, and for the study `even_complete`.
+    None also if it is complete, so that nothing would be trained, unless the launch
+    asks for more than the file does and so passes `even_complete`.
     """
     from tuner.store import studies
 
@@ -35,7 +35,7 @@ def study_of(database: "Database", spec: "Spec", *, even_complete: bool) -> "Stu
 
 
 def asks_the_same(study: "Study", spec: "Spec | None") -> bool:
-    """Say whether a study file asks what the stored study does."""
+    """Return whether a study file has the same identity as the stored study."""
     from tuner.spec import identity
 
     return spec is None or study.fingerprint == identity.fingerprint(spec)
@@ -48,11 +48,11 @@ def changes_of(
     *,
     whole: bool,
 ) -> "tuple[list[str], list[Identity]]":
-    """Return how code and data differ from what the study was trained by, and what they are.
+    """Return how code and data differ from those the study was trained with, and their identities.
 
-    With `whole` the objective is loaded as a trainer loads it, and all data of
-    the study are; without, what is looked at is enough to tell most changes,
-    and the workers tell the rest before they record anything.
+    With `whole`, the objective is loaded as by a trainer, and all data of
+    the study are loaded; without, most changes are found,
+    and workers find the rest before they record anything.
     """
     from tuner.check.identity import identify
     from tuner.store import identities
@@ -60,12 +60,15 @@ def changes_of(
     with database.transaction() as connection:
         parts = identities.current(connection, study.study_id)
         if not identities.is_settled(connection, study.study_id):
-            return [], []  # No result yet that a change could be mixed with.
+            return [], []  # No results yet, so a change is harmless.
     keys = [json.loads(part.body["keys"]) for part in parts if part.kind == identities.DATA]
     if not keys:
-        return [], []  # Nothing was trained yet, or by a tuner that did not note it.
+        return (
+            [],
+            [],
+        )  # Nothing was trained yet, or only by a version that did not record identities.
     if not whole:
-        # One of each place: the others divide or size the same images.
+        # One per path: the others only split or resize the same images.
         keys = list({str(one.get("path")): one for one in keys}.values())[:MOST]
     found = identify(study.spec.objective, keys, checker, whole=whole)
     clear_progress()
@@ -80,7 +83,7 @@ def refuse(study: "Study", changes: Sequence[str]) -> None:
 
 
 def accept(database: "Database", study: "Study", found: "Sequence[Identity]") -> list[str]:
-    """Mark the study: from now on it is trained by what was found; return the changes."""
+    """Record the current code and data as the study's; return the changes."""
     from tuner.store import identities
     from tuner.store.ledger.locks import lock_study
 

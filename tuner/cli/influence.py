@@ -1,4 +1,4 @@
-"""`tuner influence`: which parameter matters, for what, and whether that is seen."""
+"""`tuner influence`: how much each parameter matters."""
 
 from typing import TYPE_CHECKING
 

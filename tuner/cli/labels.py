@@ -1,4 +1,4 @@
-"""`tuner tag`, `note` and `archive`: what people keep beside a study."""
+"""`tuner tag`, `note` and `archive`: labels that people give to studies."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`tuner launch`: create or continue a study, train it here, show it, and end with its tables."""
+"""`tuner launch`: creates or resumes a study, trains it, and ends with its tables."""
 
 import importlib
 import signal
@@ -54,7 +54,7 @@ NOBODY_TELLS = (
     "(`tuner dashboard --webhook-file FILE`), or a launch without --detach."
 )
 SHORT_LOOK_SECONDS = 0.1
-"""When all that is waited for is that the workers leave."""
+"""The polling interval while waiting only for workers to exit."""
 
 
 @click.command(
@@ -145,7 +145,7 @@ def launch(settings: Settings, /, **given: Any) -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be launched and how: the options of `tuner launch`, also for `tuner.launch`."""
+    """The options of `tuner launch`, also used by `tuner.launch`."""
 
     study: StudyRef | Mapping[str, Any]
     """A name, a path, a stored version, or the content of a study file."""
@@ -155,7 +155,7 @@ class Request:
     devices: tuple[str, ...] = ()
     """GPUs to use by number or UUID, even if other processes are using them."""
     per_gpu: int | str = 1
-    """How many workers on each GPU; "auto" finds out."""
+    """The number of workers per GPU; "auto" finds out."""
     pin: bool = False
     """Whether each worker is pinned to its own cores."""
     threads: int | None = None
@@ -168,7 +168,7 @@ class Request:
     accept_changes: bool = False
     no_check: bool = False
     enqueue: tuple[str | Mapping[str, Any], ...] = ()
-    """Settings to be trained before the others."""
+    """Settings to be trained first."""
     engine: str = "local"
     """Where workers run."""
     engine_options: tuple[str, ...] = ()
@@ -211,7 +211,7 @@ class Request:
             )
 
     def read(self) -> "tuple[Spec | None, options.StudyFile | None]":
-        """Read and check the study, and its file where it has one; a stored version has neither."""
+        """Return the checked spec and its file, if any; a stored version has neither."""
         if not isinstance(self.study, StudyRef):
             return options.check_spec(self.study, self.overrides, self.objective_folders), None
         if self.stored:
@@ -222,16 +222,16 @@ class Request:
 
 @dataclass(frozen=True)
 class LaunchEnd:
-    """How a launch ended: the study's full name, and what the command exits with."""
+    """The end of a launch: the study's full name, and the exit code of the command."""
 
     study: str
     exit_code: int
 
 
 def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901, PLR0912, PLR0915  # one story
-    """Launch a study and train it to its end: what is stored, what changed, train, conclude.
+    """Launch a study and train it to its end: read, store, check for changes, train, conclude.
 
-    A study that cannot go on, or some of whose trials failed for good, is a StudyFailedError.
+    Raises StudyFailedError if the study cannot continue, or if trials failed permanently.
     """
     request.check()
     engine = engines.load(request.engine)
@@ -245,15 +245,15 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         {**given, **options.read_engine_options(request.engine_options)}
     )
     if spec is not None:
-        _settings(spec, request.enqueue)  # what does not fit is told before anything is created
+        _settings(spec, request.enqueue)  # errors are raised before anything is created
     folders = file.folders if file else options.objective_folders(None, request.objective_folders)
-    # To go on with a stored study, to train it longer, or to finish its trials, there must be one.
+    # A stored version, --epochs-to and --finish need a database that exists already.
     makes = spec is not None and request.epochs_to is None and not request.finish
     options.tell_home(settings, makes=makes)
     from tuner.questions import Checker
 
     with (
-        # Workers and trainers are forked from it. It loads what they need while this process finds
+        # Workers and trainers are forked from it. It loads their packages while this process finds
         # out what there is to train.
         forkserver.started(
             (*forkserver.CHECKS, *forkserver.WORKERS), beside=forkserver.TRAINERS
@@ -280,7 +280,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         changes: Sequence[str] = ()
         now: Sequence[Identity] = ()
         if known is not None:
-            # Loading torch to tell code apart takes seconds, and matters only where nothing but
+            # Loading torch to compare code takes seconds, and matters only if nothing but
             # the code asks for a version.
             whole = request.accept_changes or (versioned and asks_the_same(known, spec))
             changes, now = changes_of(database, known, checker, whole=whole)
@@ -315,7 +315,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             from tuner.fleet import detached
             from tuner.fleet.tending import TendedFleet
 
-            # The bare name would be the newest version's, whichever is launched.
+            # Without its version, the name would refer to the newest version.
             crew = Crew(
                 study.full_name,
                 threads=request.threads,
@@ -380,7 +380,7 @@ def _hooks(settings: Settings) -> "Sequence[Hook]":
 
 
 def _known(database: "Database", ref: StudyRef, *, finishes: bool) -> "Study | None":
-    """Return the stored version if something of it is to be trained."""
+    """Return the stored version if it has something to train."""
     from tuner.store import studies
 
     with database.transaction() as connection:
@@ -418,7 +418,7 @@ def _check_finish(database: "Database", study: "Study | None", numbers: Sequence
 
 
 def _finish(database: "Database", study: "Study", numbers: Sequence[int]) -> list[str]:
-    """Choose trials to be trained to their end; return what to say of it."""
+    """Mark trials to be trained to their end; return the lines to print."""
     if not numbers:
         return []
     from tuner.settings import person
@@ -468,7 +468,7 @@ def _announce(settings: Settings, launched: "Launch") -> None:
     total = f"{study.spec.total_trials} trials"
     raced, promotes = study.spec.replicates.of == "top", study.spec.promotes
     if launched.what == "found" and study.state == "complete":
-        # A race may have ended before the budget did, and paused trials go no further.
+        # A race may have ended before the budget was used, and paused trials stay paused.
         short = raced or promotes
         told = f"{study.title} is complete" if short else f"{study.title} is complete: {total}"
         echo(f"{told}. Nothing to train.")
@@ -492,7 +492,7 @@ def _announce(settings: Settings, launched: "Launch") -> None:
 
 
 def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
-    """Find out on the engine's side whether workers can work there, before any is placed."""
+    """Check on the engine that workers can train there, before any is placed."""
     from tuner.work.probe import ProbeReport
 
     echo(f"Checking that workers can train {crew.study} on {engine.name} …", err=True)
@@ -545,7 +545,7 @@ def _train(
                 _watch(database, study, fleet, stop, screen, findings)
             failures = fleet.failures()
         except BaseException:
-            # Whatever happened to this process, workers that do not need it go on.
+            # Whatever happens to this process, workers that do not depend on it continue.
             if not fleet.outlives:
                 fleet.close()
             raise
@@ -555,7 +555,7 @@ def _train(
     if stop.asked:
         echo(
             f"Stopped. Running trials were released. To resume:  "
-            # With what was set on the command line the file is another study than the stored one.
+            # The stored study includes changes by --set, which the file alone does not.
             f"tuner launch {study.full_name if study.spec.overrides else study.title}"
         )
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
@@ -564,11 +564,11 @@ def _train(
 
 
 def _load_tables() -> None:
-    """Load what the end of a launch needs, while the workers start."""
+    """Import what the end of a launch needs, while the workers start."""
     importlib.import_module("tuner.answers.sheets.export")
     importlib.import_module("tuner.answers.compare")
     importlib.import_module("tuner.cli.tables")
-    importlib.import_module("scipy.special")  # for verdicts; tables alone do without
+    importlib.import_module("scipy.special")  # for verdicts; tables do not need it
 
 
 def _watch(
@@ -587,7 +587,7 @@ def _watch(
         if stop.signal == signal.SIGHUP and fleet.outlives:
             return  # the terminal is gone; the workers do not need it
         if findings is not None and not stop.asked:
-            with suppress(DBAPIError):  # tried again; workers wait for the database by themselves
+            with suppress(DBAPIError):  # tried again; workers wait for the database on their own
                 findings.tell(database, study)
         running = fleet.running()
         for remark in fleet.remarks():
@@ -608,7 +608,7 @@ def _watch(
             )
         over = overview is not None and overview.over
         if fleet.outlives and not ended and over:
-            # Workers that still wait for room on the cluster would come up only to find that.
+            # Workers still queued on the cluster would start only to exit at once.
             ended = True
             fleet.ask_to_stop()
         time.sleep(SHORT_LOOK_SECONDS if stop.asked or over else LOOK_SECONDS)
@@ -623,13 +623,13 @@ def _look(database: "Database", study: "Study") -> "Overview | None":
         with database.transaction() as connection:
             return overview(connection, study)
     except DBAPIError:
-        return None  # the workers wait for the database by themselves; so does the screen
+        return None  # the workers wait for the database on their own; so does the screen
     except UnknownStudyError:
-        return None  # deleted meanwhile: the workers leave, and the end is told after them
+        return None  # deleted meanwhile: the workers exit, and then the end is reported
 
 
 def _check_ended(database: "Database", study: "Study", failures: list[str]) -> None:
-    """Say why a study has not ended though no worker is left here."""
+    """Raise an error that says why a study has not ended although no worker is left here."""
     from tuner.store import studies
 
     try:
@@ -688,7 +688,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
 
 
 def _tell_verdicts(results: "Results") -> None:
-    """Say which setting is best, and factor by factor whether a difference is seen."""
+    """Say which setting is best, and for each factor whether levels differ significantly."""
     from tuner.answers.compare import compare
     from tuner.answers.setting_comparison import with_check
     from tuner.answers.settings import best_sentence, has_replicates
@@ -703,7 +703,7 @@ def _tell_verdicts(results: "Results") -> None:
             if comparison.summary
         ]
     except UserError:
-        return  # nothing that could be compared, which the tables show already
+        return  # nothing can be compared, as the tables show
     for one in found:
         echo(one)
     if found:
@@ -737,7 +737,7 @@ def _tell_spent(database: "Database", study: "Study") -> None:
 
 
 def _larger(budget: "BudgetLine | None", spec: "Spec") -> Iterator[str]:
-    """Yield options for a larger budget: twice each limit that is reached, as an example."""
+    """Yield example options for a larger budget: twice each limit that is reached."""
     if budget is None:
         return
     if budget.hours is not None and budget.hours_spent >= budget.hours:
@@ -785,13 +785,13 @@ def launch_here(
     if ended.exit_code == EXIT_SIGINT:
         raise KeyboardInterrupt
     if ended.exit_code == EXIT_SIGTERM:
-        # Heard while training and held back until the trials were given back.
+        # The signal came during training and was held back until the trials were released.
         signal.raise_signal(signal.SIGTERM)
     return OpenStudy(settings, ended.study)
 
 
 def assignments(changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return changes of a study file as --set takes them: values as TOML writes them."""
+    """Return changes of a study file in the form of --set, with values as TOML."""
     from tuner.spec.setting import plain
     from tuner.spec.writing import inline
 

@@ -1,4 +1,4 @@
-"""The live screen: a study at a glance, redrawn in place; plain lines without a terminal."""
+"""The live screen of a study, redrawn in place; plain lines without a terminal."""
 
 import io
 import time
@@ -22,19 +22,19 @@ from tuner.store.overview import Best, Overview, WorkerLine
 
 NOTEBOOK_COLUMNS = 110
 NEXT_SHOWN = 3
-"""Queued settings are named up to this many."""
+"""The most queued settings that are shown."""
 LINE_SECONDS = 10.0
-"""How often a plain line is written while nothing ends."""
+"""The interval of plain lines while no trial ends."""
 
 
 class Screen(Protocol):
     """Where a launch is shown."""
 
     def show(self, overview: Overview) -> None:
-        """Show a study as it stands."""
+        """Show the current state of a study."""
 
     def say(self, text: str) -> None:
-        """Say something once."""
+        """Show a message once."""
 
 
 @contextmanager
@@ -52,26 +52,26 @@ def screen_for(stream: IO[str]) -> Iterator[Screen]:
 
 
 class LiveScreen:
-    """A picture of the study that is redrawn in place."""
+    """A view of the study that is redrawn in place."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._said = ""
 
     def show(self, overview: Overview) -> None:
-        """Redraw the picture."""
+        """Redraw the view."""
         picture = draw(overview)
         if self._said:
             picture = Group(picture, styled(self._said, "yellow"))
         self._live.update(picture)
 
     def say(self, text: str) -> None:
-        """Keep a sentence below the picture."""
+        """Add a message below the view."""
         self._said = text
 
 
 class NotebookScreen:
-    """A picture of the study below a notebook's cell, redrawn in place."""
+    """A view of the study below a notebook's cell, redrawn in place."""
 
     def __init__(self, display: Callable[..., Any]) -> None:
         self._display = display
@@ -80,7 +80,7 @@ class NotebookScreen:
         self._shown = self._said = ""
 
     def show(self, overview: Overview) -> None:
-        """Redraw the picture where something changed."""
+        """Redraw the view if something changed."""
         self._overview = overview
         text = io.StringIO()
         console = DataConsole(text, width=NOTEBOOK_COLUMNS, force_terminal=False)
@@ -93,14 +93,14 @@ class NotebookScreen:
         self._shown = shown
 
     def say(self, text: str) -> None:
-        """Keep a sentence below the picture."""
+        """Add a message below the view."""
         self._said = text
         if self._overview is not None:
             self.show(self._overview)
 
 
 class PlainScreen:
-    """A line whenever a trial has ended, and one now and then."""
+    """Plain lines: one whenever a trial ends, and one at intervals."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -108,7 +108,7 @@ class PlainScreen:
         self._written = 0.0
 
     def show(self, overview: Overview) -> None:
-        """Write a line if there is something new to say."""
+        """Print a line if there is something new."""
         now = time.monotonic()
         if overview.counts.at_rest == self._at_rest and now - self._written < LINE_SECONDS:
             return
@@ -116,12 +116,12 @@ class PlainScreen:
         self._console.print(plain_line(overview), soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Write the sentence."""
+        """Print the message."""
         self._console.print(text, soft_wrap=True)
 
 
 def draw(overview: Overview) -> RenderableType:
-    """Draw a study: its bar, a line a worker, and the best trial so far."""
+    """Draw a study: its progress bar, one line per worker, and the best trial so far."""
     parts: list[RenderableType] = [
         Text.assemble(
             (readable(overview.title), "bold"), "  ", (readable(overview.question), "italic")
@@ -151,7 +151,7 @@ def draw(overview: Overview) -> RenderableType:
 
 
 def queue_line(queued: Sequence[Mapping[str, Value]]) -> str:
-    """Say how many settings are queued, and which of them are next."""
+    """Say how many settings are queued, and which are next."""
     settings = "1 setting" if len(queued) == 1 else f"{len(queued)} settings"
     following = ", then ".join(chosen_line(setting) for setting in queued[:NEXT_SHOWN])
     more = f", and {len(queued) - NEXT_SHOWN} more" if len(queued) > NEXT_SHOWN else ""
@@ -159,7 +159,7 @@ def queue_line(queued: Sequence[Mapping[str, Value]]) -> str:
 
 
 def plain_line(overview: Overview) -> str:
-    """Say in one line how a study stands."""
+    """Summarise the state of a study in one line."""
     counts = overview.counts
     text = f"{counts.at_rest}/{counts.total} trials  {counts_line(overview)}"
     if overview.best is not None:
@@ -183,7 +183,7 @@ def _briefly(best: Best, metric: str, unit: Unit) -> str:
 
 
 def counts_line(overview: Overview) -> str:
-    """Say how many trials are where."""
+    """Say how many trials are in each state."""
     counts = overview.counts
     parts = [
         f"{counts.complete} complete",
@@ -202,7 +202,7 @@ def counts_line(overview: Overview) -> str:
 
 
 def _between(overview: Overview) -> str:
-    """Say between which limits the time left is, once that can be known."""
+    """Return the prediction interval of the remaining time, once it is known."""
     future = forecast(overview)
     guess = None if future is None else future.seconds
     if guess is None or guess.low is None or guess.high is None:
@@ -211,7 +211,7 @@ def _between(overview: Overview) -> str:
 
 
 def epochs_line(overview: Overview) -> str:
-    """Say how many epochs were trained, and how many did not need to be."""
+    """Say how many epochs were trained, and how many were reused."""
     reused = f", {overview.epochs_reused:,} reused" if overview.epochs_reused else ""
     return f"{overview.epochs_recorded:,} epochs trained{reused}"
 
@@ -238,12 +238,12 @@ def best_line(best: Best, metric: str, unit: Unit) -> str:
 
 
 def chosen_line(chosen: Mapping[str, Value]) -> str:
-    """Write parameters as name=value."""
+    """Format parameters as name=value."""
     return " ".join(f"{name}={value_text(value)}" for name, value in chosen.items())
 
 
 def duration(seconds: float) -> str:
-    """Write a time span for people."""
+    """Format a duration for people."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -272,7 +272,7 @@ def _workers(overview: Overview) -> RenderableType:
     held = Counter(line.worker_id for line in overview.workers)
     shown = 0
     for line in overview.workers:
-        # Of a worker with several trials the first line says so, and the others are below it.
+        # A worker with several trials says so in its first line; the others follow below it.
         first, shown = line.worker_id != shown, line.worker_id
         many = held[line.worker_id]
         together = f", {many} at a time" if many > 1 else ""
@@ -282,7 +282,7 @@ def _workers(overview: Overview) -> RenderableType:
 
 
 def sending(line: WorkerLine) -> str:
-    """Say how much of a large result is stored; nothing where none is under way."""
+    """Say how much of a large result is stored; "" if none is being sent."""
     if line.bytes_sent is None or not line.bytes_to_send:
         return ""
     return f"storing {line.bytes_sent / 1e6:.0f} of {line.bytes_to_send / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""`tuner logs` and `tuner events`: what trials printed, and what happened to them."""
+"""`tuner logs` and `tuner events`: the output and the history of trials."""
 
 import click
 
@@ -30,7 +30,7 @@ def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
         echo("Nothing was printed.", err=True)
     for output in printed:
         echo(f"── trial {output.number}, attempt {output.attempt} ──", bold=True)
-        # A progress bar returns to the start of its line; here each state gets a line.
+        # A progress bar overwrites its line by carriage returns; here each state gets a line.
         echo(output.text.rstrip().replace("\r\n", "\n").replace("\r", "\n"))
 
 

@@ -1,4 +1,4 @@
-"""`tuner launch --epochs-to N`: the same study, trained longer, from the stored prefixes."""
+"""`tuner launch --epochs-to N`: trains the same study longer, starting from its stored epochs."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def lengthened(database: "Database", file: StudyFile, spec: "Spec", epochs: int) -> "Spec":
-    """Return the stored study with more epochs, and say which settings go on where they were.
+    """Return the stored study with more epochs, and print which settings continue from theirs.
 
-    `spec` is what the file says with the changes of this command line.
+    `spec` is the file with the changes of this command line.
     """
     from tuner.spec.identity import compare
     from tuner.spec.study_ref import StudyRef
@@ -25,7 +25,7 @@ def lengthened(database: "Database", file: StudyFile, spec: "Spec", epochs: int)
     with database.transaction() as connection:
         stored = studies.find(connection, StudyRef(spec.name))
     if stored.spec.overrides:
-        # What was set when the study was launched is in no file.
+        # Changes by --set at the study's launch are not in the file.
         spec = file.read((*stored.spec.overrides, *spec.overrides))
     difference = compare(stored.spec, spec)
     if not (difference.same or difference.extends):
@@ -37,7 +37,7 @@ def lengthened(database: "Database", file: StudyFile, spec: "Spec", epochs: int)
         )
     _check(spec, stored.title, epochs)
     if int(spec.job({}, 0).parameters["epochs"]) == epochs:
-        return spec  # launched before, and perhaps interrupted: it goes on
+        return spec  # launched before, and perhaps interrupted: it is resumed
     longer = spec.with_epochs(epochs)
     _tell(spec, longer)
     return longer
@@ -58,7 +58,7 @@ def _check(before: "Spec", title: str, epochs: int) -> None:
 
 
 def _tell(before: "Spec", after: "Spec") -> None:
-    """Say how many settings start from stored epochs, and why the others do not."""
+    """Print how many settings start from stored epochs, and why the others do not."""
     from tuner.spec.search import SAMPLERS
     from tuner.store.sampling import choose
     from tuner.train.checkpoints.keys import shared_epochs_of_jobs

@@ -1,4 +1,4 @@
-"""The command `tuner`: its family of commands, and what errors mean for the exit code."""
+"""The command `tuner`: its subcommands, and the exit codes of errors."""
 
 import importlib
 import io
@@ -75,11 +75,11 @@ COMMANDS = {
     "dashboard": "dashboard:dashboard",
     "db": "db:db",
 }
-"""Where each command lives; in the order in which `tuner --help` lists them."""
+"""The module of each command, in the order of `tuner --help`."""
 ALIASES = {"list": "studies", "version": "--version"}
-"""Words that people type out of habit, and what they mean."""
+"""Aliases that people type out of habit."""
 TRAINING = ("launch", "worker", "run")
-"""Commands that train, and are cut short when the pipe that they print to is closed."""
+"""Commands that train: a closed output pipe interrupts them."""
 
 
 class ReaderLeftError(Exception):
@@ -88,7 +88,7 @@ class ReaderLeftError(Exception):
 
 @contextmanager
 def _closed_pipe_told() -> Iterator[None]:
-    """Let a closed pipe pass by click, which would exit with 1 for it."""
+    """Let a closed pipe reach `run`; click would exit with 1."""
     try:
         yield
     except BrokenPipeError as error:
@@ -96,15 +96,15 @@ def _closed_pipe_told() -> Iterator[None]:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are first needed."""
+    """A group whose commands are imported on first use."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        """Read the command line; --help prints already here."""
+        """Parse the command line; --help prints here already."""
         with _closed_pipe_told():
             return super().make_context(*arguments, **options)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options before the command, and its name."""
+        """Parse the options before the subcommand, and its name."""
         return super().parse_args(ctx, [ALIASES.get(word, word) for word in args[:1]] + args[1:])
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -113,11 +113,11 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the commands in the order in which they are used."""
+        """Return the commands in the order of `tuner --help`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command; every one takes --database and --debug."""
+        """Import a command and add --database and --debug."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
@@ -128,7 +128,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was typed; for a misspelt one, suggest the nearest."""
+        """Find the command; for a misspelt one, suggest the nearest."""
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -196,24 +196,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _reader_left(given)
     except KeyboardInterrupt:
         return EXIT_SIGINT
-    # The last wall before the terminal: the database's trouble, or a fault of ours,
-    # is told as one line with the way to see more.
+    # The last resort: an error of the database, or a bug, is reported in one line that says how to
+    # see more.
     except Exception as error:  # noqa: BLE001
         return _tell_unexpected(error, debug=debug)
     return code if isinstance(code, int) else 0
 
 
 def _unwind_on_signals() -> None:
-    """End by an exception on SIGTERM and SIGHUP, so that what is half-written is removed.
+    """End by an exception on SIGTERM and SIGHUP, so that half-written files are removed.
 
-    Commands that give trials back put handlers of their own in this one's place. A signal that
+    Commands that release trials replace this handler with their own. A signal that
     the caller ignores stays ignored (nohup).
     """
     if threading.current_thread() is not threading.main_thread():
         return
 
     def unwind(number: int, _frame: object) -> None:
-        # A second one ends a cleaning up that hangs.
+        # A second signal ends a clean-up that hangs.
         signal.signal(number, signal.SIG_DFL)
         raise SystemExit(128 + number)
 
@@ -225,15 +225,15 @@ def _unwind_on_signals() -> None:
 def _reader_left(given: Sequence[str]) -> int:
     """End a command whose output is no longer read, as in `tuner table | head`.
 
-    The reader has seen enough, so a command that only answers is done. Training
-    was cut short and says so by its exit code.
+    A command that only answers counts as successful. Training
+    was interrupted, which its exit code says.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SIGPIPE if given[:1] and given[0] in TRAINING else EXIT_DONE
 
 
 def _show(error: click.ClickException) -> None:
-    """Print an error of the command line, which may quote what was typed."""
+    """Print a usage error, which may quote what was typed."""
     text = io.StringIO()
     error.show(file=text)
     echo(text.getvalue().rstrip("\n"), err=True)

@@ -1,4 +1,4 @@
-"""`tuner new`: starting files of an objective or a study that run as they are."""
+"""`tuner new`: starter files for an objective or a study that run as they are."""
 
 import re
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def objective(name: str) -> None:
     _check_name(name, "an objective", r"[a-z][a-z0-9_]*", "lower-case letters, digits and _")
     _check_unshipped(name, shipped_folder() / name, Path("objectives", name), "An objective")
     _check_study_unshipped(name)
-    # The template declares what its copy will: the copy is not there yet.
+    # Declarations come from the template, because its copy is not written yet.
     declared = find("objective", [starters.TEMPLATES]).objective.declarations()
     files = starters.objective_files(name) | starters.study_file(name, name, declared)
     starters.write_new(files)
@@ -82,7 +82,7 @@ def _check_name(name: str, what: str, pattern: str, allowed: str) -> None:
 
 
 def _check_unshipped(name: str, shipped: Path, path: Path, what: str) -> None:
-    """Refuse a name that would hide one of tuner's; the user's own files are checked elsewhere."""
+    """Refuse a name that would shadow one of tuner's; users' files are checked elsewhere."""
     if shipped.exists() and not path.exists():
         raise UserError(
             f"{what} {name!r} comes with tuner, and your file would shadow it; choose another name."

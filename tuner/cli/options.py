@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from tuner.store.database import Database
 
 PATHS = ("data.path", "weights", "fixed.weights")
-"""Keys that `--set` gives a path."""
+"""Keys of `--set` whose values are paths."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def add_common(command: click.Command) -> None:
-    """Give a command, and all below it, the options that every command has."""
+    """Add the options of every command to a command and its subcommands."""
     if isinstance(command, click.Group):
         for below in command.commands.values():
             add_common(below)
@@ -60,10 +60,10 @@ def add_common(command: click.Command) -> None:
 
 
 class NearChoice(click.Choice[Any]):
-    """One of several words; for a misspelt one, the nearest is suggested."""
+    """A choice that suggests the nearest word for a misspelt one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """Return what is wrong with a value, and what may have been meant."""
+        """Return the error for a value, with a suggestion."""
         known = [str(choice) for choice in self.choices]
         return super().get_invalid_choice_message(value, ctx) + meant(str(value), known)
 
@@ -76,7 +76,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later v
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the seconds of a text."""
+        """Parse a duration to seconds."""
         if isinstance(value, int | float):
             return float(value)
         try:
@@ -94,7 +94,7 @@ def _use_database(ctx: click.Context, _option: click.Parameter, value: str | Non
 
 
 def examples(*lines: str) -> str:
-    """Return what ends a command's help: command lines that run as they are."""
+    """Return the end of a command's help: examples that run as they are."""
     head = "Example:" if len(lines) == 1 else "Examples:"
     return "\n  ".join((f"\b\n{head}", *lines))
 
@@ -107,9 +107,9 @@ def json_option(function: Decorated) -> Decorated:
 
 
 def answering(answer: Callable[..., None]) -> Callable[..., None]:
-    """Make a function of a study's results a command's: with STUDY, and --json as its last option.
+    """Turn a function of `Results` into the body of a command with STUDY and --json.
 
-    All that it asks is read from one snapshot. Place it above the command's own options.
+    Everything is read from one snapshot. Put it above the command's own options.
     """
 
     @wraps(answer)
@@ -134,7 +134,7 @@ def overwrite_option(function: Decorated) -> Decorated:
 
 
 def study_file_options(function: Decorated) -> Decorated:
-    """Add --set, as often as wanted."""
+    """Add --set, which may be repeated."""
     return click.option(
         "--set",
         "overrides",
@@ -267,7 +267,7 @@ class PerGpu(click.ParamType):  # type: ignore[type-arg]  # generic in later ver
 def trial_numbers(
     _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """Read numbers of trials from 12,31, from all times that the option is given."""
+    """Parse trial numbers such as 12,31 from every use of the option."""
     numbers: list[int] = []
     for text in texts:
         words = text.replace(",", " ").split()
@@ -318,7 +318,7 @@ def engine_options(function: Decorated) -> Decorated:
 
 
 def read_engine_options(given: tuple[str, ...]) -> dict[str, str]:
-    """Return the options of an engine as text; the engine reads their values."""
+    """Return an engine's options as texts; the engine parses their values."""
     wrong = [text for text in given if "=" not in text.strip("=")]
     if wrong:
         raise UserError(f"--fleet {wrong[0]} is not KEY=VALUE, such as partition=gpu.")
@@ -326,18 +326,18 @@ def read_engine_options(given: tuple[str, ...]) -> dict[str, str]:
 
 
 class StudyGroup(click.Group):
-    """A group whose commands take their study as NAME or as --study NAME, too."""
+    """A group whose commands also accept their study as --study NAME."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and put its study first."""
+        """Find the command, and move its study to the front."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command, rest if command is None else place_study(ctx, command, rest)
 
 
 def study_folders() -> list[Path]:
-    """Return where studies are found by name: ./studies first, then the shipped ones."""
+    """Return the folders of study files: ./studies, then the built-in ones."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "shipped" / "studies"
     shipped = installed if installed.is_dir() else package.parent / "studies"
@@ -345,14 +345,14 @@ def study_folders() -> list[Path]:
 
 
 def objective_folders(study_file: Path | None, paths: tuple[Path, ...] = ()) -> tuple[Path, ...]:
-    """Return where objectives are found, before the shipped ones."""
+    """Return the folders to search for objectives before the built-in ones."""
     near = [] if study_file is None else [study_file.resolve().parent.parent / "objectives"]
     return (*(folder.resolve() for folder in paths), *near, Path("objectives").resolve())
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study file, and where its objective is looked for."""
+    """A study file, and the folders to search for its objective."""
 
     path: Path
     folders: tuple[Path, ...]
@@ -373,7 +373,7 @@ class StudyFile:
         return load(self.path, here, _declared(self.folders))
 
     def engine_options(self, engine: str) -> Mapping[str, Any]:
-        """Return the table [fleet.ENGINE]; a table of an engine that there is not is refused."""
+        """Return the table [fleet.ENGINE]; a table of an unknown engine is an error."""
         from tuner.fleet.engines import ENGINES
         from tuner.spec.document import read
 
@@ -395,7 +395,7 @@ class StudyFile:
 def check_spec(
     document: Mapping[str, Any], overrides: tuple[str, ...], paths: tuple[Path, ...] = ()
 ) -> "Spec":
-    """Check a study that is not in a file; its relative paths start in this folder."""
+    """Check a study that is not in a file; its relative paths start in the current folder."""
     from tuner.spec.load import check
 
     here = tuple(_from_here(text) for text in overrides)
@@ -410,7 +410,7 @@ def _declared(folders: tuple[Path, ...]) -> "Declared":
 
 
 def _from_here(text: str) -> str:
-    """Make a path that was typed start in this folder; in a file it starts where the file lies."""
+    """Make a typed path start in the current folder; in a file, it starts at the file."""
     key, equals, written = text.partition("=")
     path = written.strip().strip("\"'")
     listed = path.startswith(("[", "{"))
@@ -423,9 +423,9 @@ def _from_here(text: str) -> str:
 def open_database(
     settings: Settings, *, wait_seconds: float = 0.0, create: bool = False
 ) -> Iterator["Database"]:
-    """Open the database and make sure that it can be used; wait for a server that is away.
+    """Open the database and check that it can be used; wait for a server that does not respond.
 
-    An embedded database that does not exist is made only where `create` says so.
+    An embedded database that does not exist is created only with `create`.
     """
     from tuner.store import schema
     from tuner.store.database import Database
@@ -442,20 +442,20 @@ def open_database(
 
 
 def _remember_names(settings: Settings, database: "Database") -> None:
-    """Leave the names of all studies for the shell's completion; it costs one statement."""
+    """Store the names of all studies for shell completion; it costs one statement."""
     from sqlalchemy.exc import DBAPIError
 
     from tuner.cli.completion import remember_names
     from tuner.store import studies
 
-    # Nobody asked for it: a command that has done its work does not fail for this.
+    # Only a convenience: a command that has done its work must not fail because of it.
     with suppress(DBAPIError), database.transaction() as connection:
         remember_names(settings, studies.names(connection))
 
 
 @contextmanager
 def open_results(settings: Settings, study: StudyRef) -> Iterator["Results"]:
-    """Open the results of a stored study in a snapshot: all that is read describes one moment."""
+    """Open the results of a stored study in one snapshot."""
     from tuner.results import Results
 
     with open_database(settings) as database, database.snapshot() as connection:
@@ -463,7 +463,7 @@ def open_results(settings: Settings, study: StudyRef) -> Iterator["Results"]:
 
 
 def tell_home(settings: Settings, *, makes: bool = False) -> None:
-    """Say where things are kept, where that is not what one sees; `makes` if it is made now."""
+    """Say where the home is, if that is not obvious; `makes` says that it is created now."""
     from tuner.home import exposure
 
     home = settings.home
@@ -501,9 +501,9 @@ def _await(database: "Database", seconds: float) -> None:
 
 
 def join_numbers(arguments: list[str]) -> list[str]:
-    """Return the arguments with the numbers after --finish as one word.
+    """Return the arguments with the numbers after --finish joined to one word.
 
-    People write `--finish 12 31`, and an option of the command line takes one word.
+    People write `--finish 12 31`, but an option takes one word.
     """
     numbers = re.compile(r"\d[\d,]*")
     joined: list[str] = []
@@ -518,9 +518,9 @@ def join_numbers(arguments: list[str]) -> list[str]:
 
 
 def place_study(parent: click.Context, command: click.Command, arguments: list[str]) -> list[str]:
-    """Return the arguments with the study first, where commands expect it.
+    """Return the arguments with the study first, as commands expect it.
 
-    People need not remember whether a command takes NAME or --study NAME: each takes both.
+    Every command takes both NAME and --study NAME.
     """
     if not any(parameter.name == "study" for parameter in command.params):
         return arguments
@@ -530,6 +530,6 @@ def place_study(parent: click.Context, command: click.Command, arguments: list[s
         if word.startswith("--study="):
             return [word.partition("=")[2], *arguments[:place], *arguments[place + 1 :]]
     if parent.resilient_parsing and arguments[-1:] == ["--study"]:
-        # A shell asks what may follow: as after the command itself, the name of a study.
+        # During completion: the next word may be the name of a study.
         return arguments[:-1]
     return arguments

@@ -1,4 +1,4 @@
-"""`tuner plot`: a study as pictures, for people who would rather look than read."""
+"""`tuner plot`: a study as plots."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -32,7 +32,7 @@ SHOWN = {
     "roc": "the ROC curve of a trial",
     "reliability": "predicted probability against observed frequency for one trial",
 }
-"""What can be drawn; here, so that `--help` does not wait for Matplotlib."""
+"""The kinds of plots; listed here so that `--help` does not load Matplotlib."""
 ENDINGS = (".svg", ".png", ".pdf")
 
 
@@ -96,7 +96,7 @@ def plot(
 
 
 def _check_target(kind: str, output: Path) -> None:
-    """Refuse what is neither a picture's file nor, for all pictures, a folder."""
+    """Refuse a target that is not a file of a picture or, with `all`, a folder."""
     if kind == ALL:
         if output.suffix.lower() in ENDINGS or output.is_file():
             raise UserError(f"-o {output}: 'all' writes several files; specify a folder.")
@@ -136,7 +136,7 @@ def _draw_all(
     bare: bool,
     overwrite: bool,
 ) -> None:
-    """Draw every kind; what a study does not allow is said, and does not stop the rest."""
+    """Draw every kind; those that the study does not allow are reported and skipped."""
     drawn = 0
     for kind in SHOWN:
         fitting = {name: value if kind in GO_WITH[name] else None for name, value in wishes.items()}

@@ -1,4 +1,4 @@
-"""`tuner predict`: what a saved network makes of images, and of the study's own splits again."""
+"""`tuner predict`: classifies images, or the study's own splits, with a saved network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tuner.winner.document import Agreement, Model
 
 TOLD = 10
-"""Files that cannot be read are named up to this many; --json has them all."""
+"""The most unreadable files that are named; --json lists all."""
 
 
 @click.command(
@@ -87,7 +87,7 @@ def predict(
 
     _check(images, split, data_path, output)
     model = document.read(folder)
-    # Predicting may take hours, so a file that may not be replaced is told before.
+    # Predicting may take hours, so refuse to replace a file before that.
     earlier = begins_with(as_csv(_columns(model, split), ()))
     if output != "-":
         check_output(Path(output), overwrite=overwrite, recognised=earlier)
@@ -100,7 +100,7 @@ def predict(
         "folders": paths(options.objective_folders(None, objective_folders)),
         "device": _device(model, device),
     }
-    # The objective's code runs there, and there is no database password in there.
+    # The objective's code runs in a child process, which has no database password.
     body = ask("tuner.winner.prediction", work, show_progress, "predicted the images")
     clear_progress()
     sheet = _of_split(model, body, split) if split is not None else _of_files(model, body)
@@ -142,7 +142,7 @@ def _device(model: "Model", asked: str) -> str:
 
 
 def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
-    """Return the sheet that `tuner export --predictions` has, with the logarithms beside it."""
+    """Return the sheet of `tuner export --predictions`, with log-probabilities added."""
     from tuner.answers.sheets.contents import Sheet
 
     trial, epoch = (None, None) if model.members else (model.trial, model.epoch)
@@ -181,7 +181,7 @@ def _columns(model: "Model", split: str | None) -> tuple[str, ...]:
 def _numbers(
     model: "Model", body: Mapping[str, Any]
 ) -> Iterator[tuple[str | None, float, list[float], list[float]]]:
-    """Yield for each image its class, the probability of that, and those of all classes."""
+    """Yield each image's class, its probability, and the probabilities of all classes."""
     import numpy as np
 
     for logs, place in zip(body["logs"], body["taken"], strict=True):
@@ -219,7 +219,7 @@ def _differs(body: Mapping[str, Any]) -> bool:
 
 
 def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | None) -> None:
-    """Say on standard error what the numbers alone do not."""
+    """Print on standard error what the numbers do not show."""
     from tuner.winner.agreement import words
 
     def say(text: str) -> None:

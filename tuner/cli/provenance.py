@@ -1,4 +1,4 @@
-"""Where a study was launched from: what one must know to launch it again."""
+"""The provenance of a launch: what is needed to launch the study again."""
 
 import platform
 import subprocess
@@ -31,19 +31,19 @@ def _git() -> dict[str, Any] | None:
     commit = _output("rev-parse", "HEAD")
     if commit is None:
         return None
-    # Submodules have configurations of their own, so git does not look into them.
+    # Submodules have their own configuration, which could run programs, so git skips them.
     changes = _output("status", "--porcelain", "--ignore-submodules=dirty", more=_filters_off())
     return {"commit": commit, "dirty": bool(changes)}
 
 
 _QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
-"""What a checkout's own configuration runs as programs, switched off: it may be anybody's."""
+"""Switches off programs named in the checkout's own configuration, which is not trusted."""
 
 
 def _filters_off() -> dict[str, str]:
-    """Return an environment in which no filter of the checkout's configuration is a program.
+    """Return an environment that switches off the filters of the checkout's configuration.
 
-    `git status` runs the clean filter of a file that may have changed. Without the filter such
+    `git status` runs the clean filter of a file that may have changed. Without the filter, such
     a file counts as changed, which only marks the launch as dirty.
     """
     pattern = r"^filter\..*\.(clean|smudge|process|required)$"

@@ -1,4 +1,4 @@
-"""`tuner queue`: many studies, few devices; which study comes next."""
+"""`tuner queue`: which study workers train next."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""The race between contenders, at the end of a launch and in `tuner status`."""
+"""The race between contenders, as printed by a launch and by `tuner status`."""
 
 from typing import TYPE_CHECKING
 
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def race_lines(database: "Database", study: "Study") -> list[str]:
-    """Say how a study's race went and what more seeds would buy; nothing where there is none."""
+    """Say how a study's race went; empty if it has none."""
     if study.spec.replicates.of != "top":
-        return []  # As most studies, and what tells races takes long to load.
+        return []  # Most studies have no race, and the modules for it take long to load.
     from tuner.answers.race import compare_contenders, tell_race
     from tuner.results import Results
 

@@ -1,4 +1,4 @@
-"""The command reference, made from the help texts themselves.
+"""The command reference, generated from the help texts.
 
 python -m tuner.cli.reference > docs/cli.md
 """
@@ -51,7 +51,7 @@ def reference() -> str:
 
 
 def _sections(title: str, command: click.Command, parent: click.Context) -> list[str]:
-    """Return a command's section, and those of the commands below it."""
+    """Return the sections of a command and its subcommands."""
     parts = [_section(title, command, parent)]
     if isinstance(command, click.Group):
         group = click.Context(command, info_name=title.rsplit(maxsplit=1)[-1], parent=parent)

@@ -1,4 +1,4 @@
-"""`tuner report`: a study as one page that can be handed in."""
+"""`tuner report`: a study as one document."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def report(settings: Settings, study: StudyRef, output: Path | None, *, overwrit
     from tuner.report.markdown import as_markdown
 
     page = output is None or output.suffix.lower() != ".md"
-    # People write on in Markdown; nobody edits the page.
+    # People may have edited a Markdown report, but not an HTML one.
     earlier = contains(MARK) if page else None
     with options.open_results(settings, study) as results, waiting() as tell:
         file = output or Path(f"{results.title}-report.html")

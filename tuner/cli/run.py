@@ -1,4 +1,4 @@
-"""`tuner run`: one configuration in the foreground, recorded in no study."""
+"""`tuner run`: trains one setting in the foreground, without recording it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -150,7 +150,7 @@ def _conclude(figures: "Figures", name: str, metrics: "Sequence[Metric]") -> Non
 
 
 def _own(record: "Epoch | Figures", metrics: "Sequence[Metric]") -> str:
-    """Return the figures of further metrics, for the end of a line."""
+    """Return the figures of the study's own metrics, for the end of a line."""
     from tuner.answers.columns import unit_of
     from tuner.answers.words import figure
 
@@ -161,7 +161,7 @@ def _own(record: "Epoch | Figures", metrics: "Sequence[Metric]") -> str:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as JSON has them: a figure that is not defined is null."""
+    """Return values for JSON: an undefined figure is null."""
     from tuner.answers.sheets.export import json_cell
 
     return {name: json_cell(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""`tuner compare A B`: two searches, by the best value that each had after some epochs."""
+"""`tuner compare A B`: two searches, by their best values after the same epochs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".svg", ".png", ".pdf")
 POINTS = 64
-"""Of a drawn course: as many as the terminal's picture has columns."""
+"""Points of a drawn course: as many as the chart in the terminal has columns."""
 
 
 def show_searches(
@@ -27,7 +27,7 @@ def show_searches(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Compare two searches, print what was found, and draw it where a file is named."""
+    """Compare two searches, print the result, and plot it if a file is given."""
     from tuner.answers.plain import plain
     from tuner.answers.searches import compare_searches
 

@@ -1,4 +1,4 @@
-"""The table of `tuner compare` in which settings stand against the best one."""
+"""The table of `tuner compare` that compares settings with the best one."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tuner.results import Results
 
 SHOWN = 20
-"""Of more settings the best are shown; --json has all."""
+"""The most settings shown; --json has all."""
 NAME_WIDTH = 40
-"""Columns of the terminal that a setting's name has at least, where it is written in one."""
+"""The least width of the column of settings' names."""
 FIRST_DROPPED = ("done", "p", "n", "on test")
-"""What is left out of a table that does not fit, one after another."""
+"""Columns that are left out one after another until the table fits."""
 
 
 def show_settings(
@@ -27,7 +27,7 @@ def show_settings(
     comparison: "Comparison",
     checked: "Comparison | None",
 ) -> None:
-    """Print settings against the best, the verdict, and what the best shows on test images."""
+    """Print the comparison of settings with the best, the verdict, and the check on test."""
     from tuner.answers.setting_comparison import check_sentence
 
     what = "contenders over additional seeds" if comparison.factor == "contender" else "settings"
@@ -58,7 +58,7 @@ def print_combinations(
         console.print(f"… and {len(rows) - SHOWN} more settings; --json has all of them.")
 
 
-def _fitting(  # what the table is of, and where it has to fit
+def _fitting(  # the content of the table, and the console that it has to fit
     console: "Console",
     results: "Results",
     comparison: "Comparison",
@@ -66,7 +66,7 @@ def _fitting(  # what the table is of, and where it has to fit
     rows: "Sequence[Row]",
     checked: "Comparison | None",
 ) -> "RichTable":
-    """Return the fullest table that fits; levels that do not fit apart share one column."""
+    """Return the fullest table that fits; if there is no room, all levels share one column."""
     from tuner.answers.words import level_name
     from tuner.results import combination_name
 
@@ -97,7 +97,7 @@ def _fitting(  # what the table is of, and where it has to fit
 def _figures(
     comparison: "Comparison", rows: "Sequence[Row]", checked: "Comparison | None"
 ) -> dict[str, list[str]]:
-    """Return the columns of figures by their heads."""
+    """Return the columns of figures, by column head."""
     from tuner.answers.compare import cells as cells_of
     from tuner.answers.compare import table
     from tuner.answers.words import figure

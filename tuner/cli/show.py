@@ -1,4 +1,4 @@
-"""`tuner show`: everything about one trial, its curves drawn in the terminal."""
+"""`tuner show`: everything about one trial, with its curves."""
 
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def show(results: "Results", trial: int, *, as_json: bool) -> None:
 
 
 def _place(results: "Results", trial: int) -> str:
-    """Say how the trial's setting ranks over its seeds, where settings have several."""
+    """Say how the trial's setting ranks over its seeds, if settings have several."""
     from tuner.answers import words
     from tuner.answers.settings import has_replicates, setting_of
 

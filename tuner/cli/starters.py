@@ -1,4 +1,4 @@
-"""Starting files of an objective or a study: made from templates, written all or none."""
+"""Starter files for an objective or a study, made from templates and written all or none."""
 
 import contextlib
 import json
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 OBJECTIVE, STUDY = "my_objective", "my_study"
-"""The names that the templates have, to be replaced."""
+"""The names in the templates, which are replaced."""
 LINE = 100
-"""Characters of a line of the study file."""
+"""The line width of the study file."""
 MODULES = ("data.py", "models.py", "__init__.py")
-"""Of an objective; `__init__.py` is last, for with it the objective can be found."""
+"""The files of an objective; `__init__.py` is last, because it makes the objective visible."""
 
 
 def objective_files(name: str) -> dict[Path, str]:
-    """Return the files of an objective's package, by their path from the project's folder on."""
+    """Return the files of an objective's package, by their path in the project's folder."""
     return {
         Path("objectives", name, module): _template("objective", module).replace(OBJECTIVE, name)
         for module in MODULES
@@ -30,7 +30,7 @@ def objective_files(name: str) -> dict[Path, str]:
 
 
 def study_file(name: str, objective: str, declared: "Declarations") -> dict[Path, str]:
-    """Return a study's file, in which what the objective lets one set is listed."""
+    """Return a study file that lists everything that the objective lets a study set."""
     from tuner.spec.parameters import SHARED
 
     parameters = [
@@ -44,7 +44,7 @@ def study_file(name: str, objective: str, declared: "Declarations") -> dict[Path
 
 
 def write_new(files: Mapping[Path, str]) -> None:
-    """Write all files whole, or none: what exists is never overwritten, but named."""
+    """Write all files or none; existing files are never overwritten, but named in the error."""
     from tuner.files import write_output
 
     existing = [str(path) for path in files if path.exists() or path.is_symlink()]
@@ -60,7 +60,7 @@ def write_new(files: Mapping[Path, str]) -> None:
             paths.append(path)
             write_output(path, text)
     except UserError:
-        # The last one was created by somebody else since we looked, and is theirs.
+        # Somebody else created the last file after the check above; it is theirs.
         _take_back(paths[:-1])
         raise
     except (MachineError, KeyboardInterrupt):
@@ -70,7 +70,7 @@ def write_new(files: Mapping[Path, str]) -> None:
 
 def _take_back(paths: Iterable[Path]) -> None:
     for path in paths:
-        # The one that could not be written is not there; a folder that is not empty is not ours.
+        # The file that failed does not exist; a folder that is not empty is not ours.
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
@@ -83,7 +83,7 @@ def _template(*parts: str) -> str:
 def _listed(parameters: "Iterable[Parameter]") -> str:
     listed: list[tuple[str, str]] = []
     for parameter in parameters:
-        # JSON's texts, numbers and truth values are TOML's too.
+        # JSON's strings, numbers and booleans are valid TOML.
         value = json.dumps(parameter.default, ensure_ascii=False)
         choices = f": {', '.join(parameter.choices)}" if parameter.kind == "choice" else ""
         listed.append((f"# {parameter.name} = {value}", parameter.meaning + choices))

@@ -1,4 +1,4 @@
-"""`tuner status` and `tuner studies`: how studies stand."""
+"""`tuner status` and `tuner studies`: the state of studies."""
 
 import sys
 import time
@@ -150,7 +150,7 @@ def _print(overview: "Overview") -> None:
 
 
 def _worker_line(lines: "Sequence[WorkerLine]") -> str:
-    """Describe a worker by its lines, one a trial."""
+    """Describe a worker, given its lines, one per trial."""
     one = lines[0]
     text = f"worker {one.worker_id}: {one.host} pid {one.pid}, seen {one.seen_seconds:.0f} s ago"
     if one.lease_seconds is None:
@@ -203,7 +203,7 @@ def _described(overview: "Overview") -> dict[str, Any]:
     from tuner.answers.forecast import forecast
 
     described = asdict(overview)
-    # How people read the metric is nothing to programs, which get every figure as it is stored.
+    # The metric's unit is for display only; programs get figures as they are stored.
     del described["unit"]
     described["created"] = overview.created.isoformat()
     described["counts"]["ended"] = overview.counts.ended

@@ -1,4 +1,4 @@
-"""`tuner table`: what a study found, at a glance."""
+"""`tuner table`: the leaderboard, and a table per factor."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tuner.results import Factor, Results, Reuse
 
 NAME_WIDTH = 40
-"""Columns of the terminal that a setting's name has at least, where it is written in one."""
+"""The least width of the column of settings' names."""
 SHOWS = ("figures", "classes", "cost", "slope")
 
 
@@ -74,8 +74,8 @@ def show_tables(
 ) -> None:
     """Print the leaderboard and the table of every factor.
 
-    `trials` ranks trials also where settings have several seeds; `told` says that a missing test
-    set was told already.
+    `trials` ranks trials even if settings have several seeds; `told` says that a missing test
+    set was mentioned already.
     """
     from tuner.answers.leaderboard import trials as trials_table
     from tuner.answers.remarks import remarks
@@ -97,7 +97,7 @@ def show_tables(
     else:
         shown_trials = trials_table(study, leaders[:best], len(leaders))
         console.print(as_fitting(console, shown_trials))
-    # Of a single parameter the settings are its levels.
+    # With a single parameter, settings are its levels.
     shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, figures)
     for factor in shown:
         console.print()
@@ -134,7 +134,7 @@ def _print_settings(
     best: int,
     figures: tuple[str, ...],
 ) -> None:
-    """Print the best settings in the fullest table that fits: no level and no digit is cut."""
+    """Print the best settings in the fullest table that fits without cutting a cell."""
     from tuner.answers.leaderboard import settings as settings_table
     from tuner.answers.settings import settings, short_names
     from tuner.cli.console import as_rich, fits
@@ -146,13 +146,13 @@ def _print_settings(
     others = [name for name in figures if name != metric and name in filled]
     varied = study.spec.varied
     names = short_names(shown, study.spec)
-    # Where not all figures fit, the metric that ranks and its check on test images stay.
+    # If not all figures fit, the ranking metric and its check on test stay.
     first = sorted(others, key=lambda name: name != results.check)
     wanted = [
         [metric, *(name for name in others if name in first[:keep])]
         for keep in range(len(others), -1, -1)
     ]
-    # Values of many parameters do not fit beside each other: they are then written in one column.
+    # Values of many parameters do not fit side by side; then they share one column.
     apart = [(varied, kept) for kept in wanted if len(kept) > 1 or not others]
     for columns, kept in (*apart, *(((), kept) for kept in wanted)):
         table = as_rich(settings_table(study, len(ranked), shown, kept, varied=columns))
@@ -168,7 +168,7 @@ def _print_settings(
 def _factor_table(
     console: "Console", factor: "Factor", figures: Sequence[str], metrics: "Sequence[Metric]"
 ) -> "RichTable":
-    """Return a factor's levels with as many of the figures as fit, the first ones first."""
+    """Return a factor's levels with as many of the first figures as fit."""
     from tuner.answers.leaderboard import levels
     from tuner.cli.console import as_rich, fits
 

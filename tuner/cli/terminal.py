@@ -1,8 +1,8 @@
-"""What goes to standard output and standard error. All printing goes through here or `console`.
+"""Standard output and standard error. All printing goes through here or `console`.
 
 Names, questions, reasons, classes, file names and logs come from study files,
-images, trainers and the database. They are data: no control character in them
-may reach a terminal, which would obey it, and no tag in them is markup.
+images, trainers and the database. They are data: none of their control characters
+may reach a terminal, which would obey them, and tags in them are not markup.
 """
 
 import io
@@ -22,7 +22,7 @@ from tuner.text import escape
 
 UNSAFE = re.compile(
     "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1 (\x9b starts an escape, too)
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except tab and line feed, DEL, C1 (\x9b starts an escape)
     "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # separators and marks that reorder a line
     "\ud800-\udfff"  # surrogates, which no encoding can write
     "]"
@@ -31,7 +31,7 @@ UNSAFE = re.compile(
 
 
 REPLACED = " (replaced)"
-"""Said after a file's name where an earlier file was there."""
+"""Printed after a file's name if an earlier file was replaced."""
 
 
 def readable(text: str) -> str:
@@ -42,7 +42,7 @@ def readable(text: str) -> str:
 def echo(
     text: object = "", *, err: bool = False, bold: bool = False, fg: str | None = None
 ) -> None:
-    """Print a line; colours only where somebody looks."""
+    """Print a line; colours only on a terminal."""
     shown = readable(str(text))
     if bold or fg:
         shown = click.style(shown, bold=bold or None, fg=fg)
@@ -56,7 +56,7 @@ def echo_json(
     allow_nan: bool = True,
     default: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Print a value as JSON; what a terminal would obey is escaped, and reads back the same."""
+    """Print a value as JSON; control characters are escaped, so the value reads back unchanged."""
     encodes_all = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     text = json.dumps(
         body, ensure_ascii=not encodes_all, indent=indent, allow_nan=allow_nan, default=default
@@ -65,14 +65,14 @@ def echo_json(
 
 
 def write_bytes(content: bytes) -> None:
-    """Write a file's content to standard output as it is."""
+    """Write bytes to standard output unchanged."""
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
 
 
 def confirm(question: str) -> None:
-    """Ask a question; abort the command unless it is answered with yes."""
+    """Ask a question; abort the command unless the answer is yes."""
     click.confirm(readable(question), abort=True)
 
 
@@ -83,14 +83,14 @@ def prompt_password() -> str:
 
 
 def show_progress(what: str, done: int, total: int) -> None:
-    """Show how far a long part is, on one line of a terminal."""
+    """Show the progress of a long step, on one line of a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{readable(what)}: {done}/{total}")
         sys.stderr.flush()
 
 
 def clear_progress() -> None:
-    """Take the line of progress away."""
+    """Clear the line of progress."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
@@ -108,7 +108,7 @@ class ReadableFormatter(logging.Formatter):
 
 
 def use_log_format(name: str) -> None:
-    """Write log records as text or as JSON from now on, and warnings of Python with them."""
+    """Write log records, and Python's warnings, as text or as JSON from now on."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, ReadableFormatter | logs.JsonFormatter):
             handler.setFormatter(logs.JsonFormatter() if name == "json" else ReadableFormatter())
@@ -116,9 +116,9 @@ def use_log_format(name: str) -> None:
 
 
 def report(text: str, level: int = logging.INFO) -> None:
-    """Print how a program goes; where logs are JSON, as a record of the log.
+    """Print a status message; if logs are JSON, as a log record.
 
-    What runs without anybody who looks then prints nothing but JSON.
+    Unattended programs then print nothing but JSON.
     """
     if any(isinstance(one.formatter, logs.JsonFormatter) for one in logging.getLogger().handlers):
         logging.getLogger("tuner").log(level, "%s", text)
@@ -127,9 +127,9 @@ def report(text: str, level: int = logging.INFO) -> None:
 
 
 def open_closed_streams() -> None:
-    """Open on the null device what the caller has closed, as `>&-` does.
+    """Open standard streams that the caller closed (`>&-`) on the null device.
 
-    Python has None for it, and a file that is opened later would get its number.
+    Otherwise they are None, and a file opened later would get their descriptor.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

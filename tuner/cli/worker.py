@@ -1,4 +1,4 @@
-"""`tuner worker`: join a study from any shell or machine."""
+"""`tuner worker`: joins a study from any shell or machine."""
 
 import logging
 import signal
@@ -156,7 +156,7 @@ def worker(
     worker exits with 0 when nothing is left to train, or when its lifetime is
     over.
     """
-    # Before the fork server of its own, and before any thread.
+    # Before this process starts a fork server or any thread.
     stay_on(cores)
     crew_is_wanted = workers is not None or bool(devices) or per_gpu != 1
     if any_study == (study is not None):
@@ -213,7 +213,7 @@ def worker(
         ended = work(settings, orders, stop)
     if stop.lifetime_over:
         report(f"{study or 'Any study'}: the worker's lifetime is over; its trial was released.")
-        # A signal that came later changes nothing: the worker was leaving already.
+        # A later signal changes nothing: the worker was exiting already.
         return EXIT_DONE
     report(f"{study or 'Any study'}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
@@ -227,7 +227,7 @@ def _refuse_one_pinned(is_one: bool) -> None:
 
 
 def _telling(settings: Settings, study: StudyRef | None) -> "Telling":
-    """Return what tells hooks of events while a worker is at work; checks them at once."""
+    """Return the context that notifies hooks while a worker runs; hooks are checked at once."""
     if settings.hooks.none:
         return lambda _database: nullcontext()
     from tuner.notify.hooks import hooks_of
@@ -265,7 +265,7 @@ def _probe(
 
     report = probe(settings, study, folders, lambda: crew_devices(device, 1, 1)[0])
     if as_json:
-        # One line: an engine may put other output before it.
+        # One line, because an engine may print other output before it.
         echo_json(report.to_json(), indent=None)
     else:
         show_report(report)
@@ -273,14 +273,14 @@ def _probe(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be `tuner worker` in a process that was forked for it."""
+    """Run `tuner worker` in a forked process."""
     from tuner.cli.main import run
 
     return run(["worker", *arguments])
 
 
 def _fork_server(inherited: int | None) -> AbstractContextManager[ForkServer | None]:
-    """Return what trainers are forked from: the launcher's, or one of our own."""
+    """Return the fork server for trainers: the launcher's, or a new one."""
     if inherited is not None:
         return ForkServer.inherited(inherited)
     # Started at once: it loads torch while this process finds the database and the study.
@@ -308,7 +308,7 @@ def _crew(settings: Settings, crew: Crew) -> int:
 
 
 def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRequest") -> int:
-    """Start a crew and wait for its end."""
+    """Start several workers and wait for their end."""
     fleet.start()
     report(
         f"{len(crew.devices)} workers on {crew.study or 'any study'} "

@@ -1,1 +1,1 @@
-"""The starting files that `tuner new` writes; they run as they are, under the names they have."""
+"""The starter files that `tuner new` writes; they also run as they are here."""
