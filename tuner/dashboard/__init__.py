@@ -1,1 +1,1 @@
-"""The web side: optuna-dashboard, read-only, over one cached storage."""
+"""Live web pages for all studies, with optuna-dashboard beside them."""

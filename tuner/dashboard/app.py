@@ -1,4 +1,4 @@
-"""The dashboard as one ASGI app: our pages, optuna-dashboard beside them, a guard before both."""
+"""The dashboard as one ASGI app: our pages and optuna-dashboard, both behind the guard."""
 
 import asyncio
 import logging
@@ -53,11 +53,11 @@ logger = logging.getLogger(__name__)
 NO_GZIP = re.compile(r"\bgzip\s*;\s*q=0(?:\.0*)?\s*(?:,|$)", re.IGNORECASE)
 """An Accept-Encoding that refuses gzip: gzip;q=0."""
 KNOWN_SECONDS = 30.0
-"""How long a stream goes on without asking whether its reader is still logged in."""
+"""Seconds between checks whether the reader of a stream is still logged in."""
 
 
 def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
-    """Return the dashboard over a database, behind a door; `delete` deletes a study."""
+    """Return the dashboard of a database, with access control; `delete` deletes a study."""
     app = Starlette(
         routes=_routes(desk, door.access.base),
         middleware=[Middleware(_Compression, minimum_size=1_000)],
@@ -75,34 +75,34 @@ def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
     app.state.door = door
     app.state.delete = delete
     app.state.attempts = Attempts()
-    # Around everything, so that the page of an error has its headers, too.
+    # Around everything, so that error pages get the headers, too.
     return Guard(app, door, _unavailable)
 
 
 class _Compression(GZipMiddleware):
-    """Compresses answers for those who accept gzip."""
+    """Compresses responses for clients that accept gzip."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         accepted = Headers(scope=scope).get("accept-encoding", "") if "headers" in scope else ""
         if NO_GZIP.search(accepted):
-            # Starlette looks for the word alone, and so does `assets`.
+            # Starlette, like `assets`, only looks for the word gzip.
             kept = [one for one in scope["headers"] if one[0] != b"accept-encoding"]
             scope = {**scope, "headers": kept}
         await super().__call__(scope, receive, send)
 
 
 class _Number(Convertor[int]):
-    """A number in a path: one that PostgreSQL's integers and Python's `int` take."""
+    """A number in a path that fits PostgreSQL's integer."""
 
     regex = "[0-9]{1,9}"
 
     def convert(self, value: str) -> int:
-        """Read it."""
+        """Parse the number."""
         return int(value)
 
     def to_string(self, value: int) -> str:
-        """Write it."""
+        """Format the number."""
         return str(value)
 
 
@@ -138,7 +138,7 @@ def _routes(desk: Desk, base: str = "") -> list[BaseRoute]:
         *actions.ROUTES,
         Route("/events", _events),
         Route("/assets/{name:path}", serve_asset),
-        # All other paths are optuna-dashboard's, whose pages name them from the root.
+        # All other paths belong to optuna-dashboard, whose pages use absolute paths.
         Route("/{path:path}", _no_optuna) if base else Mount("/", optuna_pages(desk)),
     ]
 
@@ -173,38 +173,38 @@ def _lifespan(desk: Desk, door: Door):  # type: ignore[no-untyped-def]
 
 
 def _tell(loop: asyncio.AbstractEventLoop, desk: Desk, study: int | None) -> None:
-    """Tell open pages, from any thread, that an answer is ready; nothing stored has changed."""
+    """Notify open pages, from any thread, that an answer is ready; nothing stored has changed."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(desk.announcements.refresh, study)
 
 
 async def _events(request: Request) -> Response:
-    """Stream what changes, for one tab."""
+    """Stream changes to one tab."""
     desk: Desk = request.app.state.desk
     asked = request.query_params.get("study", "")
     stream = _while_known(request, desk.announcements.stream(number_in(asked)))
-    # A proxy must not wait for the end of a stream before it hands it on.
+    # A proxy must pass the stream on without buffering it.
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 async def _while_known(request: Request, stream: AsyncIterator[str]) -> AsyncIterator[str]:
-    """End a stream when its reader has logged out, or was removed; a session may end any time."""
+    """End a stream when its reader's session has ended or the user was removed."""
     door: Door = request.app.state.door
     asked = time.monotonic()
     async for text in stream:
         if time.monotonic() - asked > KNOWN_SECONDS:
             asked = time.monotonic()
             try:
-                # An open tab alone is no sign that somebody is there.
+                # An open tab alone does not keep a session alive.
                 if await door.caller(request.scope, touch=False) is None:
                     return
             except (DBAPIError, DriverError, PoolTimeoutError):
-                pass  # the database is away, which the page hears as well
+                pass  # the database is unavailable, which the stream reports itself
         yield text
 
 
-# What is answered when there is nothing to show
+# Responses when there is nothing to show
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
@@ -219,7 +219,7 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _broken(request: Request, error: Exception) -> Response:
     if isinstance(getattr(error, "orig", error), UndefinedColumn | UndefinedTable):
-        # It was checked when the dashboard started: another version has migrated it since.
+        # The schema was checked at the start, so another version has migrated it since.
         logger.error("the database's tables are not those of this version", exc_info=error)
         return message(
             request,

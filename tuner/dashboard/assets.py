@@ -1,9 +1,9 @@
-"""Our own files, read and compressed once, at addresses that name what is in them.
+"""Scripts and styles, read and compressed once, at addresses that contain a hash of their content.
 
     /assets/3f1c0a9d2b7e5c41/page.js
 
-The mark in the path is of all files together. Scripts find each other by relative addresses
-(`./charts.js`), so these have it as well, and a browser asks for none of them twice.
+The hash in the path covers all files. Scripts import each other by relative paths
+(`./charts.js`), so their addresses contain it, too, and a browser never requests a file twice.
 """
 
 import gzip
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MARKED = re.compile(r"(?:([0-9a-f]{16})/)?(.+)")
 WORKER = "stream.js"
-"""The script that is no part of a page: it runs as a shared worker."""
+"""The script of the shared worker, which no page includes."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Asset:
     compressed: bytes
     media_type: str
     tag: str
-    """Its entity tag. A weak one, since it is the same for both."""
+    """Its entity tag; weak, because both encodings share it."""
 
 
 @cache
 def assets() -> Mapping[str, Asset]:
-    """Return the files that are served, by their path below the folder."""
+    """Return the served files, by their path in the folder."""
     found = {}
     for file in sorted(FOLDER.rglob("*")):
         if file.is_file():
@@ -54,7 +54,7 @@ def assets() -> Mapping[str, Asset]:
 
 @cache
 def assets_mark() -> str:
-    """Return a short checksum of all files."""
+    """Return a short hash of all files."""
     total = hashlib.blake2b(digest_size=8)
     for name, one in assets().items():
         total.update(f"{name} {len(one.content)}\n".encode() + one.content)
@@ -62,33 +62,33 @@ def assets_mark() -> str:
 
 
 def asset(name: str) -> str:
-    """Return the path of one of our files, which may be kept for ever."""
+    """Return the path of a file, which browsers may cache for ever."""
     return below(f"/assets/{assets_mark()}/{name}")
 
 
 @cache
 def modules() -> tuple[str, ...]:
-    """Return the scripts that import each other: asked for at once, not one after the other."""
+    """Return the scripts that pages preload, to avoid fetching imports one after the other."""
     return tuple(
         name for name in assets() if name.endswith(".js") and "/" not in name and name != WORKER
     )
 
 
 async def serve_asset(request: Request) -> Response:
-    """Send one of our files."""
+    """Send a file."""
     marked = MARKED.fullmatch(request.path_params["name"])
-    # Looked up among the files that there are: no path leads out of the folder.
+    # Looked up among the known files, so no path leads out of the folder.
     one = assets().get(marked[2]) if marked else None
     if marked is None or one is None:
         raise HTTPException(404)
-    # A page of an earlier version may still ask by its own mark.
+    # A page of an earlier version may still use the old hash.
     current = marked[1] == assets_mark()
     headers = {
         "Cache-Control": "public, max-age=31536000, immutable" if current else "no-cache",
         "Vary": "Accept-Encoding",
         "ETag": one.tag,
     }
-    # A proxy may have made the tag a strong one.
+    # A proxy may have made the tag strong.
     if one.tag.removeprefix("W/") in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):

@@ -1,12 +1,12 @@
-"""How often somebody may try to log in: buckets of tries that fill up again with time.
+"""Rate limits on logins: token buckets that refill with time.
 
     address  10 tries, then one more every 30 s      whoever guesses from one place
     name     20 tries, then one more every 10 s      whoever guesses from many places
 
 A name's bucket fills faster than an address's, so that it takes more than one place to keep it
-empty. Still an attacker could lock its owner out for ever, by guessing all the time from three.
-So a browser from which the owner has logged in before shows a cookie (`device_key`) and draws from
-a third bucket, which nobody else can empty. A one-time link needs no try at all.
+empty. An attacker could still lock the owner out for ever by guessing all the time from three.
+So a browser from which the owner has logged in before has a cookie (`device_key`) and draws from
+a third bucket, which nobody else can empty. A one-time link needs no try.
 """
 
 import hashlib
@@ -20,41 +20,41 @@ from dataclasses import dataclass
 from tuner.store.accounts import Account
 
 MOST = 20_000
-"""Buckets that are kept; the one used longest ago goes first."""
+"""The most buckets that are kept; the least recently used is dropped first."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Whose tries are counted, and how many there are."""
+    """Whose tries are counted, with the limits of its kind."""
 
     kind: str
     whose: str
 
     @property
     def burst(self) -> int:
-        """How many tries it holds."""
+        """The number of tries in a full bucket."""
         return 20 if self.kind == "name" else 10
 
     @property
     def seconds(self) -> float:
-        """After how long there is one more."""
+        """Seconds until one more try."""
         return 10.0 if self.kind == "name" else 30.0
 
 
 class Attempts:
-    """The buckets of one server. For one thread: that of the event loop."""
+    """The buckets of one server; used only by the event loop's thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # When each bucket will be full again (the generic cell rate algorithm); a bucket that is
-        # not here is full.
+        # When each bucket will be full again (generic cell rate algorithm); a bucket that is
+        # missing is full.
         self._full: OrderedDict[Bucket, float] = OrderedDict()
 
     def take(self, buckets: Sequence[Bucket]) -> float:
-        """Take a try from each bucket, or from none; return the seconds to wait for one.
+        """Take a try from every bucket or from none; return the seconds to wait for one.
 
-        Taken before the password is looked at, and given back if it was right: else a hundred
-        guesses sent at once would all find the bucket full.
+        Tries are taken before the password is checked, and given back if it was right: otherwise
+        a hundred guesses sent at once would all find the bucket full.
         """
         now = self._clock()
         waits = [self._wait(bucket, now) for bucket in buckets]
@@ -79,14 +79,14 @@ class Attempts:
 
 
 def buckets_of(name: str, address: str, *, device: bool) -> tuple[Bucket, ...]:
-    """Return the buckets that a try is taken from."""
+    """Return the buckets from which a login takes a try."""
     if device:
         return (Bucket("device", name),)
     return (Bucket("address", _place(address)), Bucket("name", name))
 
 
 def _place(address: str) -> str:
-    """Return what one attacker has of the network: one address of IPv4, 2^64 of IPv6."""
+    """Return the network that one client controls: an IPv4 address, or a /64 of IPv6."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -97,10 +97,10 @@ def _place(address: str) -> str:
 
 
 def device_key(account: Account) -> str:
-    """Return what a browser is given from which an account's owner has logged in.
+    """Return the cookie for a browser from which an account's owner has logged in.
 
-    It follows from the stored hash of the password, which nobody knows, so it needs no storage and
-    is good until the password is changed. It lets nobody in.
+    It is derived from the secret stored hash of the password, so it needs no storage and
+    is valid until the password changes. It does not grant access.
     """
     message = f"device of {account.name}".encode()
     return hmac.new((account.password or "").encode(), message, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Who asks: a person with a session, a script with a token, or the user who started the server."""
+"""Who sent a request: a person with a session, a script with a token, or the server's owner."""
 
 import hashlib
 import hmac
@@ -9,31 +9,31 @@ from tuner.store.accounts import Role
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request, once that is known."""
+    """The authenticated sender of a request."""
 
     who: str
-    """As histories name them."""
+    """The name in events."""
     role: Role
     form_key: str = field(default="", repr=False)
-    """What forms of theirs carry; "" for a token, which no browser sends by itself."""
+    """The CSRF token of their forms; "" with an API token, which no browser sends on its own."""
     session: bool = False
-    """Whether they logged in, and so can log out."""
+    """Whether they have a session, and so can log out."""
 
     @property
     def acts(self) -> bool:
-        """Whether they may change something."""
+        """Whether they may change anything."""
         return self.role == "operator"
 
 
 def form_key(secret: str) -> str:
-    """Return what the forms of a session carry, so that no other site can send them.
+    """Return the CSRF token of a session's forms, which no other site can know.
 
-    It follows from the session's secret, so it needs no storage, ends with the session, and is
-    another one in every session. The secret does not follow from it.
+    It is derived from the session's secret, so it needs no storage, ends with the session, and is
+    different in every session. The secret cannot be derived from it.
     """
     return hmac.new(secret.encode(), b"forms of the dashboard", hashlib.sha256).hexdigest()
 
 
 def same(given: str, expected: str) -> bool:
-    """Compare two secrets in a time that tells nothing about where they differ."""
+    """Compare two secrets in constant time."""
     return hmac.compare_digest(given.encode(), expected.encode())

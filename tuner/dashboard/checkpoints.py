@@ -1,4 +1,4 @@
-"""Which checkpoints of a trial are kept where the dashboard runs."""
+"""The checkpoints of a trial that are stored on the dashboard's machine."""
 
 import threading
 from dataclasses import dataclass
@@ -28,20 +28,20 @@ class TrialCheckpoints:
     """The checkpoints of one trial."""
 
     place: str
-    """Where they go; "" where the study keeps none."""
+    """Where they are stored; "" if the study keeps none."""
     kept: tuple[KeptCheckpoint, ...]
-    """The earliest epoch first."""
+    """Sorted by epoch."""
     remark: str = ""
-    """Why none are listed, where that is known."""
+    """Why none are listed, if known."""
 
     @property
     def bytes(self) -> int:
-        """Their size together."""
+        """Their total size."""
         return sum(one.bytes for one in self.kept)
 
 
 class CheckpointFinder:
-    """Looks at the folders of checkpoints. May be called by several threads at once."""
+    """Lists checkpoints in their folders. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -54,14 +54,14 @@ class CheckpointFinder:
         if place is None:
             return TrialCheckpoints("", (), "Checkpoints are turned off.")
         if "://" in place:
-            # The address stands in the database: nobody who can write there shall choose which
+            # The address comes from the database: nobody who can write there may choose which
             # servers the dashboard connects to, with the credentials of whoever started it.
             where = masked(place)
             remark = f"Checkpoints at {where} cannot be listed from this machine."
             return TrialCheckpoints(where, (), remark)
         mine = owner(labels(study, number))
         with self._lock:
-            # It remembers the manifests that it has read.
+            # The tree caches the manifests that it has read.
             catalogue = self._catalogues.setdefault(place, Catalogue(place))
             try:
                 entries = [entry for entry in catalogue.listing() if entry.owner == mine]

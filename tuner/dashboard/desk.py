@@ -1,4 +1,4 @@
-"""What pages ask: a study's results from one snapshot, each answer computed once for all tabs."""
+"""The queries of pages: results from one snapshot, each answer computed once for all tabs."""
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,19 +23,19 @@ from tuner.store.studies import Study
 Value = TypeVar("Value")
 
 PATIENCE = 0.3
-"""Seconds that a page waits for what takes long, before it is shown without."""
+"""Seconds that a page waits for a slow answer before it is shown without it."""
 DOCUMENTS_PATIENCE = 3.0
 CLOCK = 5.0
-"""Seconds after which a page is read again though nothing was announced: that a worker has been
-silent for too long, or a lease has expired, is a matter of the clock alone."""
+"""Seconds after which a page is read again without a notification: a silent worker or an expired
+lease depends only on the clock."""
 FILES_CLOCK = 60.0
-"""Seconds after which files are looked at again: nothing announces a change of theirs."""
+"""Seconds after which files are read again: nothing notifies of their changes."""
 UNANNOUNCED = 600.0
-"""The same for answers: rows that somebody removed by hand are announced by nobody."""
+"""The same for answers: nothing notifies of rows that were removed by hand."""
 
 
 class Desk:
-    """The database as pages see it. Everything here may be called by several threads at once."""
+    """The database as pages see it. Thread-safe."""
 
     def __init__(
         self,
@@ -43,37 +43,37 @@ class Desk:
         settings: Settings | None = None,
         objective_folders: Sequence[Path] = (),
     ) -> None:
-        """Open the desk; with settings, pages may show what this machine has beside the database.
+        """Open the desk; with settings, pages also show files of this machine.
 
-        The code of objectives in these folders reads images where an operator asks for it.
+        Objectives in these folders may be run to read images if an operator asks for it.
         """
         self.database = database
         self.gallery: Gallery | None = None
-        """Reads images; None where pages show what is in the database alone."""
+        """Reads images; None if pages only show the database."""
         self.checkpoints: CheckpointFinder | None = None
         if settings is not None:
             site = Checker(settings.home, objective_folders, lambda *_: None)
             self.gallery = Gallery(site)
             self.checkpoints = CheckpointFinder(settings)
-        # Answers hold a connection for as long as they compute; pages must find one all the same.
+        # Computing an answer holds a connection; there must be others left for pages.
         self._slow = Database(database.address)
         self.announcements = Announcements(database)
-        # Apart, so that a page of one study waits neither for the verdicts of two hundred others
-        # nor for somebody's report, and so that large values push out no small ones.
+        # Separate shelves: a study's page must not wait for the verdicts of two hundred others or
+        # for somebody's report, and large values must not evict small ones.
         self._pages = Shelf(most=128)
-        # A page that is told of every change need not wait for the newest.
+        # A page that is notified of every change need not wait for the newest.
         self._answers = Shelf(most=1_000, threads=2, older_at_once=True)
-        # The first page asks for those of all its studies at once.
+        # The front page asks for the verdicts of all its studies at once.
         self._verdicts = Shelf(most=10_000, queue=500)
         self._documents = Shelf(most=24)
         self._numbers: dict[str, int] = {}
-        """Of the studies that were found, by the names in addresses."""
-        # A file system that does not answer holds up its own thread alone.
+        """The studies that were found, by the names in addresses."""
+        # A file system that does not respond blocks only its own thread.
         self._files = Shelf(most=256)
         self.stopping = False
-        """Whether the server has been told to stop: what is still being sent is broken off."""
+        """Whether the server is stopping: responses in progress are cut off."""
         self.tell: Callable[[int | None], None] = lambda _study: None
-        """Tells open pages that a study has something new; set by the app, for any thread."""
+        """Notifies open pages of a study; set by the app, callable from any thread."""
 
     def study(self, name: str) -> Study:
         """Return a study by its name, such as lr_sched or lr_sched@2."""
@@ -83,7 +83,7 @@ class Desk:
             with self.database.snapshot() as connection:
                 return studies.find(connection, ref)
 
-        # Every request asks for it, so it is not read again whenever another study changes.
+        # Every request needs it, so changes of other studies must not invalidate it.
         version = (self.announcements.name_version(self._numbers.get(name)), _tick(CLOCK))
         found = self._pages.fresh((None, ("study", name)), version, compute)
         self._numbers[name] = found.study_id
@@ -98,21 +98,21 @@ class Desk:
     def read(
         self, question: Hashable, ask: Callable[[sa.Connection], Value], study: Study | None = None
     ) -> Value:
-        """Return what takes some milliseconds to read, of one study or of all."""
+        """Return a value that takes milliseconds to read, of one study or of all."""
 
         def compute() -> Value:
             with self.database.snapshot() as connection:
                 return ask(connection)
 
         number = None if study is None else study.study_id
-        # The version is taken before anything is read: what is read is at least as new.
+        # The version is taken before reading, so what is read is at least as new.
         version = (self.announcements.version(number), study, _tick(CLOCK))
         return self._pages.fresh((number, question), version, compute)
 
     def sample(
         self, question: Hashable, ask: Callable[[sa.Connection], Value], seconds: float
     ) -> Value:
-        """Return what is read of all studies only every so many seconds, whatever changes."""
+        """Return a value of all studies that is read at most once in this many seconds."""
 
         def compute() -> Value:
             with self.database.snapshot() as connection:
@@ -121,7 +121,7 @@ class Desk:
         return self._pages.fresh((None, question), _tick(seconds), compute)
 
     def ask(self, question: Hashable, ask: Callable[[Results], Value], study: Study) -> Value:
-        """Return what takes some milliseconds to find out of a study's results."""
+        """Return an answer that takes milliseconds to compute from a study's results."""
         return self.read(question, lambda connection: ask(Results(connection, study)), study)
 
     def think(
@@ -131,26 +131,26 @@ class Desk:
         study: Study,
         patience: float = PATIENCE,
     ) -> Kept[Value] | None:
-        """Return what may take seconds: as it is now, as it was a moment ago, or None for not yet.
+        """Return an answer that may take seconds: current, slightly old, or None if not ready.
 
-        Pages of the study are told when it has been found out.
+        Pages of the study are notified when it is ready.
         """
         return self._recent(self._answers, question, ask, study, patience)
 
     def verdict(self, ask: Callable[[Results], Value], study: Study) -> Kept[Value] | None:
-        """Return, likewise and without waiting, what the first page says of each study."""
+        """Return in the same way, without waiting, a study's verdict for the front page."""
         return self._recent(self._verdicts, "verdict", ask, study, 0.0)
 
     def write(
         self, question: Hashable, ask: Callable[[Results], Value], study: Study
     ) -> Kept[Value] | None:
-        """Return, likewise, a document: a report, a picture."""
+        """Return in the same way a document: a report, a picture."""
         return self._recent(self._documents, question, ask, study, DOCUMENTS_PATIENCE)
 
     def look(
         self, question: Hashable, ask: Callable[[], Value], study: Study
     ) -> Kept[Value] | None:
-        """Return, likewise, what files say that belong to a study."""
+        """Return in the same way what a study's files contain."""
         return self._files.recent(
             (study.study_id, question),
             (self.announcements.version(study.study_id), study, _tick(FILES_CLOCK)),
@@ -160,7 +160,7 @@ class Desk:
         )
 
     def close(self) -> None:
-        """Begin nothing any more."""
+        """Start no more computations."""
         for shelf in (self._pages, self._answers, self._verdicts, self._documents, self._files):
             shelf.close()
         if self.gallery is not None:

@@ -1,4 +1,4 @@
-"""The door of the dashboard: under which names and how it is reached, and who a caller is."""
+"""Authentication: how a request reached the dashboard, and who sent it."""
 
 import asyncio
 import ipaddress
@@ -44,20 +44,20 @@ class Access:
     """How the dashboard may be reached."""
 
     login: bool = False
-    """Whether everybody logs in, also the user who started it."""
+    """Whether everybody must log in, even the user who started it."""
     hosts: frozenset[str] = frozenset()
-    """Names that a browser may call it by, besides those of this machine."""
+    """Host names for it, besides those of this machine."""
     proxies: tuple[Network, ...] = ()
-    """Whose X-Forwarded headers are believed."""
+    """Proxies whose X-Forwarded headers are trusted."""
     https_only: bool = False
-    """Whether requests must come by HTTPS, here or as far as the proxy."""
+    """Whether requests must use HTTPS, to here or to the proxy."""
     writes: bool = False
     """Whether operators may write through optuna-dashboard."""
     base: str = ""
-    """The path below which it is served, such as /tuner; "" where it has a host name of its own."""
+    """The path below which it is served, such as /tuner; "" for the root of a host."""
 
     def names(self, host: str) -> bool:
-        """Say whether a Host header names this dashboard."""
+        """Return whether a Host header names this dashboard."""
         name = host.lower()
         port = PORT.search(name, name.rfind("]") + 1)
         if port is not None:
@@ -69,15 +69,15 @@ class Access:
 
 @dataclass(frozen=True)
 class Way:
-    """How a request came here."""
+    """How a request arrived."""
 
     address: str
-    """The client's, as far as proxies are believed."""
+    """The client's address, as far as proxies are trusted."""
     https: bool
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Return the networks of proxies' addresses, as they are given on the command line."""
+    """Parse the networks of proxies, as given on the command line."""
     try:
         return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
     except ValueError as error:
@@ -87,41 +87,41 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 class Door:
-    """Finds out how a request came and who sent it."""
+    """Finds out how a request arrived and who sent it."""
 
     def __init__(self, database: Database, access: Access) -> None:
-        # Threads and connections of its own: pages that take long may hold all of the others', and
-        # people who come in must not wait for them. No more threads than connections.
+        # Separate threads and connections: slow pages may occupy all others, and logins must not
+        # wait for them. No more threads than connections.
         self.database = Database(database.address)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="door")
         self.access = access
-        # For the user who started the server, where the connection does not tell: a link that is
-        # printed, and the cookie that it sets. Both end with the server.
+        # For the user who started the server, if the connection does not identify them: a printed
+        # link, and the cookie that it sets. Both end with the server.
         self.link = secrets.token_urlsafe(32)
         self._owners_cookie = secrets.token_urlsafe(32)
         self._owner = Caller(person(), "operator", form_key(secrets.token_urlsafe(32)))
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Close its threads and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.database.close()
 
     async def in_thread(self, work: Callable[P, Value], *args: P.args, **more: P.kwargs) -> Value:
-        """Have something done that waits for the database or the kernel."""
+        """Run work that waits for the database or the kernel in a thread."""
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, partial(work, *args, **more)
         )
 
     def way(self, scope: Scope) -> Way:
-        """Return how a request came, by the headers of proxies that are trusted."""
+        """Return how a request arrived, according to trusted proxies' headers."""
         host, _port = scope.get("client") or ("", 0)
         https = scope.get("scheme") == "https"
         if not self._trusted(host):
             return Way(host, https)
         headers = Headers(scope=scope)
         hops = ",".join(headers.getlist("x-forwarded-for")).split(",")
-        # Each proxy appends whom it heard. What is left of the last one that is not trusted may
-        # have been written by anybody.
+        # Each proxy appends its client. Entries to the left of the last untrusted one may be
+        # forged.
         for hop in reversed([_address(one) for one in hops if one.strip()]):
             host = hop
             if not self._trusted(hop):
@@ -130,14 +130,14 @@ class Door:
         return Way(host, proto == "https" if proto else https)
 
     async def caller(self, scope: Scope, *, touch: bool = True) -> Caller | None:
-        """Return who sent a request; None for somebody unknown.
+        """Return who sent a request; None if unknown.
 
-        With `touch` it counts as a use of the session, which otherwise ends in time.
+        With `touch`, this counts as use of the session, which otherwise expires.
         """
         headers = Headers(scope=scope)
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            # Whoever shows a token means it: a wrong one is not made up for by anything else.
+            # A wrong token is an error, even if other credentials are valid.
             return await self.in_thread(self._by_token, secret.strip())
         cookies = _cookies(headers)
         secret = cookies.get(self.cookie_name(scope, "session"), "")
@@ -158,7 +158,7 @@ class Door:
             return False
         if peer.known:
             return peer.is_owner
-        # Off the event loop: with thousands of connections the kernel's table is long.
+        # In a thread: with thousands of connections, the kernel's table is long.
         return await self.in_thread(lambda: peer.is_owner)
 
     def _by_token(self, secret: str) -> Caller | None:
@@ -176,11 +176,11 @@ class Door:
     # Cookies
 
     def cookie_name(self, scope: Scope, kind: str) -> str:
-        """Return the name of a cookie: by HTTPS one that only this very host can have set."""
-        # Browsers take __Host- only with Secure, for the whole host and no other: neither a
-        # neighbour domain nor somebody between who answers http:// can plant one. Below a path,
-        # the host is shared with other programs, and not to send them the cookie is worth more:
-        # __Secure- keeps out whoever answers http:// and allows a path.
+        """Return the name of a cookie; over HTTPS, its prefix lets only this host set it."""
+        # Browsers accept __Host- only with Secure and for exactly this host: neither a sibling
+        # domain nor an attacker who answers http:// can plant one. Below a path, other programs
+        # share the host, and it is more important not to send them the cookie: __Secure- keeps
+        # out whoever answers http://, and allows a path.
         prefix = "__Secure-" if self.access.base else "__Host-"
         return f"{prefix if self.way(scope).https else ''}tuner-{kind}"
 
@@ -189,30 +189,30 @@ class Door:
         return _cookies(Headers(scope=scope)).get(self.cookie_name(scope, kind), "")
 
     def set_cookie(self, scope: Scope, answer: Response, kind: str, value: str) -> None:
-        """Have a browser keep a cookie; an empty one is removed."""
+        """Set a cookie; an empty value removes it."""
         lasting = kind == "device"
         answer.set_cookie(
             self.cookie_name(scope, kind),
             value,
-            # Without an age, a session ends with the browser at the latest.
+            # Without an age, the cookie ends with the browser session.
             max_age=DEVICE_SECONDS if lasting else None if value else 0,
             path=self.access.base or "/",
             secure=self.way(scope).https,
             httponly=True,
-            # Not Strict: a link to a page in a mail would open the login to somebody who is logged
-            # in. Lax sends the cookie from other sites for GET alone, by which nothing changes.
+            # Not Strict: a link in a mail would show the login page to somebody who is logged in.
+            # Lax sends the cookie from other sites only with GET, which changes nothing.
             samesite="lax",
         )
 
     def let_in(self, scope: Scope, answer: Response, secret: str, account: Account) -> None:
-        """Give a browser its session, and the mark of a device that this person uses."""
+        """Set the cookies of a session and of the device."""
         from tuner.dashboard.attempts import device_key
 
         self.set_cookie(scope, answer, "session", secret)
         self.set_cookie(scope, answer, "device", device_key(account))
 
     def let_owner_in(self, scope: Scope, answer: Response) -> None:
-        """Give the browser of the user who started the server its cookie."""
+        """Set the cookie of the user who started the server."""
         self.set_cookie(scope, answer, "owner", self._owners_cookie)
 
     def _trusted(self, host: str) -> bool:
@@ -224,14 +224,14 @@ class Door:
 
 
 def _address(hop: str) -> str:
-    """Return the address of a hop: some proxies write the client's port as well."""
+    """Return the address of a hop; some proxies append the client's port."""
     text = hop.strip()
     if text.startswith("["):
         return text[1:].partition("]")[0]
-    # An address of IPv6 without brackets has two colons at least.
+    # An IPv6 address without brackets has at least two colons.
     return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _cookies(headers: Headers) -> dict[str, str]:
-    """Return a request's cookies; whatever cannot be read is left out."""
+    """Return a request's cookies; unreadable ones are left out."""
     return cookie_parser("; ".join(headers.getlist("cookie")))

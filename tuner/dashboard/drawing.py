@@ -1,4 +1,4 @@
-"""Axes of the pictures that a page draws itself, as shares of the picture's width or height."""
+"""Axes of charts, as fractions of the chart's width or height."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN = 0.03
-"""Share of the data's range that is left free at both ends of an axis."""
+"""Margin at both ends of an axis, as a fraction of the data's range."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float]) -> "Axis | None":
-        """Return an axis that holds all these values; None where one of them is not finite."""
+        """Return an axis that covers all these values; None if one of them is not finite."""
         ends = list(values)
         if not ends or not np.isfinite(ends).all():
             return None
@@ -27,17 +27,17 @@ class Axis:
         return cls(low - MARGIN * width, high + MARGIN * width)
 
     def place(self, value: float) -> float:
-        """Return where a value is: 0 at the low end, 1 at the high end."""
+        """Return the position of a value: 0 at the low end, 1 at the high end."""
         return round(float((value - self.low) / (self.high - self.low)), 4)
 
     def ticks(self, scale: float = 1.0) -> tuple[tuple[float, str], ...]:
-        """Return some round values with their places; `scale` is that of what is written."""
+        """Return round values with their positions; labels show the values times `scale`."""
         low, high = self.low * scale, self.high * scale
         step = 10.0 ** np.floor(np.log10((high - low) / 4))
         step = next(
             step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5
         )
-        # As multiples of the step: a sum of steps would end at −0, or at 0.30000000000000004.
+        # Multiples of the step, because adding steps would give −0 or 0.30000000000000004.
         values = [
             step * count for count in range(int(np.ceil(low / step)), int(np.ceil(high / step)))
         ]

@@ -1,7 +1,7 @@
-"""What stands before every page: who is let in, what they may do, and safe headers.
+"""Access control in front of every page: who is let in, what they may do, and safe headers.
 
-optuna-dashboard has no login, no read-only mode and no Host check; one POST
-changed a running trial's state.
+optuna-dashboard has no login, no read-only mode and no Host check; one POST could
+change a running trial's state.
 
     Host ── HTTPS where it must be ── not embedded elsewhere ── who is it? ── may they? ──> page
 """
@@ -37,32 +37,32 @@ OURS = (
     "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-"""For our own pages: no script and no style but from our own files, and no eval."""
+"""For our own pages: scripts and styles only from our own files, and no eval."""
 OPTUNAS = "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-"""For optuna-dashboard's pages, whose script writes styles into the page."""
+"""For optuna-dashboard's pages, whose scripts insert styles."""
 SANDBOX = "sandbox; default-src 'none'"
-"""For artifacts: an HTML file that somebody uploaded must not run in our origin."""
+"""For artifacts: an uploaded HTML file must not run in our origin."""
 OPTUNAS_PATHS = ("/dashboard", "/static", "/api", "/artifacts", "/favicon.ico", "/csv")
 
 LOGIN = "/login"
-# Whole addresses: all that our routes do not take goes on to optuna-dashboard.
+# Whole paths: whatever our routes do not match goes to optuna-dashboard.
 PUBLIC = re.compile(r"/login|/(link|key)/[^/]+")
-"""Where nobody has logged in yet."""
+"""Paths that need no login."""
 OUR_WRITES = re.compile(r"/login|/logout|/account|/link/[^/]+|/studies/[^/]+/actions/[^/]+")
-"""Where our own pages take a POST; whoever is not named here takes none."""
+"""Paths of our own pages that accept POST; no others do."""
 OWN = ("/logout", "/account")
-"""What concerns nobody but whoever sends it, so that readers may send it, too."""
+"""Paths that affect only the sender, so readers may post to them, too."""
 DATA = (".json", ".csv", ".svg")
 METRICS = "/metrics"
 READING = ("GET", "HEAD")
 
 BODY_MOST = 1 << 20
-"""Bytes of what is sent to us: forms and notes."""
+"""The most bytes of a request's body: forms and notes."""
 BODY_SECONDS = 20.0
 
 
 class Guard:
-    """An ASGI app that lets requests through to another one, or refuses them."""
+    """An ASGI app that passes requests on to another one, or refuses them."""
 
     def __init__(
         self, app: ASGIApp, door: Door, explain: Callable[[Request, Exception], Response]
@@ -70,7 +70,7 @@ class Guard:
         self._app = app
         self._door = door
         self._explain = explain
-        """The page of an error of the database."""
+        """Renders database errors as a page."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -90,7 +90,7 @@ class Guard:
                 await self._inside(inside, receive, send)
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request by its path below the base."""
+        """Handle a request by its path below the base."""
         scope.setdefault("state", {})
         refusal = self._refusal(scope) or await self._unwelcome(scope)
         if refusal is None and scope["method"] not in READING:
@@ -100,7 +100,7 @@ class Guard:
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """Refuse what nobody may ask, whoever it is."""
+        """Refuse requests that nobody may send."""
         # A script of another site may reach this server through its own domain name that
         # resolves to our address (DNS rebinding); the Host header still has that name.
         headers = Headers(scope=scope)
@@ -115,7 +115,7 @@ class Guard:
             return _told("This dashboard is reached by https:// only.", 403)
         if _embedded_elsewhere(headers):
             return _told("Requests from pages of other sites are refused.", 403)
-        # No name has a NUL, and PostgreSQL takes none in a text.
+        # PostgreSQL's texts cannot contain NUL, and no name does.
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             return _told("There is a NUL in this address.", 400)
         if scope["method"] not in READING and not self._is_written(scope):
@@ -124,14 +124,14 @@ class Guard:
         return None
 
     def _is_written(self, scope: Scope) -> bool:
-        """Say whether somebody may send something to this address at all."""
+        """Return whether this address accepts POST at all."""
         path, method = scope["path"], scope["method"]
         if method == "POST" and OUR_WRITES.fullmatch(path):
             return True
         return self._door.access.writes and may_be_written(method, path)
 
     async def _unwelcome(self, scope: Scope) -> Response | None:
-        """Find out who asks; refuse somebody unknown, and those who may not do this."""
+        """Authenticate the sender; refuse unknown senders and those who may not do this."""
         path = scope["path"]
         if path.startswith("/assets/"):  # the same for everybody
             scope["state"]["caller"] = None
@@ -152,15 +152,15 @@ class Guard:
         return None
 
     def _comes_from_here(self, scope: Scope, caller: Caller | None) -> bool:
-        """Say whether a page of ours sent this, or a script with a token of its own."""
+        """Return whether this came from one of our pages, or from a script with an API token."""
         headers = Headers(scope=scope)
         if caller is not None and not caller.form_key:
-            return True  # no browser adds a token by itself
+            return True  # browsers do not send tokens on their own
         origin = headers.get("origin")
         if origin is not None:
             scheme = "https" if self._door.way(scope).https else "http"
             return origin.lower() == f"{scheme}://{headers.get('host', '')}".lower()
-        # All browsers of today send at least one of the two with whatever is not GET.
+        # All current browsers send at least one of the two with requests other than GET.
         return headers.get("sec-fetch-site") == "same-origin"
 
 
@@ -169,18 +169,18 @@ def _told(text: str, code: int) -> Response:
 
 
 def _login_first(scope: Scope) -> Response:
-    """Send somebody unknown to the login, or a program away."""
+    """Redirect an unknown person to the login; answer a program with 401."""
     path, headers = scope["path"], Headers(scope=scope)
     query = scope["query_string"].decode("latin-1")
     is_part = "part=" in query
     is_page = (
         scope["method"] in READING
         and not path.endswith(DATA)
-        # A scraper would follow a redirect and fail to read the page of the login.
+        # A scraper would follow a redirect and fail to parse the login page.
         and path not in ("/events", METRICS)
     )
     if not is_page or is_part or path.startswith("/api/") or "authorization" in headers:
-        # A part is asked for by a page whose session has ended: it is loaded again as a whole.
+        # A page whose session has ended requests a part: the 401 makes it reload as a whole.
         more = {"HX-Refresh": "true"} if is_part else {"WWW-Authenticate": "Bearer"}
         return JSONResponse({"error": "Log in first, or send a valid token."}, 401, headers=more)
     address = quote(path) + (f"?{query}" if query else "")
@@ -188,9 +188,9 @@ def _login_first(scope: Scope) -> Response:
 
 
 async def _whole_body(receive: Receive) -> bytes | Response:
-    """Read what was sent before anybody waits for it, within a size and a time.
+    """Read the whole body before anything waits for it, with limits on size and time.
 
-    optuna-dashboard would wait for a body that is sent slowly in one of its few threads.
+    Otherwise, a slowly sent body would block one of optuna-dashboard's few threads.
     """
     chunks: list[bytes] = []
     size = 0
@@ -211,7 +211,7 @@ async def _whole_body(receive: Receive) -> bytes | Response:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a way to receive that gives a body that has been read already."""
+    """Return a `receive` that replays a body that was read already."""
     given = False
 
     async def receive_again() -> Message:
@@ -225,9 +225,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _embedded_elsewhere(headers: Headers) -> bool:
-    """Say whether a page of another site asks for something behind its reader's back.
+    """Return whether another site's page makes this request without a navigation by the user.
 
-    It could not read the answer, but have it computed again and again. To follow a link is allowed.
+    It could not read the answer, but could make us compute it again and again. Links are allowed.
     """
     if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return False
@@ -237,20 +237,20 @@ def _embedded_elsewhere(headers: Headers) -> bool:
 
 
 def _is_navigation(headers: Headers) -> bool:
-    """Say whether a person went to a page, which keeps their session open.
+    """Return whether a person navigated to a page, which keeps their session alive.
 
-    Open tabs ask for parts, curves and streams by themselves as long as a study changes. That keeps
-    no session: else one that somebody forgot at a shared computer would never end.
+    Open tabs request parts, curves and streams on their own while a study changes. These requests
+    do not keep a session alive: one left open on a shared computer would otherwise never end.
     """
     mode = headers.get("sec-fetch-mode")
     if mode is not None:
         return mode == "navigate"
-    # Browsers send no Sec-Fetch headers to http:// addresses of other machines.
+    # Browsers do not send Sec-Fetch headers to http:// addresses of other machines.
     return "text/html" in headers.get("accept", "") and "hx-request" not in headers
 
 
 def _outside(scope: Scope, base: str) -> Response:
-    """Answer a request for something that is not below the base."""
+    """Answer a request for a path that is not below the base."""
     if scope["path"] in ("/", base):
         return RedirectResponse(f"{base}/", 303)
     return _told(f"This dashboard is served below {base}/.", 404)
@@ -259,12 +259,12 @@ def _outside(scope: Scope, base: str) -> Response:
 def _policy(path: str, base: str) -> str:
     if path.startswith("/artifacts"):
         return SANDBOX
-    # Below a path there are no pages of optuna-dashboard.
+    # Below a path, optuna-dashboard is not served.
     return OPTUNAS if path.startswith(OPTUNAS_PATHS) and not base else OURS
 
 
 def _with_headers(scope: Scope, base: str, send: Send) -> Send:
-    """Return a way to send that adds the headers which keep other sites out."""
+    """Return a `send` that adds security headers."""
 
     async def send_safely(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -274,7 +274,7 @@ def _with_headers(scope: Scope, base: str, send: Send) -> Send:
                 headers[name] = value
             if not scope["path"].startswith("/studies/"):
                 del headers["content-security-policy"]
-            # A report and a picture of ours bring a policy of their own, without any script.
+            # Reports and pictures have their own policy, which allows no scripts.
             headers.setdefault("Content-Security-Policy", _policy(scope["path"], base))
             headers.setdefault("Cache-Control", "no-store")
             message["headers"] = headers.raw

@@ -1,11 +1,11 @@
-"""Pictures of a study's images on pages: read once by a child process, then kept in memory.
+"""Thumbnails of a study's images: read once by a child process, then kept in memory.
 
     page ── which images ──> Gallery: all kept? ──> their addresses
-                              └─ no: a child reads them (`check/thumbnails`), then pages are told
+                              └─ no: a child reads them (`check/thumbnails`), pages are notified
 
-Pictures are kept by their source: objective, keys of [data], fingerprint and hashes of the content.
-The fingerprint alone would not do, because the author of an objective may name it ("v1"), and two
-studies would be shown each other's images. Only PNGs that we encoded are served, never a file.
+Pictures are cached by their source: objective, keys of [data], fingerprint and content hashes.
+The fingerprint alone is not enough, because an objective's author may choose it ("v1"), and two
+studies could be shown each other's images. Only PNGs that we encoded are served, never files.
 """
 
 import base64
@@ -28,21 +28,21 @@ from tuner.store.identities import data_fingerprints
 from tuner.train.places import is_shipped
 
 MOST_BYTES = 96 << 20
-"""Of all pictures that are kept; those that were asked for least recently go first."""
+"""Total size of cached pictures; the least recently used are dropped first."""
 WAITING_MOST = 8
-"""Requests that wait for the child, which does one after the other."""
+"""The most requests that wait for the child, which handles one at a time."""
 AGAIN = 60.0
-"""Seconds after which images that could not be read are tried again."""
+"""Seconds before images that could not be read are tried again."""
 
 SECONDS = 120.0
-"""After this long the child is stopped; images are decoded once and then kept in the cache."""
+"""Seconds after which the child is stopped; decoded images stay in the cache."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WantedImage:
-    """One image of a split as the database describes it."""
+    """One image of a split, as described in the database."""
 
     place: int
     """Its index in the split."""
@@ -52,7 +52,7 @@ class WantedImage:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """PNGs of the wanted images, in their order; or none, because the data have changed."""
+    """PNGs of the wanted images, in order, or none because the data have changed."""
 
     changed: bool
     images: tuple[bytes, ...]
@@ -60,29 +60,29 @@ class Thumbnails:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Which data a trial was trained on, and what proves that they are still the same."""
+    """The data that a trial was trained on, and hashes to verify that they are unchanged."""
 
     objective: str
     data: Mapping[str, Value]
     """The keys of [data]."""
     fingerprint: str
-    """What the trial's trainer stored of its data."""
+    """As stored by the trial's trainer."""
     contents: tuple[str, ...]
-    """Hashes of all data that the study was trained on under these keys; none if not stored."""
+    """Hashes of all data that the study was trained on under these keys; empty if not stored."""
 
     @property
     def key(self) -> Hashable:
-        """What tells these images from all others."""
+        """The key of these images in the cache."""
         keys = tuple(sorted(self.data.items()))
         return self.objective, keys, self.fingerprint, tuple(sorted(self.contents))
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Whether a page can show pictures of its images, and if not, why."""
+    """Whether a page can show thumbnails, and if not, why."""
 
     state: Literal["ready", "reading", "code", "away"]
-    """`code`: the study's own objective has to be run to read them, which a person must ask for."""
+    """`code`: reading them runs the study's own objective, which an operator must request."""
     why: str = ""
 
 
@@ -91,7 +91,7 @@ READING = Pictures("reading", "Reading the images …")
 
 @dataclass(frozen=True)
 class TrialImages:
-    """Where the images of one trial come from."""
+    """The source of one trial's images."""
 
     source: ImageSource
     trial: int
@@ -100,7 +100,7 @@ class TrialImages:
 
     @classmethod
     def of(cls, results: Results, row: TrialRow) -> "TrialImages | None":
-        """Return where a trial's images come from; None before a trainer has described them."""
+        """Return the source of a trial's images; None before a trainer has described them."""
         origin = trial_origin(results, row)
         if not origin.fingerprint:
             return None
@@ -110,36 +110,36 @@ class TrialImages:
 
 
 class Gallery:
-    """Reads and keeps pictures. Everything here may be called by several threads at once."""
+    """Reads and caches thumbnails. Thread-safe."""
 
     def __init__(self, checker: Checker, most: int = MOST_BYTES) -> None:
         self._checker = checker
         self._most = most
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
-        """By source, split and place."""
+        """By source, split and index."""
         self._bytes = 0
         self._refused: dict[Hashable, tuple[float, str]] = {}
         self._pending: set[Hashable] = set()
         self._lock = threading.Lock()
         self._question: Question | None = None
-        """What the child is doing now."""
+        """The child's current request."""
         self._closed = False
-        # One child at a time: it loads a study's data whole.
+        # One child at a time, because it loads all data of a study.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="images")
 
     def close(self) -> None:
-        """Begin nothing any more, and end the child."""
+        """Start no more requests, and end the child."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            # Under the lock of `_thumbnails`: it either finds the gallery closed, or its child is
-            # found here. Else the process would wait for the child before it ends.
+            # Under the lock of `_thumbnails`, which either finds the gallery closed or has
+            # registered its child here. Otherwise the process would wait for the child to end.
             self._closed = True
             question = self._question
         if question is not None:
             question.kill()
 
     def picture(self, source: ImageSource, split: SplitName, place: int) -> bytes | None:
-        """Return a kept picture as PNG."""
+        """Return a cached picture as PNG."""
         with self._lock:
             key = (source.key, split, place)
             if key in self._kept:
@@ -155,10 +155,10 @@ class Gallery:
         *,
         runs_code: bool,
     ) -> Pictures:
-        """Say whether these images can be shown, and have them read if they are not kept.
+        """Return whether these images can be shown; if they are not cached, start reading them.
 
-        `ready` is called when they have been read. The code of an objective that does not ship
-        with tuner is run only with `runs_code`.
+        `ready` is called when they have been read. The code of an objective that is not built in is
+        run only with `runs_code`.
         """
         if images is None:
             return Pictures("away", "No trainer has described the images of this trial.")
@@ -218,7 +218,7 @@ class Gallery:
         except TunerError as error:
             if self._closed:
                 return
-            # The text may quote the content of files, so it is not for everybody who may read.
+            # The text may quote the content of files, which not every reader may see.
             logger.warning("images of trial %s were not read: %s", images.trial, error)
             what = (
                 "the data contain errors" if isinstance(error, DataError) else "reading them failed"
@@ -238,7 +238,7 @@ class Gallery:
     def _thumbnails(
         self, source: ImageSource, split: SplitName, wanted: Sequence[WantedImage]
     ) -> Thumbnails:
-        """Have a child read images, and return them; raise what it raises."""
+        """Return images read by a child process; its errors are raised."""
         work = {
             "objective": source.objective,
             "data": dict(source.data),
@@ -279,9 +279,9 @@ class Gallery:
 
 
 def _is_there(path: Value | None) -> bool:
-    """Say whether there is what [data] names, where it names anything.
+    """Return whether the path in [data] exists, if there is one.
 
-    For the gallery's own thread: a file system that does not answer holds up whoever asks it.
+    Called only in the gallery's thread: a file system that does not respond blocks its caller.
     """
-    # Not Path.exists, which raises for a folder of another user and for a name that is too long.
+    # Not Path.exists, which raises for another user's folder and for a name that is too long.
     return not isinstance(path, str) or not path or os.path.exists(path)  # noqa: PTH110

@@ -1,13 +1,13 @@
-"""What changes in the database, told to every open page.
+"""Notifies every open page of changes in the database.
 
     PostgreSQL ── NOTIFY, by triggers on our tables ──> one connection ──> versions of studies
                                                                       ──> a stream for each tab
 
-Of transactions that commit beside each other one announces its study, and the others do not
-(migration 0019). So a study that was announced counts as changed once more a moment later.
+Of transactions that commit at the same time, only one notifies of its study (migration 0019).
+So a study that was announced counts as changed once more a moment later.
 
-A page is told that its study has changed, not what: it asks again for the parts that it shows, with
-the filters in its address. At most a few times a second, however fast trials train.
+A page is told that its study has changed, not what has changed: it requests the parts that it
+shows again, with the filters in its address, at most a few times a second.
 """
 
 import asyncio
@@ -26,53 +26,53 @@ from tuner.store.tables import CHANNEL
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.25
-"""Seconds between two messages to a page, at least."""
+"""The least number of seconds between two messages to a page."""
 BREATH = 15.0
-"""Seconds without a change after which a page asks again all the same. It also keeps proxies from
-closing a silent stream, and notices a tab that has gone."""
+"""Seconds without a change after which a page still reloads its parts. This also keeps proxies
+from closing a silent stream, and detects closed tabs."""
 PROBE = 10.0
-"""Seconds between two announcements to ourselves, by which we know that the line still works."""
+"""Seconds between notifications to ourselves, which show that the connection works."""
 AGAIN = 1.0
 """Seconds between two attempts to listen."""
 ECHOES = (0.5, 2.0, 8.0)
-"""Seconds after the last announcement of a study at which pages look again. What committed beside
-it is there by the first, unless its transaction takes long."""
+"""Seconds after a study's last notification at which pages reload again. Transactions that
+committed at the same time are visible by the first of these, unless they take long."""
 UNHEARD = 2.0
-"""While nothing is heard, what was read is taken for current for this many seconds."""
+"""Without a connection, what was read counts as current for this many seconds."""
 
 Version = tuple[int, int, int]
 
 
 class Announcements:
-    """Listens to the database, and knows which version of each study is current."""
+    """Listens to the database, and knows the current version of each study."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._versions: Counter[int] = Counter()
         self._all = 0
-        """Raised when something may have been missed, or concerns all studies."""
+        """Incremented when changes may have been missed, or concern all studies."""
         self._heard = 0.0
         self._tabs: set[_Tab] = set()
         self._echoes: dict[int, list[asyncio.TimerHandle]] = {}
         self._closed = False
         self.live = False
-        """Whether changes are heard of."""
+        """Whether notifications arrive."""
 
     def version(self, study_id: int | None = None) -> Version:
-        """Return a mark that differs once a study, or any of them, has changed."""
+        """Return a version that differs after a study, or any of them, has changed."""
         silent = 0 if self.live else int(time.monotonic() / UNHEARD)
         changes = self._versions.total() if study_id is None else self._versions[study_id]
         return self._all, silent, changes
 
     def name_version(self, study_id: int | None) -> tuple[Version, int]:
-        """Return a mark that differs once a study's name may mean another, or it has changed.
+        """Return a version that differs after a study, or what its name refers to, has changed.
 
-        A study that is launched is announced by a number that nobody has heard of.
+        A newly launched study is announced by a number that was not seen before.
         """
         return self.version(study_id), len(self._versions)
 
     def changed(self, study_id: int | None) -> None:
-        """Tell every page that shows this study, or all pages."""
+        """Notify every page that shows this study, or all pages."""
         if study_id is None:
             self._all += 1
         else:
@@ -80,7 +80,7 @@ class Announcements:
         self.refresh(study_id)
 
     def refresh(self, study_id: int | None) -> None:
-        """Make pages ask again, though nothing was stored: an answer has been found out."""
+        """Make pages reload because an answer is ready, although nothing stored has changed."""
         for tab in self._tabs:
             if study_id is None or tab.study_id in (None, study_id):
                 tab.hear(study_id)
@@ -88,8 +88,8 @@ class Announcements:
     async def stream(self, study_id: int | None) -> AsyncIterator[str]:
         """Yield server-sent events for one tab, or for all tabs of one browser.
 
-        They are of one study, or of all; the data of `changed` are the numbers of the studies that
-        have, and empty where all may have.
+        They are about one study, or all; the data of `changed` are the numbers of the changed
+        studies, or empty if all may have changed.
         """
         tab = _Tab(study_id)
         self._tabs.add(tab)
@@ -100,13 +100,13 @@ class Announcements:
                 try:
                     await asyncio.wait_for(tab.changed.wait(), BREATH)
                 except TimeoutError:
-                    # A page asks again from time to time, whatever it may have missed: how long
-                    # a worker has been silent, for instance, nobody announces.
+                    # A page reloads from time to time: how long a worker has been silent, for
+                    # instance, is not announced.
                     yield _changed([])
                     continue
                 if self._closed:
                     return
-                # Cleared before it is told: a change from here on is told the next time.
+                # Cleared before sending: a change from here on goes into the next message.
                 studies = tab.heard()
                 if self.live != state:
                     state = self.live
@@ -117,11 +117,11 @@ class Announcements:
             self._tabs.discard(tab)
 
     async def listen(self) -> None:
-        """Listen for ever; a lost connection is opened again."""
+        """Listen for ever, reconnecting after errors."""
         while True:
             try:
                 await self._listen_once()
-            except Exception as error:  # noqa: BLE001  # whatever it is, pages must not say "live"
+            except Exception as error:  # noqa: BLE001  # after any error, pages must not say "live"
                 if self.live:
                     logger.warning("changes are not heard: %s", self._database.words(error))
             finally:
@@ -131,7 +131,7 @@ class Announcements:
             await asyncio.sleep(AGAIN)
 
     def close(self) -> None:
-        """End all streams; a server that stops waits for them."""
+        """End all streams, for which a stopping server waits."""
         self._closed = True
         for tab in self._tabs:
             tab.changed.set()
@@ -148,8 +148,8 @@ class Announcements:
             while True:
                 if loop.time() - sent >= PROBE:
                     if sent and self._heard < sent:
-                        # Behind a pooler that lends connections by the transaction, LISTEN is
-                        # accepted and nothing is ever heard.
+                        # A pooler in transaction mode accepts LISTEN, but no notification ever
+                        # arrives.
                         raise OSError("no announcement came back; is there a pooler between?")
                     sent = loop.time()
                     await asyncio.to_thread(_announce, connection)
@@ -160,7 +160,7 @@ class Announcements:
                 connection.poll()
                 self._hear(connection, loop.time())
         finally:
-            # By its number: a connection that was lost does not know its own any more.
+            # By number, because a lost connection no longer knows its descriptor.
             loop.remove_reader(line)
             connection.close()
 
@@ -171,17 +171,17 @@ class Announcements:
         studies = {note.payload for note in connection.notifies}
         connection.notifies.clear()
         if not self.live:
-            # Whatever happened while nothing was heard is unknown.
+            # Changes before the connection was restored are unknown.
             self.live = True
             self.changed(None)
         for payload in studies:
-            # Whoever may connect to the database may announce anything.
+            # Anyone who can connect to the database can send any payload.
             if payload.isascii() and payload.isdigit():
                 self.changed(int(payload))
                 self._echo(int(payload))
 
     def _echo(self, study_id: int) -> None:
-        """Take a study for changed some more times, when no announcement has come for a moment."""
+        """Count a study as changed again, some time after its last notification."""
         for earlier in self._echoes.pop(study_id, ()):
             earlier.cancel()
         later = asyncio.get_running_loop().call_later
@@ -211,10 +211,10 @@ class _Tab:
         self.study_id = study_id
         self.changed = asyncio.Event()
         self._studies: set[int] | None = set()
-        """Those that changed since the last message; None for all."""
+        """The studies that changed since the last message; None for all."""
 
     def hear(self, study_id: int | None) -> None:
-        """Note that a study has changed, or perhaps any."""
+        """Note that a study, or any study, has changed."""
         if study_id is None:
             self._studies = None
         elif self._studies is not None:
@@ -222,7 +222,7 @@ class _Tab:
         self.changed.set()
 
     def heard(self) -> Collection[int]:
-        """Return the studies that have changed, and forget them; none stands for all."""
+        """Return and reset the studies that have changed; empty stands for all."""
         studies, self._studies = self._studies or (), set()
         self.changed.clear()
         return studies

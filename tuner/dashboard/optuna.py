@@ -29,14 +29,14 @@ WRITES = {
     ("PUT", "/api/studies/<study_id:int>/preference_feedback_component"): True,
     ("DELETE", "/api/studies/<study_id:int>/preference/<history_id>"): True,
     ("POST", "/api/studies/<study_id:int>/preference/<history_id>"): True,
-    # These would change a study of tuner behind its back: its name and its trials have rows in
-    # both schemas, and leases of workers belong to them. `tuner delete` deletes all of it.
+    # These would change a study behind tuner's back: its name and trials have rows in both
+    # schemas, and workers hold leases on them. `tuner delete` deletes all of it.
     ("POST", "/api/studies/<study_id:int>/rename"): False,
     ("DELETE", "/api/studies/<study_id:int>"): False,
     ("POST", "/api/trials/<trial_id:int>/tell"): False,
     ("POST", "/api/trials/<trial_id:int>/user-attrs"): False,
     ("POST", "/api/studies/<study_id:int>/<trial_id:int>/skip"): False,
-    # There is no store of artifacts here.
+    # There is no artifact store.
     ("POST", "/api/artifacts/<study_id:int>"): False,
     ("POST", "/api/artifacts/<study_id:int>/<trial_id:int>"): False,
     ("DELETE", "/api/artifacts/<study_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"): False,
@@ -44,7 +44,7 @@ WRITES = {
         False
     ),
 }
-"""Every route of optuna-dashboard that writes, and whether --allow-writes opens it."""
+"""Every route of optuna-dashboard that writes, and whether --allow-writes permits it."""
 
 
 def _pattern(rule: str) -> str:
@@ -60,15 +60,15 @@ _OPEN = [
 
 
 def optuna_pages(desk: Desk) -> ASGIApp:
-    """Return optuna-dashboard, as it is when installed, with our answers as notes of studies."""
-    # Its types are stricter than ASGI's own, and the same.
+    """Return optuna-dashboard, unchanged, with our answers as notes of studies."""
+    # The same protocol; only its types are stricter than ASGI's.
     return cast("ASGIApp", WSGIMiddleware(cast("Any", _Current(desk)), workers=THREADS))
 
 
 def may_be_written(method: str, path: str) -> bool:
-    """Say whether --allow-writes lets operators send something to an address.
+    """Return whether --allow-writes lets operators send this request.
 
-    What a new version of optuna-dashboard adds stays closed until somebody has judged it.
+    Routes that a new version of optuna-dashboard adds are refused until they are listed here.
     """
     return any(method == opened and rule.fullmatch(path) for opened, rule in _OPEN)
 
@@ -89,7 +89,7 @@ class _Current:
         self._app: WsgiApp = self._opened()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request; called by several server threads at once."""
+        """Handle one request; called by several threads at once."""
         path = environ.get("PATH_INFO", "")
         self._notes.look_at(path)
         asks_database = path.startswith(("/api/", "/csv/"))

@@ -1,7 +1,7 @@
-"""A study's question and answer as its note in optuna-dashboard, with the way back to our page.
+"""A study's question and answer as its note in optuna-dashboard, with a link to our page.
 
-The note is added to what optuna-dashboard reads and is not stored: it is never out of date, costs
-workers nothing, and overwrites nothing. A note that somebody wrote there is shown instead.
+The note is added when optuna-dashboard reads the study and is not stored: it is never out of date,
+costs workers nothing, and overwrites nothing. A note written by a person is shown instead.
 """
 
 import re
@@ -22,22 +22,22 @@ from tuner.store.studies import Study
 
 VERSION = "dashboard:note_ver"
 BODY = "dashboard:note_str:"
-"""Optuna's attributes of a study in which optuna-dashboard keeps its note, in numbered pieces."""
+"""Optuna's study attributes in which optuna-dashboard stores a note, in numbered pieces."""
 PIECE = 2045
 """Characters of a piece."""
 ADDRESS = re.compile(r"/api/studies/(\d{1,9})(?:/|$)")
 
 
 class Notes:
-    """Adds its note to the study that a request of optuna-dashboard is about."""
+    """Adds a note to the study of a request to optuna-dashboard."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        # Each request is answered by one thread, from its address to its last read.
+        # Each request is handled by one thread, from its address to its last read.
         self._request = threading.local()
 
     def look_at(self, path: str) -> None:
-        """Take the study from the address of a request; of a list no study gets a note."""
+        """Remember the study in a request's address; in a list, studies get no notes."""
         found = ADDRESS.match(path)
         self._request.study = None if found is None else self._study(int(found[1]))
 
@@ -58,7 +58,7 @@ class Notes:
                 return self._with_note(attributes, here)
             return attributes
 
-        # The object and not its class: only this dashboard reads notes that are not stored.
+        # Patches the object, not its class: only this dashboard adds notes.
         storage.get_all_studies = all_studies  # type: ignore[method-assign]
         storage.get_study_system_attrs = one_study  # type: ignore[method-assign]
         return storage
@@ -72,7 +72,7 @@ class Notes:
             row = connection.execute(
                 sa.select(t.study.c.name, t.study.c.version).where(t.study.c.study_id == study_id)
             ).one_or_none()
-            # Others may have studies in Optuna's tables as well.
+            # Optuna's tables may also contain studies that are not ours.
             return None if row is None else studies.find_or_none(connection, StudyRef(*row))
 
     def _with_note(self, attributes: dict[str, Any], study: Study) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Paths as browsers ask for them: below the one that the dashboard is served under, if any.
+"""Paths as browsers request them: below the base path of the dashboard, if any.
 
-Inside the dashboard every path begins at its own root. The guard takes the base off a request's
-path and says here which one it was; whatever is written into a page, a header or a redirect gets it
-back by `below`. Several dashboards may live in one program, hence a context variable: threads that
-answer a request inherit it.
+Inside the dashboard, every path starts at its own root. The guard strips the base from a request's
+path and stores it here; `below` adds it to every path in a page, a header or a redirect. It is a
+context variable because one process may serve several dashboards; threads that handle a request
+inherit it.
 """
 
 import re
@@ -16,13 +16,13 @@ from starlette.types import Scope
 from tuner.errors import UserError
 
 BASE = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._~-]*)+")
-"""What needs no escaping anywhere; no `..`, which browsers take for the way up."""
+"""Characters that need no escaping; no `..`, which browsers resolve."""
 
 _base: ContextVar[str] = ContextVar("base", default="")
 
 
 def checked_base(text: str) -> str:
-    """Return a base path as it is given on the command line; "" or "/" for none."""
+    """Check a base path from the command line; "" or "/" for none."""
     base = text.rstrip("/")
     if base and BASE.fullmatch(base) is None:
         raise UserError(
@@ -33,13 +33,13 @@ def checked_base(text: str) -> str:
 
 
 def below(path: str) -> str:
-    """Return a path of the dashboard as a browser has to ask for it."""
+    """Return a path of the dashboard as a browser must request it."""
     return _base.get() + path
 
 
 @contextmanager
 def serving_below(base: str) -> Iterator[None]:
-    """Have paths written for requests that came below a base."""
+    """Make `below` use this base."""
     token = _base.set(base)
     try:
         yield
@@ -48,7 +48,7 @@ def serving_below(base: str) -> Iterator[None]:
 
 
 def without_base(scope: Scope, base: str) -> Scope | None:
-    """Return a request with its path below a base; None for one that is not below it."""
+    """Return a request with the base stripped from its path; None if it is not below the base."""
     if not base:
         return scope
     path: str = scope["path"]

@@ -1,4 +1,4 @@
-"""How pages are written: HTML by templates that escape every text, or the same as JSON."""
+"""Rendering pages: as HTML by templates that escape every text, or as JSON."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ from tuner.report.record import span
 from tuner.version import version
 
 HAVE = "have"
-"""The header with the mark of what a page shows of a part; equal ones are not sent again."""
+"""The header with the hash of a part that a page shows; an equal part is not sent again."""
 
 environment = Environment(
     loader=PackageLoader("tuner.dashboard"),
@@ -33,7 +33,7 @@ environment = Environment(
 
 
 def page(request: Request, name: str, data: Any, **more: Any) -> Response:
-    """Return a page, one part of it, or its data as JSON, as the address asks."""
+    """Return a page, one part of it, or its data as JSON, depending on the address."""
     if request.url.path.endswith(".json"):
         return JSONResponse(plain(data))
     part = request.query_params.get("part")
@@ -41,7 +41,7 @@ def page(request: Request, name: str, data: Any, **more: Any) -> Response:
     if part is not None and study is not None:
         shown = request.query_params.get("id", "")
         if shown and shown != str(study.study_id):
-            # The name means another study by now: a newer version, or one launched in its place.
+            # The name refers to another study now: a newer version, or one launched in its place.
             return Response(headers={"HX-Refresh": "true"})
     context = {"data": data, "request": request, "at": PageAddress(request), **more}
     if part is None:
@@ -51,35 +51,35 @@ def page(request: Request, name: str, data: Any, **more: Any) -> Response:
         return HTMLResponse("There is no such part of this page.", 404)
     block = template.blocks[f"part_{part}"]
     text = "".join(block(template.new_context(context)))
-    # What did not change is not sent: the page keeps what it has.
+    # An unchanged part is not sent: the page keeps its own.
     if request.headers.get(HAVE) == mark(text):
         return Response(status_code=204)
     return HTMLResponse(text, headers={HAVE: mark(text)})
 
 
 def message(request: Request, code: int, text: str, *, again: bool = False) -> Response:
-    """Return what is answered when there is nothing to show, in the form that was asked for."""
+    """Return a message instead of a page, in the requested format."""
     if request.url.path.endswith(".json"):
         return JSONResponse({"error": text}, code)
     if "part" in request.query_params:
-        # A part that cannot be made now stays as it is on the page.
+        # A part that cannot be rendered now stays as it is on the page.
         return Response(text, code, media_type="text/plain")
     page = environment.get_template("message.html.j2")
     return HTMLResponse(page.render(text=text, again=again, request=request), code)
 
 
 def mark(text: str) -> str:
-    """Return a short mark that differs where texts differ."""
+    """Return a short hash of a text."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def number_in(text: str) -> int | None:
-    """Return the number that a part of an address is; None where it is none."""
+    """Parse a number in an address; None if it is not a number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 class PageAddress:
-    """The address of a page: what is filtered, sorted and chosen stands in it."""
+    """The address of a page, with its filter, order and other choices."""
 
     def __init__(self, request: Request) -> None:
         self._inside = request.url.path
@@ -89,7 +89,7 @@ class PageAddress:
             self._query.pop(name, None)
 
     def but(self, **changes: Any) -> str:
-        """Return this address with some of its choices changed; None removes one."""
+        """Return this address with some choices changed; None removes one."""
         query = {**self._query, **changes}
         kept = {name: value for name, value in query.items() if value not in (None, "")}
         return f"{self.path}?{urlencode(kept)}" if kept else self.path
@@ -100,7 +100,7 @@ class PageAddress:
         return below(f"{self._inside.rstrip('/') or '/studies'}.json{query}")
 
     def __getitem__(self, name: str) -> str:
-        """Return a choice of the address, or "" where it has none."""
+        """Return a choice in the address, or ""."""
         return self._query.get(name, "")
 
 
@@ -110,14 +110,14 @@ def study_path(title: str, *rest: object) -> str:
 
 
 def age(moment: datetime) -> str:
-    """Return how long ago a moment was."""
+    """Return how long ago this was."""
     return span(max(0.0, (datetime.now(UTC) - moment).total_seconds()))
 
 
 def cell(value: Any, column: str = "", metrics: Sequence[Metric] = ()) -> str:
-    """Return a cell of a table of trials as people read it.
+    """Format a cell of a table of trials.
 
-    `metrics` are those that the study has beside the built-in ones.
+    `metrics` are the study's metrics in addition to the built-in ones.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
@@ -134,7 +134,7 @@ def cell(value: Any, column: str = "", metrics: Sequence[Metric] = ()) -> str:
 
 
 def compact(values: Mapping[str, Any]) -> str:
-    """Return values as one line: "lr=0.001 scheduler=step"."""
+    """Format values as one line: "lr=0.001 scheduler=step"."""
     return " ".join(f"{name}={words.level_name(value)}" for name, value in values.items())
 
 
@@ -152,4 +152,4 @@ environment.globals |= {
     "span": span,
 }
 environment.globals["ui"] = environment.get_template("ui.html.j2").module
-"""The macros, for parts that are written alone, too."""
+"""The macros, also for parts that are rendered alone."""

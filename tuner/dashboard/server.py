@@ -1,4 +1,4 @@
-"""Serving the dashboard: where it listens, by which protocol, and who is told the way."""
+"""Serving the dashboard: addresses, TLS, time limits, and the links printed at the start."""
 
 import asyncio
 import errno
@@ -32,7 +32,7 @@ from tuner.store.database import Database
 LOOPBACK = {
     "127.0.0.1": ("127.0.0.1",),
     "::1": ("::1",),
-    # Both, because a browser may try either first. The name is not looked up: a hosts
+    # Both, because a browser may try either first. The name is not resolved: a hosts
     # file may map it to anything.
     "localhost": ("127.0.0.1", "::1"),
 }
@@ -41,40 +41,40 @@ FREE_PORTS_TRIED = 20
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors for ::1 on a machine without IPv6."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread that computes keeps the interpreter while others want it. A page waits for it
-after each of its statements; by Python's 5 ms, an answer that is computed beside it would make a
-page of twenty statements 0.1 s slower."""
+"""The interpreter's switch interval. A page waits for it after each of its SQL statements; with
+Python's default of 5 ms, an answer computed at the same time would make a page of twenty
+statements 0.1 s slower."""
 REQUEST_SECONDS = 30.0
-"""Within this time of its first byte, a request has been sent whole, or its connection ends."""
+"""Seconds from a request's first byte within which it must be complete, or it is dropped."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where the dashboard is served, as the command line says."""
+    """Where and how the dashboard is served: the options of the command line."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     names: tuple[str, ...] = ()
-    """By which it may be called, besides those of this machine."""
+    """Host names for it, besides those of this machine."""
     proxies: tuple[str, ...] = ()
     certificate: Path | None = None
     certificate_key: Path | None = None
     insecure_http: bool = False
     writes: bool = False
     first_user: str | None = None
-    """An operator who is added, and given a link, while nobody can log in yet."""
+    """An operator to add, with a link, while nobody can log in yet."""
     with_key: bool = False
-    """Whether a link is printed that lets in whoever opens it."""
+    """Whether to print a link that logs in whoever opens it."""
     base: str = ""
-    """The path below which it is served, as a proxy passes it on."""
+    """The path below which it is served; a proxy passes it on unchanged."""
     objectives: tuple[Path, ...] = ()
     """Folders of objectives, whose code may read a study's images."""
 
     @property
     def local(self) -> bool:
-        """Whether it is for the user who starts it, at this machine, without a login.
+        """Whether the user who starts it has access on this machine without a login.
 
-        A base path means that a proxy stands before it. One that runs as that user, or as root,
+        A base path means that there is a proxy. One that runs as that user, or as root,
         and adds no header (nginx's plain `proxy_pass`, socat) makes its visitors look like them.
         """
         behind_proxy = bool(self.proxies or checked_base(self.base))
@@ -82,7 +82,7 @@ class Site:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it listens."""
+        """The addresses it listens on."""
         if self.host in LOOPBACK:
             return LOOPBACK[self.host]
         try:
@@ -95,7 +95,7 @@ class Site:
 
     @property
     def access(self) -> Access:
-        """How it may be reached; raises where that would not be safe."""
+        """How it may be reached; raises UserError if that would not be safe."""
         encrypted = self.certificate is not None or bool(self.proxies)
         if self.host not in LOOPBACK and not encrypted and not self.insecure_http:
             raise UserError(
@@ -124,7 +124,7 @@ def serve(
     delete: Delete,
     ready: Callable[[Sequence[str]], None],
 ) -> None:
-    """Serve until interrupted; `ready` is called with lines for people once it listens."""
+    """Serve until interrupted; `ready` gets the lines to print once it listens."""
     access = site.access
     sys.setswitchinterval(SWITCH_SECONDS)
     importlib.import_module("scipy.special")  # so that the first answer does not wait for it
@@ -143,15 +143,14 @@ def serve(
         _Quiet(build(desk, door, delete), desk),
         http=_Connection,
         log_level="warning",
-        # Its records go where those of this program go, in the same format.
+        # Its log records use this program's handlers and format.
         log_config=None,
         access_log=False,
         server_header=False,
-        # The guard believes proxies that were named; uvicorn by itself would believe any program
-        # of this machine.
+        # The guard handles trusted proxies; uvicorn on its own would trust any local program.
         proxy_headers=False,
         ws="none",
-        # Open pages have streams that never end by themselves.
+        # Open pages have streams that never end on their own.
         timeout_graceful_shutdown=1,
         **encryption,
     )
@@ -181,7 +180,7 @@ def _encryption(site: Site) -> dict[str, Any]:
 
 
 def _first_link(database: Database, site: Site) -> str | None:
-    """Make sure that somebody can log in; return a link for the first operator if nobody can."""
+    """Ensure that somebody can log in; if nobody can, return a link for the first operator."""
     with database.transaction() as connection:
         if any(account.password for account in accounts.listing(connection)):
             return None
@@ -193,7 +192,7 @@ def _first_link(database: Database, site: Site) -> str | None:
         account = accounts.find_or_none(connection, site.first_user)
         if account is None:
             account = accounts.add(connection, site.first_user, "operator", None)
-        # One who was added as a reader would be the first user, and let nobody act.
+        # If the first user existed as a reader, nobody could act.
         accounts.set_role(connection, account, "operator")
         return accounts.add_link(connection, account)
 
@@ -222,23 +221,23 @@ def _lines(site: Site, door: Door, port: int, first: str | None) -> list[str]:
 
 
 class _Connection(H11Protocol):
-    """A connection that knows both its ends, and waits for a request only so long.
+    """A connection that knows both its ends, and has a time limit for requests.
 
-    uvicorn waits for ever for a request that was begun and is not sent on.
+    uvicorn waits for ever for a request that is never completed.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start to wait for the first request."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         if self.client and self.server and self.server[1] is not None:
             peer = Peer(End.of(*self.client), End.of(self.server[0], self.server[1]))
-            # A state of its own, of which each request gets a copy.
+            # A separate state, of which each request gets a copy.
             self.app_state = {**self.app_state, PEER: peer}
         self._expect()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, and wait for the rest of the request if there is one."""
+        """Handle received data, and start the time limit if a request is incomplete."""
         super().data_received(data)
         if self.conn.their_state in {h11.IDLE, h11.SEND_BODY}:
             self._expect()
@@ -246,7 +245,7 @@ class _Connection(H11Protocol):
             self._unexpect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting."""
         self._unexpect()
         super().connection_lost(exc)
 
@@ -261,10 +260,10 @@ class _Connection(H11Protocol):
 
 
 class _Quiet:
-    """An ASGI app whose requests may be broken off when the server stops.
+    """An ASGI app whose requests may be cut off when the server stops.
 
-    After its graceful second, uvicorn cancels whatever is still being answered, and logs the
-    traceback of the cancellation as an error of the app.
+    After a second of grace, uvicorn cancels requests in progress, and logs the traceback of the
+    cancellation as an error of the app.
     """
 
     def __init__(self, app: ASGIApp, desk: Desk) -> None:
@@ -276,27 +275,27 @@ class _Quiet:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            # The server's lifespan is ended by the server itself, in order.
+            # The server ends its lifespan itself, in order.
             if not self._desk.stopping or scope["type"] == "lifespan":
                 raise
 
 
 class _Server(uvicorn.Server):
-    """A server that ends the streams of open pages when it is told to stop."""
+    """A server that ends the streams of open pages when it stops."""
 
     def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
         super().__init__(config)
         self._desk = desk
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; called by a signal, in the thread of the event loop."""
+        """Stop; called on a signal, in the thread of the event loop."""
         self._desk.stopping = True
         self._desk.announcements.close()
         super().handle_exit(sig, frame)
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
-    """Listen on one port of all local addresses; port 0 chooses one that is free on all."""
+    """Listen on the same port of all addresses; port 0 chooses one that is free on all."""
     for _ in range(FREE_PORTS_TRIED):
         sockets: list[socket.socket] = []
         try:

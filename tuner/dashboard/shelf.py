@@ -1,8 +1,7 @@
-"""What was read or computed for one page serves all pages, until the study changes.
+"""A cache: what was read or computed for one page serves all pages until the study changes.
 
-Twenty tabs that look at a running study ask for the same things at the same moment: each is
-computed once. What takes long (verdicts over all predictions) is shown as it was while a newer one
-is computed.
+Twenty tabs of a running study ask for the same values at the same moment; each is computed once.
+For slow values (verdicts over all predictions), the old one is shown while the new one is computed.
 """
 
 import logging
@@ -24,16 +23,16 @@ logger = logging.getLogger(__name__)
 FAILED = "This could not be computed; see the server's log."
 QUEUE = 64
 REST = 4.0
-"""A value is computed again at most every so many times what it took: a study that changes all the
-time must not keep a processor busy."""
+"""After a computation, a value rests this many times as long as it took: a study that changes all
+the time must not keep a core busy."""
 SHARE = 3.0
-"""All values together are computed again at most at such a pace: twenty running studies must leave
-room for the pages themselves."""
+"""All values together also rest after each one's computation, this many times as long as it took:
+twenty running studies must leave time for the pages themselves."""
 
 
 @dataclass(frozen=True)
 class Kept(Generic[Value]):
-    """A value, and whether it is that of the version which was asked for."""
+    """A value, and whether it is of the requested version."""
 
     value: Value
     current: bool
@@ -43,7 +42,7 @@ class Kept(Generic[Value]):
 
 @dataclass(frozen=True)
 class _Result:
-    """What came of a computation; replaced as a whole, so that readers need no lock."""
+    """The result of a computation; replaced as a whole, so readers need no lock."""
 
     version: Hashable
     value: Any
@@ -52,24 +51,24 @@ class _Result:
     ended: float
 
     def given(self) -> Any:
-        """Return the value, or raise what was raised in its place."""
+        """Return the value, or raise the computation's error."""
         if self.error is not None:
-            # Without the frames of whoever was given it before, which would be kept for ever.
+            # Without the frames of earlier callers, which would otherwise be kept for ever.
             raise self.error.with_traceback(None)
         return self.value
 
 
 @dataclass
 class _Place:
-    """One question with its last result, and the computation under way."""
+    """One question with its last result, and the running computation."""
 
     lock: threading.Lock
     result: _Result | None = None
     running: "Future[None] | None" = None
     resting: threading.Timer | None = None
-    """Ends the rest after a computation, if something newer was asked for meanwhile."""
+    """Ends the rest after a computation, if a newer version was requested meanwhile."""
     asked: "tuple[Hashable, Callable[[], Any], Callable[[], None]] | None" = None
-    """The newest question: a version, what computes its value, and who is told."""
+    """The newest request: the version, the computation, and the callback."""
 
 
 class Shelf:
@@ -79,30 +78,30 @@ class Shelf:
         self, most: int, threads: int = 1, queue: int = QUEUE, *, older_at_once: bool = False
     ) -> None:
         self._older_at_once = older_at_once
-        """Whether an older value is given without waiting for a newer one."""
+        """Whether an older value is returned without waiting for the newer one."""
         self._most = most
-        """How many values are kept; the one that was asked for least recently goes first."""
+        """The most values that are kept; the least recently used is dropped first."""
         self._queue = queue
-        """How many computations are begun, so that they run or wait for a thread."""
+        """The most computations that run or wait for a thread."""
         self._begun = 0
         self._postponed: deque[_Place] = deque(maxlen=queue)
-        """Whose computation was not begun because too many were; the longest postponed are left out
-        until somebody asks again. Else one person's filters, each another question, would fill
-        memory and keep the processor busy for hours after the last one has left."""
+        """Places whose computation was postponed because too many are running; the longest
+        postponed are dropped until somebody asks again. Otherwise one person's filters, each a
+        separate question, would fill memory and keep a core busy long after they have left."""
         self._places: OrderedDict[Hashable, _Place] = OrderedDict()
         self._lock = threading.Lock()
         self._taken = 0.0
-        """Until when the time for computing again has been given away."""
+        """The time until which the budget for recomputing is used up."""
         self._closed = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers")
 
     def close(self) -> None:
-        """Begin nothing any more."""
+        """Start no more computations."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def fresh(self, question: Hashable, version: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return the value for a version, computed now if need be; by one thread for all."""
+        """Return the value for a version; if necessary, one thread computes it for all."""
         place = self._place(question)
         with place.lock:
             result = place.result
@@ -122,7 +121,7 @@ class Shelf:
     ) -> Kept[Value] | None:
         """Return the value for a version or, while that is computed, an older one or None.
 
-        A few moments are waited for it. If it comes later, `ready` is called.
+        It is waited for up to `patience` seconds. If it is ready later, `ready` is called.
         """
         place = self._place(question)
         with self._lock:
@@ -141,17 +140,17 @@ class Shelf:
         return Kept(result.given(), result.version == version, age)
 
     def _begin(self, place: _Place, *, rested: bool = False) -> None:
-        """Compute what was asked for last, at once or after a rest; with the lock held."""
+        """Compute the newest request, at once or after a rest. The caller holds the lock."""
         if place.running is not None or place.resting is not None or self._closed:
             return
         result = place.result
-        # What nobody has seen yet is not kept waiting.
+        # A first value does not wait.
         if result is not None and not rested:
             now = time.monotonic()
             at = max(now, result.ended + REST * result.took, self._taken)
             self._taken = at + SHARE * result.took
             if at > now:
-                # Without this the last change of a study would wait for somebody to ask again.
+                # Otherwise, a study's last change would wait until somebody asks again.
                 place.resting = threading.Timer(at - now, self._rested, (place,))
                 place.resting.daemon = True
                 place.resting.start()
@@ -175,11 +174,11 @@ class Shelf:
             place.result = _computed(version, compute)
         except Exception as error:
             if self._closed:
-                return  # the server stops, and the database with it
+                return  # the server is stopping, and the database connection is closed
             if is_outage(error):
                 logger.warning("an answer was not computed: the database does not answer")
             else:
-                # It would fail again: it is tried again when something has changed.
+                # It would fail again, so it is only retried after a change.
                 logger.exception("an answer could not be computed")
                 failure = MachineError(FAILED)
                 place.result = _Result(version, None, failure, 0.0, time.monotonic())
@@ -191,10 +190,10 @@ class Shelf:
         ready()
 
     def _begin_postponed(self) -> None:
-        """Begin what was postponed, the newest first; with the lock held."""
+        """Start postponed computations, newest first. The caller holds the lock."""
         while self._postponed and self._begun < self._queue:
             place = self._postponed.pop()
-            # It may have been asked for again, and computed, since then.
+            # It may have been requested again, and computed, since then.
             asked = None if place.asked is None else place.asked[0]
             if place.result is None or place.result.version != asked:
                 self._begin(place, rested=True)
@@ -206,7 +205,7 @@ class Shelf:
                 place = self._places[question] = _Place(threading.Lock())
             self._places.move_to_end(question)
             for old in list(self._places)[: max(0, len(self._places) - self._most)]:
-                # What is being computed is waited for.
+                # A place that is being computed has callers that wait for it, so it is kept.
                 if self._places[old].running is None and old != question:
                     del self._places[old]
             return place
@@ -218,7 +217,7 @@ def _computed(version: Hashable, compute: Callable[[], Any]) -> _Result:
     try:
         value = compute()
     except UserError as refusal:
-        # Such as: no trial is complete yet. It is the answer until something changes.
+        # Such as "no trial is complete yet", which is the answer until something changes.
         error = refusal
     ended = time.monotonic()
     return _Result(version, value, error, ended - begun, ended)

@@ -1,1 +1,1 @@
-"""The pages, a module each: what it shows as data, and the route that writes it."""
+"""The pages, one module each: the data of a page, and the route that renders it."""

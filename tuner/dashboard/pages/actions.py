@@ -1,4 +1,4 @@
-"""What operators do to a study from its page: the functions that the commands call."""
+"""The actions of operators on a study's page, by the same functions as the commands."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -23,12 +23,12 @@ from tuner.store.studies import Study
 logger = logging.getLogger(__name__)
 
 Delete = Callable[[Study], str]
-"""Deletes a study, and returns what has to be said about it; checkpoints are not this room's."""
+"""Deletes a study with its checkpoints, which this room does not handle; returns a message."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """Somebody's wish, as their form has it."""
+    """A requested action with the fields of its form."""
 
     desk: Desk
     study: Study
@@ -37,7 +37,7 @@ class Act:
     delete: Delete
 
     def number(self, name: str) -> int | None:
-        """Return a number of the form; None where it was left empty."""
+        """Return a number in the form; None if it was left empty."""
         text = self.fields.get(name, "").strip()
         number = number_in(text)
         if text and number is None:
@@ -90,7 +90,7 @@ def _delete(act: Act) -> str:
     if act.fields.get("name", "").strip() != act.study.title:
         raise UserError(f"Nothing was deleted: type {act.study.title} to confirm.")
     told = act.delete(act.study)
-    # The study's history is gone with it.
+    # Logged, because the study's events are deleted with it.
     logger.warning("%s was deleted by %s", act.study.title, act.who)
     return told or f"{act.study.title} is deleted."
 
@@ -119,13 +119,13 @@ DONE = {
     "archive": "Archived: it no longer appears in lists.",
     "unarchive": "Unarchived.",
 }
-"""What a study's page says after an action."""
+"""The message on a study's page after an action."""
 OPENING = ("go-on", "extend", "retry")
-"""After these, somebody has to train."""
+"""Actions after which workers are needed."""
 
 
 async def act(request: Request) -> Response:
-    """Do what a form asks for; the page of the study then says that it was done."""
+    """Perform an action, then redirect to the study's page, which confirms it."""
     caller: Caller = request.state.caller
     fields = await form(request)
     if caller.form_key and not same(fields.get("csrf", ""), caller.form_key):
@@ -143,8 +143,8 @@ async def act(request: Request) -> Response:
 def _do(request: Request, caller: Caller, name: str, fields: Mapping[str, str]) -> Response:
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
-    # A form is about the study that its page showed, and not about one that has been launched
-    # under the same name since. A script that names none means the one of today.
+    # A form refers to the study that its page showed, not to one launched under the same name
+    # since. A script that does not send the id means the current one.
     if fields.get("id", str(study.study_id)) != str(study.study_id):
         raise UserError(f"Nothing was done: {study.title} is now the name of another study.")
     told = ACTIONS[name](Act(desk, study, caller.who, fields, request.app.state.delete))
@@ -154,7 +154,7 @@ def _do(request: Request, caller: Caller, name: str, fields: Mapping[str, str]) 
 
 
 def done(request: Request, study: Study) -> str:
-    """Return what a study's page says of the action that led to it; "" where none did."""
+    """Return the message for the action that led to a study's page; "" without one."""
     name = request.query_params.get("done", "")
     text = DONE.get(name, "")
     if name not in OPENING:

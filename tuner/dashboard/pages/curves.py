@@ -20,18 +20,18 @@ from tuner.results import Curve, Results, Stray, curves, setting_curves, strays
 from tuner.store.studies import Study
 
 CURVES_MOST = 8
-"""Settings whose curves are drawn, the best ones; more lines than colours say nothing."""
+"""The most settings whose curves are drawn, the best ones; there are no more colours."""
 STRAYS_MOST = 24
-"""Stopped trials that are drawn one by one."""
+"""The most stopped trials that are drawn."""
 WIDE = 20.0
-"""A loss that is so many times its least on the way is drawn on a logarithmic axis."""
+"""If a loss exceeds its minimum by this factor, its axis is logarithmic."""
 POINTS_MOST = 600
-"""Points of a line that a browser is sent; more than that no screen shows apart."""
+"""The most points of a line sent to a browser; a screen cannot show more."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: a mean over seeds, and the band from the lowest to the highest."""
+    """One line of a chart: a mean over seeds, with a band from minimum to maximum."""
 
     name: str
     seeds: int
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class StrayLine:
-    """One trial that was stopped on its way."""
+    """A trial that was stopped early."""
 
     trial: int
     values: list[float | None]
@@ -60,15 +60,15 @@ class Curves:
     note: str
     strays: tuple[StrayLine, ...] = ()
     range: tuple[float, float] | None = None
-    """What the vertical axis shows where trials that diverged would take all of it."""
+    """The range of the vertical axis, if diverged trials would otherwise dominate it."""
     log: bool = False
     """Whether the vertical axis is logarithmic."""
     scale: float = 1.0
-    """What people read is so many times a value: 100 of accuracies, which are in per cent."""
+    """The factor from values to displayed figures: 100 for accuracies, which are in per cent."""
 
 
 def curves_data(request: Request) -> Response:
-    """Write the lines of the study's chart as JSON."""
+    """Return the lines of the study's chart as JSON."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     drawn = find_curves(desk, study, View.of(request, study))
@@ -81,7 +81,7 @@ def curves_data(request: Request) -> Response:
 
 @dataclass(frozen=True)
 class CurveLines:
-    """What a browser draws, and the mark by which it says that it has it."""
+    """What a browser draws, and the hash by which it says that it has it."""
 
     lines: Any
     mark: str
@@ -144,17 +144,17 @@ def _curves(results: Results, view: View) -> Curves:
 
 
 def with_unit(label: str, unit: Unit | None) -> str:
-    """Return an axis' label with its unit: per cent of shares; others say theirs already."""
+    """Return an axis label with per cent for shares; other labels contain their unit."""
     return label if scale_of(unit) == 1 or unit is None else f"{label} ({unit.label})"
 
 
 def scale_of(unit: Unit | None) -> float:
-    """Return the factor from a value to what people read."""
+    """Return the factor from a value to the displayed figure."""
     return 1.0 if unit is None else unit.scale
 
 
 def _spread(items: Sequence[int], most: int) -> list[int]:
-    """Return at most so many items, evenly over all."""
+    """Return at most this many items, evenly spaced."""
     if len(items) <= most:
         return list(items)
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, most)]
@@ -163,10 +163,10 @@ def _spread(items: Sequence[int], most: int) -> list[int]:
 def _range(
     lines: Sequence[Line], stopped: Sequence[Stray], name: str
 ) -> tuple[tuple[float, float] | None, bool]:
-    """Return what the vertical axis shows, if it must be told, and whether it is logarithmic.
+    """Return the range of the vertical axis, if not automatic, and whether it is logarithmic.
 
-    It shows all lines, and stopped trials up to half as far again: a loss that exploded would
-    otherwise leave one pixel to all others.
+    It covers all lines, and stopped trials up to 1.5 times their range: otherwise an exploding loss
+    would squeeze all others into one pixel.
     """
     kept = [value for one in lines for value in (*one.low, *one.high) if value is not None]
     strayed = np.array([value for one in stopped for value in one.values[name]])
@@ -190,7 +190,7 @@ def _range(
 
 
 def _best_settings(results: Results, numbers: frozenset[int]) -> tuple[dict[int, str], str]:
-    """Return the best settings by number with their names, and a remark on those left out."""
+    """Return the best settings' names by number, and a remark on those left out."""
     chosen = {row.configuration for row in results.rows if row["trial"] in numbers}
     ranked = [
         one for one in settings(results) if one.rank is not None and one.configuration in chosen
@@ -224,7 +224,7 @@ def _numbers(values: Any) -> list[float | None]:
 
 
 def _places(epochs: int, best: Sequence[int]) -> list[int]:
-    """Return which epochs are drawn: all, or as many as a screen has room for, and the best."""
+    """Return the epochs to draw: all, or as many as a screen can show, including the best ones."""
     if epochs <= POINTS_MOST:
         return list(range(epochs))
     spread = {round(place) for place in np.linspace(0, epochs - 1, POINTS_MOST)}

@@ -1,4 +1,4 @@
-"""What a study is as a document: its report, its pictures, its trials as a file."""
+"""A study's documents: its report, its plots, its trials as a file."""
 
 import logging
 import threading
@@ -24,22 +24,22 @@ from tuner.store.studies import Study
 logger = logging.getLogger(__name__)
 
 OLD = 60.0
-"""Seconds after which a document that is no longer current is not shown any more. While a study
-runs, none is current for long."""
+"""Seconds after which a document that is out of date is no longer shown. While a study runs,
+documents are soon out of date."""
 EXPORTING = threading.Lock()
 """Held while an export is read from the database, or its file is written."""
 TAKING = 30.0
-"""Seconds within which a client has to take a piece of an export."""
+"""Seconds within which a client must accept a piece of an export."""
 EXPORT_MOST = 900.0
-"""Seconds that an export may take: it holds a connection, and others wait for it."""
+"""Time limit of an export in seconds: it occupies a connection, and others wait for it."""
 WHOLE_PAGE = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 )
-"""A report has its style in itself, and no script."""
+"""A report contains its styles, and no scripts."""
 
 
 def report(request: Request) -> Response:
-    """Write the report of a study as it is now."""
+    """Return the current report of a study."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
 
@@ -56,14 +56,14 @@ def report(request: Request) -> Response:
 
 
 def picture(request: Request) -> Response:
-    """Draw one of the pictures of `tuner plot` as SVG."""
+    """Return one of the plots of `tuner plot` as SVG."""
     from tuner.pictures import KINDS
 
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     kind = request.path_params["kind"]
     by = request.query_params.get("by") or None
-    # Looked at before anything is queued: else any address would be one more picture to draw.
+    # Checked before anything is queued: otherwise, any address would be one more plot to draw.
     if kind not in KINDS:
         kinds = ", ".join(KINDS)
         raise UserError(f"There is no picture {kind!r}; use one of {kinds}.{meant(kind, KINDS)}")
@@ -84,12 +84,12 @@ def picture(request: Request) -> Response:
 
 
 def _soon(text: str) -> Response:
-    """Say that a document is not there yet; a browser asks again by itself."""
+    """Say that a document is not ready yet; the browser reloads automatically."""
     return PlainTextResponse(f"{text}\n", 202, headers={"Refresh": "2"})
 
 
 def export(request: Request) -> Response:
-    """Send the trials that the table shows, all pages of them, as `tuner export` writes them."""
+    """Send all trials of the table, all its pages, in the formats of `tuner export`."""
     from tuner.answers.sheets import formats
     from tuner.results import read_query
 
@@ -104,15 +104,15 @@ def export(request: Request) -> Response:
     if form is None or "." in ending:
         known = [f".{one}" for endings in formats.ENDINGS.values() for one in endings]
         raise UserError(f"Unknown export format {f'.{ending}'!r}; use one of {', '.join(known)}.")
-    # One at a time: a large study's takes a processor and a connection for minutes. Nobody waits
-    # for it here, where forty who do would hold all threads that pages are written by.
+    # One at a time: a large study's export occupies a core and a connection for minutes. Others get
+    # a 503 instead of waiting here, where forty of them would block all threads that render pages.
     if not EXPORTING.acquire(blocking=False):
         answer = message(request, 503, "Another export is being written. Try again in a moment.")
         answer.headers["Retry-After"] = "5"
         return answer
     sort = asked.get("sort") or "trial"
     pieces = _exported(desk, study, form, conditions, sort=sort, columns=columns)
-    # Up to the first piece here: what is wrong with the request still makes a status of its own.
+    # Up to the first piece here, so that an invalid request can still get an error status.
     first = next(pieces)
     name = "".join(one for one in study.title if one.isalnum() or one in "_-@.") or "trials"
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.{ending}"}
@@ -128,7 +128,7 @@ def _exported(
     sort: str,
     columns: Sequence[str],
 ) -> Generator[bytes]:
-    """Yield an export piece by piece; give back its connection and the lock at the end."""
+    """Yield an export piece by piece; release its connection and the lock at the end."""
     from tuner.answers.columns import units
     from tuner.answers.sheets import contents, formats
 
@@ -145,7 +145,7 @@ def _exported(
 
 
 class _InTurn:
-    """A generator that threads use in turn: its end waits for the piece that is being made."""
+    """A generator shared by threads: `close` waits for the piece that is being produced."""
 
     def __init__(self, pieces: Generator[bytes]) -> None:
         self._pieces = pieces
@@ -159,17 +159,17 @@ class _InTurn:
             return next(self._pieces)
 
     def close(self) -> None:
-        """Have the generator give back what it holds."""
+        """Make the generator release its resources."""
         with self._turn:
             self._pieces.close()
 
 
 class _StoppedError(Exception):
-    """The server has been told to stop."""
+    """The server is stopping."""
 
 
 class _Export(StreamingResponse):
-    """An export under way. Whoever goes away, or takes nothing for long, ends the reading."""
+    """An export in progress. A client that disconnects, or is too slow, ends it."""
 
     def __init__(self, desk: Desk, first: bytes, pieces: Generator[bytes], **more: Any) -> None:
         self._desk = desk
@@ -177,12 +177,12 @@ class _Export(StreamingResponse):
         super().__init__(chain((first,), self._pieces), **more)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it to its end, or as far as it is taken."""
+        """Send it to its end, or until the client stops accepting it."""
 
         async def send_soon(message: Message) -> None:
             if self._desk.stopping:
                 raise _StoppedError
-            # A client that reads slowly makes this wait, and the database with it.
+            # A slow client makes this wait, and the database with it.
             with anyio.fail_after(TAKING):
                 await send(message)
 
@@ -190,13 +190,13 @@ class _Export(StreamingResponse):
             with anyio.fail_after(EXPORT_MOST):
                 await super().__call__(scope, receive, send_soon)
         except TimeoutError:
-            # The status has been sent. Without an end, the server breaks the connection off, by
-            # which the client sees that something is missing.
+            # The status has been sent. Without a proper end, the server closes the connection, so
+            # the client notices that something is missing.
             logger.warning("an export was broken off: its client takes it too slowly")
         except _StoppedError:
             logger.warning("an export was broken off: the dashboard stops")
         finally:
-            # A thread may still be in the generator: a server that stops cancels this task without
-            # waiting for what the task has given to a thread.
+            # A thread may still be in the generator: a stopping server cancels this task without
+            # waiting for its thread.
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(self._pieces.close)

@@ -1,6 +1,6 @@
-"""What the answer to a study's question rests on, in pictures that the page draws with its tables.
+"""The evidence for the answer to a study's question, as charts and tables of its page.
 
-Words and figures are those of `tuner.answers`; here they only get places.
+Sentences and figures come from `tuner.answers`; here they are only laid out.
 """
 
 from collections.abc import Sequence
@@ -29,15 +29,15 @@ from tuner.results import shown as shown_figures
 from tuner.statistics import Interval, Mean
 
 POINTS_MOST = 600
-"""Settings in the picture of validation against test."""
+"""The most settings in the chart of validation against test."""
 TABLE_MOST = 50
 PARTS_MOST = 12
-"""Parameters, and what they do together, in a picture of influence."""
+"""The most parameters and interactions in a chart of influence."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a picture of intervals, in shares of its width."""
+    """One row of a chart of intervals, in fractions of its width."""
 
     name: str
     standing: str
@@ -50,7 +50,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Values with their intervals below each other."""
+    """A chart of values with their intervals, one per row."""
 
     bars: tuple[Bar, ...]
     ticks: tuple[tuple[float, str], ...]
@@ -61,20 +61,20 @@ class Chart:
 
 @dataclass(frozen=True)
 class ComparedLevels:
-    """Levels of a factor, or whole settings, as they compare by the study's metric."""
+    """Levels of a factor, or whole settings, compared by the study's metric."""
 
     comparison: Comparison
     on_test: str
-    """What the leading one shows on test images, in a sentence; "" where there is none."""
+    """A sentence on the leading level on test images; "" if there is none."""
 
     JSON: ClassVar = ("comparison", "on_test")
 
     whole: bool = False
-    """Whether its levels are whole settings, which are shown the best first."""
+    """Whether its levels are whole settings, which are shown best first."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The levels in the order of the study file, whole settings by their means."""
+        """The levels in the order of the study file; whole settings by their means."""
         sign = -1.0 if self.comparison.measure.larger else 1.0
         rows = self.comparison.rows
         if not self.whole:
@@ -92,7 +92,7 @@ class ComparedLevels:
 
     @property
     def chart(self) -> Chart | None:
-        """The means with their intervals, to be drawn."""
+        """The means with their intervals, as a chart."""
         measure = self.comparison.measure
         rows = [
             (name, mark, _within(measure, row.mean), _with_interval(measure, row.mean))
@@ -103,7 +103,7 @@ class ComparedLevels:
 
 
 def _within(measure: Measure, mean: Interval) -> Interval:
-    """Return an interval within the values that there are, as its table has it."""
+    """Return an interval cut to the measure's range, as in the table."""
     unit = measure.unit
     if not mean.bounded:
         return Interval(mean.value, mean.value, mean.value)
@@ -119,7 +119,7 @@ def _with_interval(measure: Measure, mean: Interval) -> str:
 def intervals(
     rows: Sequence[tuple[str, str, Interval | Mean, str]], scale: float = 1.0
 ) -> Chart | None:
-    """Lay out values with their limits; None where they cannot be drawn."""
+    """Lay out values with their intervals; None if they cannot be drawn."""
     ends = [end for _, _, value, _ in rows for end in (value.low, value.high)]
     if any(end is None for end in ends):
         return None
@@ -142,30 +142,30 @@ def intervals(
 
 @dataclass(frozen=True)
 class Point:
-    """One setting, in shares of the picture's sides."""
+    """One setting, in fractions of the chart's width and height."""
 
     x: float
     y: float
     said: str
     """Its name and figures."""
     trial: int
-    """One of its trials, to which it leads."""
+    """One of its trials, to which it links."""
     best: bool
     apart: bool
-    """Whether validation and test differ beyond chance."""
+    """Whether validation and test differ significantly."""
 
 
 @dataclass(frozen=True)
 class ValTest:
-    """Each setting's accuracy on validation and on test."""
+    """A chart of each setting's accuracy on validation and on test."""
 
     size: str
-    """How large the gap is, in a sentence."""
+    """A sentence that states the gap."""
     gap: Gap | None
     points: tuple[Point, ...]
-    """The chosen one last, so that it is drawn on top."""
+    """The best one last, so that it is drawn on top."""
     stopped: tuple[tuple[float, str, int], ...]
-    """Trials without a test figure: where they were on validation, what became of them."""
+    """Trials without a test figure: position on validation, state, and number."""
     ticks: tuple[tuple[float, str], ...]
     table: Table | None
     note: str
@@ -174,7 +174,7 @@ class ValTest:
 
 
 def val_test(results: Results, view: View) -> ValTest:
-    """Return the picture of validation against test accuracy."""
+    """Return the chart of validation against test accuracy."""
     if not results.tested:
         untested = f"No complete trial of {results.title} was measured on a test set."
         return ValTest(untested, None, (), (), (), None, "")
@@ -183,7 +183,7 @@ def val_test(results: Results, view: View) -> ValTest:
     except UserError as error:
         return ValTest(str(error), None, (), (), (), None, "")
     numbers = view.numbers(results)
-    # At the epoch that the settings are judged at, too.
+    # At the judged epoch, like the settings.
     column = results.prefix + "val_acc"
     chosen = [one for one in found.settings if not numbers.isdisjoint(one.trials)]
     lost = [
@@ -229,7 +229,7 @@ def val_test(results: Results, view: View) -> ValTest:
 
 
 def _apart_on_screen(points: Sequence[Point]) -> list[Point]:
-    """Return the points that do not hide each other, at most as many as a screen shows."""
+    """Return the points that do not hide each other, at most as many as a screen can show."""
     seen: dict[tuple[int, int, bool], Point] = {}
     for point in points:
         seen.setdefault((round(point.x * 300), round(point.y * 300), point.apart), point)
@@ -243,7 +243,7 @@ def _apart_on_screen(points: Sequence[Point]) -> list[Point]:
 def _on_the_edge(
     lost: Sequence[TrialRow], column: str, axis: Axis
 ) -> tuple[tuple[float, str, int], ...]:
-    """Return where stopped trials were on validation, one for each place that can be seen."""
+    """Return stopped trials' positions on validation, one per visible position."""
     places: dict[tuple[float, str], int] = {}
     for row in lost:
         place = (round(axis.place(row[column]), 2), row["state"].lower())
@@ -260,11 +260,11 @@ def _finite(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class InfluencePicture:
-    """How much each parameter matters for one figure."""
+    """A chart of how much each parameter matters for one figure."""
 
     influence: Influence
     bars: tuple[Bar, ...]
-    """The largest first; shares of 1."""
+    """Largest first; shares are fractions."""
     table: Table
     basis: str
 
@@ -273,14 +273,14 @@ class InfluencePicture:
 
 @dataclass(frozen=True)
 class Influences:
-    """How much each parameter matters, or why that is not known."""
+    """Charts of how much each parameter matters, or why there are none."""
 
     pictures: tuple[InfluencePicture, ...]
     remark: str
 
 
 def influences(results: Results) -> Influences:
-    """Return the shares of each parameter in the spread of each figure."""
+    """Return the share of variance that each parameter explains, for each figure."""
     try:
         found = measure_influence(results)
     except UserError as error:
@@ -307,20 +307,20 @@ def _influence(found: Influence) -> InfluencePicture:
 
 @dataclass(frozen=True)
 class Board:
-    """The best settings, or trials where settings have one seed."""
+    """The best settings, or trials if settings have one seed."""
 
     table: Table | None
     trials: tuple[int, ...]
-    """The trial that each row leads to: that of the median seed."""
+    """The trial that each row links to: that of the median seed."""
     total: int
-    """How many there are by the same filter."""
+    """The number of all that match the filter."""
     remark: str
 
     JSON: ClassVar = ("total", "remark", "rows=records")
 
     @property
     def records(self) -> list[dict[str, str | int]]:
-        """The rows by their heads."""
+        """The rows by column head."""
         if self.table is None:
             return []
         return [
@@ -330,7 +330,7 @@ class Board:
 
 
 def board(results: Results, view: View) -> Board:
-    """Return the leaderboard of the settings, or trials, that are shown."""
+    """Return the leaderboard of the settings, or trials, that match the filter."""
     study, spec = results.study, results.spec
     if not results.ranked:
         return Board(None, (), 0, f"No trial of {results.title} is complete yet.")
@@ -361,5 +361,5 @@ def board(results: Results, view: View) -> Board:
 
 
 def matching(shown: int, every: str) -> str:
-    """Say how many match the filter; "" where all do."""
+    """Say how many match the filter; "" if all do."""
     return "" if every.startswith(f"{shown:,} ") else f"{shown:,} of {every} match the filter."

@@ -1,4 +1,4 @@
-"""The first page: all studies, with their answers in a sentence."""
+"""The front page: all studies, each with its verdict in a sentence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,34 +22,34 @@ from tuner.store.overview import Counts, count_each, workers_each
 from tuner.store.studies import Study
 
 SIZE = 50
-"""Studies on a page; the verdict of each is an answer of its own."""
+"""Studies per page; each one's verdict must be computed."""
 
 
 @dataclass(frozen=True)
 class Leader:
-    """The best setting, or trial where settings have one seed."""
+    """The best setting, or trial if settings have one seed."""
 
     trial: int
-    """Of the median seed."""
+    """The trial of the median seed."""
     value: float
-    """By the study's metric; the mean over seeds."""
+    """The study's metric, as a mean over seeds."""
     seeds: int
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a study has found so far."""
+    """A study's results so far."""
 
     verdict: str
-    """In a sentence; why there is none where there is none."""
+    """The verdict in a sentence, or why there is none."""
     gap: Interval | None
-    """Validation minus test accuracy, where both are measured."""
+    """Validation minus test accuracy, if both are measured."""
     best: "Leader | None" = None
 
 
 @dataclass(frozen=True)
 class Card:
-    """One study on the first page."""
+    """One study on the front page."""
 
     study: str
     question: str
@@ -62,11 +62,11 @@ class Card:
     launched: datetime
     counts: Counts
     hosts: Mapping[str, int]
-    """How many workers are at it, by their host."""
+    """The number of its workers, by host."""
     tags: tuple[str, ...]
     archived: bool
     found: Found | None = None
-    """None while it is being found out."""
+    """None while it is being computed."""
 
     JSON: ClassVar = (
         *("study", "question", "objective", "metric", "state", "reason", "launched", "counts"),
@@ -76,28 +76,28 @@ class Card:
 
     @property
     def workers(self) -> int:
-        """How many workers are at it."""
+        """The number of its workers."""
         return sum(self.hosts.values())
 
 
 @dataclass(frozen=True)
 class Front:
-    """One page of studies, the newest first."""
+    """One page of studies, newest first."""
 
     studies: tuple[Card, ...]
     search: str
     matching: int
     total: int
     before: int | None
-    """What the next page goes on before; None on the last one."""
+    """The study before which the next page starts; None on the last one."""
     archive: bool
-    """Whether those in the archive are shown."""
+    """Whether archived studies are shown."""
     hidden: int
-    """How many are in the other place."""
+    """The number of studies in the other list."""
 
 
 def front(request: Request) -> Response:
-    """Write the first page."""
+    """Return the front page."""
     desk: Desk = request.app.state.desk
     search = request.query_params.get("q", "").strip()
     before = rendering.number_in(request.query_params.get("before", ""))
@@ -105,11 +105,11 @@ def front(request: Request) -> Response:
     archive = "archived" in request.query_params
     stored = [one for one in every if one[1].archived == archive]
     matching = [one for one in stored if _matches(one[1], search.lower().split())]
-    # A page goes on after a study, not after a count of them: new ones shift no page.
+    # A page starts after a study, not at an offset, so new studies do not shift pages.
     rest = [one for one in matching if before is None or one[0].study_id < before]
     shown = rest[:SIZE]
     data = Front(
-        # Verdicts are asked for what is shown alone.
+        # Verdicts are only computed for the studies shown.
         studies=tuple(replace(card, found=_found(desk, study)) for study, card in shown),
         search=search,
         matching=len(matching),

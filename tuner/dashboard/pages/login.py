@@ -1,4 +1,4 @@
-"""Logging in and out, and links by which somebody chooses a password."""
+"""Logging in and out, changing a password, and one-time links to choose one."""
 
 import asyncio
 import re
@@ -24,10 +24,10 @@ from tuner.store.accounts import Account
 from tuner.store.database import Database
 
 HERE = re.compile(r"/(?![/\\])[^\\\x00-\x1f\x7f]*")
-"""Addresses of ours: browsers take // and /\\ for the beginning of another site's."""
+"""Addresses of this site: browsers treat // and /\\ as the beginning of another site's address."""
 WRONG = "The name or the password is wrong."
 HASHERS = 2
-"""Passwords that are looked at at a time: each takes a core and 64 MB for a tenth of a second."""
+"""The most passwords hashed at a time: each takes a core and 64 MB for a tenth of a second."""
 WAITING_MOST = 20
 
 _hashing = ThreadPoolExecutor(HASHERS, thread_name_prefix="password")
@@ -36,7 +36,7 @@ _waiting = 0
 
 @dataclass(frozen=True)
 class Field:
-    """One line of a form."""
+    """One field of a form."""
 
     name: str
     label: str
@@ -47,7 +47,7 @@ class Field:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """Return the fields of a form that was sent; of equal names, the last."""
+    """Return the fields of a posted form; the last one wins among equal names."""
     try:
         text = (await request.body()).decode()
     except UnicodeDecodeError:
@@ -62,7 +62,7 @@ async def form(request: Request) -> dict[str, str]:
 
 
 async def login(request: Request) -> Response:
-    """Ask for name and password."""
+    """Show the login form."""
     door: Door = request.app.state.door
     wanted = here(request.query_params.get("next", ""))
     if request.state.caller is not None:
@@ -73,7 +73,7 @@ async def login(request: Request) -> Response:
 
 
 async def log_in(request: Request) -> Response:
-    """Let somebody in who knows the password, and slow down somebody who guesses."""
+    """Check name and password, with a limit on the rate of attempts."""
     door: Door = request.app.state.door
     attempts: Attempts = request.app.state.attempts
     fields = await form(request)
@@ -82,7 +82,7 @@ async def log_in(request: Request) -> Response:
     account = await door.in_thread(_account, door.database, name)
     device = door.cookie(request.scope, "device")
     known = account is not None and same(device, device_key(account))
-    # All that can be nobody's name shares one bucket: it is kept, and may be a megabyte long.
+    # All invalid names share one bucket: names of buckets are kept, and these may be long.
     whose = name if accounts.NAME.fullmatch(name) else ""
     buckets = buckets_of(whose, door.way(request.scope).address, device=known)
     if seconds := attempts.take(buckets):
@@ -118,7 +118,7 @@ async def log_out(request: Request) -> Response:
 
 
 async def account_page(request: Request) -> Response:
-    """Show whoever has logged in who they are, and let them change their password."""
+    """Show the account, with a form to change its password."""
     caller: Caller = request.state.caller
     if not caller.session:
         return _no_account(caller)
@@ -129,7 +129,7 @@ async def account_page(request: Request) -> Response:
 
 
 async def change_password(request: Request) -> Response:
-    """Give somebody who knows their password another one, and end their other sessions."""
+    """Change a user's password, given the old one, and end their other sessions."""
     door: Door = request.app.state.door
     attempts: Attempts = request.app.state.attempts
     caller: Caller = request.state.caller
@@ -141,7 +141,7 @@ async def change_password(request: Request) -> Response:
     if fields.get("password", "") != fields.get("again", ""):
         return _account_form(caller, "The two new passwords differ.", 400)
     account = await door.in_thread(_account, door.database, caller.who)
-    # Whoever has got hold of an open session must not find out the password by guessing.
+    # Somebody who finds an open session must not be able to guess the password.
     device = door.cookie(request.scope, "device")
     known = account is not None and same(device, device_key(account))
     buckets = buckets_of(caller.who, door.way(request.scope).address, device=known)
@@ -170,14 +170,14 @@ async def change_password(request: Request) -> Response:
 
 
 async def link(request: Request) -> Response:
-    """Ask the owner of a link for a password; the link is used up by the answer alone."""
+    """Show the form of a one-time link; only submitting it uses up the link."""
     door: Door = request.app.state.door
     account = await door.in_thread(_link_account, door.database, _secret(request))
     return _gone() if account is None else _choose(request, account)
 
 
 async def use_link(request: Request) -> Response:
-    """Set the password that the owner of a link has chosen, and let them in."""
+    """Set the chosen password of a link's owner, and log them in."""
     door: Door = request.app.state.door
     account = await door.in_thread(_link_account, door.database, _secret(request))
     if account is None:
@@ -200,7 +200,7 @@ async def use_link(request: Request) -> Response:
 
 
 async def owners_key(request: Request) -> Response:
-    """Let in whoever has the link that was printed when the dashboard started."""
+    """Log in whoever has the link that was printed when the dashboard started."""
     door: Door = request.app.state.door
     if door.access.login or not same(_secret(request), door.link):
         return _gone()
@@ -222,7 +222,7 @@ ROUTES = [
 
 
 def here(address: str) -> str:
-    """Return an address of ours to go to after the login; the first page for any other."""
+    """Return the address to go to after the login: the front page if it is of another site."""
     return address if HERE.fullmatch(address) else "/"
 
 
@@ -231,8 +231,8 @@ def _secret(request: Request) -> str:
 
 
 async def _hash(work: Any, *arguments: Any) -> Any:
-    """Have a password hashed by one of few threads; None if too many wait for that."""
-    global _waiting  # noqa: PLW0603  # changed by the event loop's thread alone
+    """Hash a password in one of a few threads; None if too many are waiting."""
+    global _waiting  # noqa: PLW0603  # changed only by the event loop's thread
     if _waiting >= WAITING_MOST:
         return None
     _waiting += 1
@@ -242,7 +242,7 @@ async def _hash(work: Any, *arguments: Any) -> Any:
         _waiting -= 1
 
 
-# What is stored
+# Database access
 
 
 def _anybody(database: Database) -> bool:

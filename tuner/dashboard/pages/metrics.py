@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tuner.store.totals import Totals
 
 KEPT_SECONDS = 5.0
-"""For so long every scraper gets the same page, whatever changes meanwhile."""
+"""Seconds for which every scraper gets the same page."""
 EVENTS = {
     "lost": ("tuner_leases_lost_total", "Leases of silent workers that others took over."),
     "interrupted": ("tuner_interruptions_total", "Attempts that were killed from outside."),
@@ -24,7 +24,7 @@ EVENTS = {
 
 
 def metrics(request: Request) -> Response:
-    """Write the page in the format that the scraper accepts."""
+    """Return the page in a format that the scraper accepts."""
     desk: Desk = request.app.state.desk
     page = as_page(desk.sample("metrics", totals.read, KEPT_SECONDS))
     body, media = page.encoded(request.headers.get("accept", ""))

@@ -1,4 +1,4 @@
-"""Trials or settings side by side: what differs, how sure that is, and what tells them apart."""
+"""Trials or settings side by side: differences, verdicts, and images on which they disagree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -43,16 +43,16 @@ from tuner.statistics import share_of
 from tuner.store.studies import Study
 
 SIDES_MOST = 8
-"""Trials or settings that are compared at a time; more lines than colours say nothing."""
+"""The most trials or settings compared at a time; there are no more colours."""
 APART_MOST = 100
-"""Images on which they differ that are listed."""
+"""The most images on which they disagree that are listed."""
 PICTURES_MOST = 60
-"""Those of them that are shown as pictures."""
+"""The most of these that are shown as thumbnails."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What one trial takes an image for."""
+    """One trial's prediction for an image."""
 
     trial: int
     right: bool
@@ -62,27 +62,27 @@ class Taken:
 
 @dataclass(frozen=True)
 class Apart:
-    """One image that some trials get right and others wrong."""
+    """An image that some trials classify correctly and others do not."""
 
     image: str
     place: int
-    """Its index in the split of the first trial, by which its picture is addressed."""
+    """Its index in the split of the first trial, which is in its thumbnail's address."""
     patient: str | None
     label: str
     taken: tuple[Taken, ...]
-    """By trial, in the order in which they are compared."""
+    """By trial, in the order of the comparison."""
 
 
 @dataclass(frozen=True)
 class ApartImages:
-    """The images on which trials differ, with the surest mistake first."""
+    """The images on which trials disagree, with the most confident mistakes first."""
 
     trials: tuple[int, ...]
     split: SplitName
     listed: tuple[Apart, ...]
     total: int
     shared: int
-    """Images that all of them have predicted."""
+    """The number of images that all of them predicted."""
     images: TrialImages | None
     pictures: Pictures = field(default=Pictures("away"))
 
@@ -90,7 +90,7 @@ class ApartImages:
 
     @property
     def shown(self) -> tuple[Apart, ...]:
-        """Those that are shown as pictures."""
+        """Those shown as thumbnails."""
         return self.listed[:PICTURES_MOST]
 
     @property
@@ -101,14 +101,14 @@ class ApartImages:
 
 @dataclass(frozen=True)
 class ComparedTrials:
-    """Trials compared."""
+    """A comparison of trials."""
 
     study: str
     trials: tuple[int, ...]
     differing: tuple[tuple[str, tuple[Any, ...]], ...]
-    """Parameters in which they differ, with the value of each."""
+    """Parameters in which they differ, with each one's value."""
     pair: Pair | None
-    """The two, where two are compared."""
+    """The pairwise comparison, if there are two."""
     table: Table
     apart: ApartImages
 
@@ -116,7 +116,7 @@ class ComparedTrials:
 
     @property
     def verdict(self) -> str:
-        """How they compare, in plain words."""
+        """The result in plain words."""
         if self.pair is not None:
             return self.pair.verdict
         return (
@@ -128,13 +128,13 @@ class ComparedTrials:
 
     @property
     def class_table(self) -> Table | None:
-        """Two trials' figures by class."""
+        """Two trials' recall by class."""
         return class_table(self.pair) if self.pair is not None and self.pair.of_classes else None
 
 
 @dataclass(frozen=True)
 class SettingsPage:
-    """Settings compared, the first against each other one."""
+    """A comparison of settings: the first with each other one."""
 
     study: str
     settings: tuple[Setting, ...]
@@ -143,18 +143,18 @@ class SettingsPage:
     diffs: tuple[SettingDiff, ...] | None
     """None while they are being computed."""
     apart: ApartImages | None
-    """Of the median seeds; None where one has none."""
+    """For the median seeds; None if a setting has none."""
 
     JSON: ClassVar = ("study", "settings", "differing", "comparisons=diffs", "apart")
 
     @property
     def tables(self) -> tuple[tuple[SettingDiff, Table, Table], ...]:
-        """Each comparison with what differs and the figures."""
+        """Each comparison with its tables of changes and figures."""
         return tuple((one, changes_table(one), figures_table(one)) for one in self.diffs or ())
 
 
 def compare_page(request: Request) -> Response:
-    """Write the comparison of trials, or of settings."""
+    """Return the comparison of trials, or of settings."""
     if "settings" in request.query_params:
         return _settings_page(request)
     desk: Desk = request.app.state.desk
@@ -220,14 +220,14 @@ def _settings_page(request: Request) -> Response:
 
 
 def compare_curves(request: Request) -> Response:
-    """Write the curves of compared trials or settings, over each other, as JSON."""
+    """Return the curves of compared trials or settings in one chart, as JSON."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     charts = trial_charts(study)
     wanted = request.query_params.get("curve") or next(iter(charts))
     if wanted not in charts:
         raise UserError(f"{wanted!r} is not a curve of a trial; use one of {', '.join(charts)}.")
-    # Of two lines a trial has, training and validation, the second is compared.
+    # A trial has two lines, training and validation; the second one is compared.
     label, series = charts[wanted]
     _, column = series[-1]
     if "settings" in request.query_params:
@@ -290,7 +290,7 @@ def _table(read: Sequence[Predicted], study: str) -> Table:
 def _apart(
     results: Results, row: TrialRow, read: Sequence[Predicted], split: SplitName
 ) -> ApartImages:
-    """Find the images that some get right and others wrong, among those that all predicted."""
+    """Find the images on which trials disagree, among those that all predicted."""
     first = read[0]
     places = [{image: at for at, image in enumerate(one.ids)} for one in read]
     shared = [image for image in first.ids if all(image in held for held in places)]

@@ -1,7 +1,7 @@
-"""Parallel coordinates as data for the page's chart: a line a trial, a brush by the address.
+"""Data for the chart of parallel coordinates: one line per trial, brushes from the address.
 
-A brush is nothing but conditions, `lr>=0.001 lr<=0.01 scheduler:step,cosine`: the same that filter
-the table of trials. A browser is sent no more lines than its pixels can show.
+A brush is a set of conditions, `lr>=0.001 lr<=0.01 scheduler:step,cosine`, the same as those that
+filter the table of trials. A browser gets no more lines than its pixels can show.
 """
 
 import math
@@ -25,26 +25,26 @@ from tuner.results import Condition, Level, Results, TrialRow
 from tuner.spec.study import Spec
 
 PIXELS = 240
-"""Places on an axis that are told apart; lines that cross all axes at the same ones are one."""
+"""Distinct positions on an axis; lines that share all positions are drawn once."""
 CHOSEN_MOST, OTHERS_MOST = 800, 300
-"""Lines in the brush and beside it."""
+"""The most lines inside and outside the brush."""
 BEST = 20
-"""Of the best trials none is left out."""
+"""This many best trials are never left out."""
 INACTIVE = -0.08
-"""Where a parameter that was not active is, below the axis."""
+"""The position, below the axis, of a parameter that was not active."""
 TICKS_MOST = 9
 WIDE = 20.0
-"""An axis whose high end is so many times its low end is logarithmic."""
+"""An axis is logarithmic if its high end is this many times its low end."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A value on an axis, with how a condition writes it."""
+    """A value on an axis, with its text in a condition."""
 
     place: float
     label: str
     text: str | None = None
-    """None on an axis of numbers, and for a text that no list of values can hold."""
+    """None on an axis of numbers, and for a text that cannot be in a list of values."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class ParallelAxis:
     column: str
     ticks: tuple[Tick, ...]
     low: float | None
-    """The value at 0, or None where the axis has levels."""
+    """The value at 0; None if the axis has levels."""
     high: float | None
     log: bool
     brush: tuple[float, float] | None
-    """The part of it that the address asks for."""
+    """The selected part."""
 
     JSON: ClassVar = ("name", "column", "ticks", "low", "high", "log", "brush")
 
@@ -72,7 +72,7 @@ class ParallelLine:
     state: str
     chosen: bool
     places: tuple[float | None, ...]
-    """On each axis; None beyond the last one that it reached."""
+    """On each axis; None after the last one that it reached."""
     said: str
 
 
@@ -82,14 +82,14 @@ class Parallel:
 
     axes: tuple[ParallelAxis, ...]
     lines: tuple[ParallelLine, ...]
-    """The best last, so that they are drawn on top."""
+    """Best last, so that they are drawn on top."""
     larger: bool
     """Whether the best trials are at the high end of the metric's axis."""
     note: str
 
 
 def parallel_data(request: Request) -> Response:
-    """Write the lines of the study's chart as JSON."""
+    """Return the lines of the study's chart as JSON."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     view = View.of(request, study)
@@ -169,7 +169,7 @@ def _said(row: TrialRow, spec: Spec) -> str:
 
 
 def thinned(items: Sequence[int], places: NDArray[np.float64], most: int) -> list[int]:
-    """Return those lines that can be told apart on a screen, at most so many, in their order."""
+    """Return the lines that a screen can distinguish, at most this many, in their order."""
     seen: dict[bytes, int] = {}
     pixels = np.nan_to_num(places * PIXELS, nan=-9999).astype(np.int16)
     for at in items:
@@ -190,7 +190,7 @@ class _Scale:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Return where a number is on an axis of numbers, within its ends."""
+        """Return a number's position on a numerical axis, clamped to its ends."""
         assert self.low is not None
         assert self.high is not None
         if self.log and value <= 0:
@@ -216,7 +216,7 @@ def _is_number(value: Level) -> bool:
 
 
 def _text(level: Level) -> str | None:
-    """Return how a condition writes a level; None where no list of values can hold it."""
+    """Return a level's text in a condition; None if it cannot be in a list of values."""
     if level is None:
         return ""
     text = str(level).lower() if isinstance(level, bool) else str(level)
@@ -224,7 +224,7 @@ def _text(level: Level) -> str | None:
 
 
 def _by_size(values: Sequence[Level], unit: Unit | None = None) -> _Scale:
-    """Return an axis of numbers; with a unit, the one of the metric."""
+    """Return an axis of numbers; `unit` is given for the metric."""
     numbers = [float(value) for value in values if value is not None]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
     if low == high:
@@ -251,7 +251,7 @@ def _label(mark: float, unit: Unit | None) -> str:
 
 
 def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float] | None:
-    """Return the part of an axis that conditions leave; None where they leave all of it."""
+    """Return the part of an axis that conditions select; None if they select all of it."""
     if not conditions:
         return None
     if scale.low is None or all(one.text == "" for one in conditions):
@@ -261,7 +261,7 @@ def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float
             if tick.text is not None and all(one.holds(tick.text or None) for one in conditions)
         ]
         return (min(fits), max(fits)) if fits else None
-    # What is excluded by != is a point within, which no brush shows.
+    # A brush cannot show a single value excluded by !=.
     bounds = [one for one in conditions if one.sign != "!=" and _numbers(one)]
     if not bounds:
         return None
@@ -276,7 +276,7 @@ def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float
 
 
 def _numbers(condition: Condition) -> list[float]:
-    """Return the numbers that a condition names: of a list of values, all of them."""
+    """Return the numbers in a condition, all of them if it has a list."""
     each = condition.any_of if condition.sign == ":" else (condition,)
     return [one.number for one in each if one.number is not None]
 

@@ -1,4 +1,4 @@
-"""A study's page: the question and its answer first, then what the answer rests on."""
+"""A study's page: the question and its answer first, then the evidence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to the study's question, and whether it is that of the newest trials."""
+    """The answer to the study's question, and whether it includes the newest trials."""
 
     sentences: tuple[str, ...]
     current: bool
@@ -35,7 +35,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """What the answer rests on: settings, and each factor, by the study's metric."""
+    """Comparisons of settings, and of each factor, by the study's metric."""
 
     settings: ComparedLevels | None
     factors: tuple[ComparedLevels, ...]
@@ -44,7 +44,7 @@ class Comparisons:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """A study's page, as far as it is asked for: None stands for what is being computed."""
+    """The requested parts of a study's page; None for those not requested or being computed."""
 
     study: str
     overview: Overview
@@ -56,9 +56,9 @@ class StudyPage:
     influence: Influences | None = None
     leaderboard: Board | None = None
     curves: CurveLines | None = None
-    """What the first chart shows: sent with the page, which need not ask for it."""
+    """The curves of the first chart, sent with the page so that it need not request them."""
     error: str = ""
-    """Why the conditions could not be read; everything is then shown."""
+    """Why the conditions could not be parsed; then everything is shown."""
 
     JSON: ClassVar = (
         *("study", "overview=for_programs", "answer", "comparisons", "val_test", "influence"),
@@ -67,23 +67,23 @@ class StudyPage:
 
     @property
     def forecast(self) -> Forecast | None:
-        """What is still to come of the study."""
+        """The forecast for the rest of the study."""
         return forecast(self.overview)
 
     @property
     def budget(self) -> BudgetWords | None:
-        """What is spent and still needed, and whether the budget is enough."""
+        """Sentences on the budget: spent, needed, and whether it is enough."""
         return tell_budget(self.overview)
 
     @property
     def for_programs(self) -> dict[str, Any]:
-        """The overview with what is to come, and without how people read the metric."""
+        """The overview with the forecast, and without the metric's unit."""
         stored = {name: value for name, value in vars(self.overview).items() if name != "unit"}
         return {**stored, "forecast": self.forecast}
 
 
 def study_page(request: Request) -> Response:
-    """Write a study's page, a part of it, or all of it as JSON."""
+    """Return a study's page, a part of it, or all of it as JSON."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     part = request.query_params.get("part")
@@ -94,11 +94,11 @@ def study_page(request: Request) -> Response:
     chosen = (view.conditions, view.stopped)
 
     def asked(name: str, ask: Callable[[], Value]) -> Value | None:
-        # What is not shown is not computed: a first look at a large study waits for its answer
-        # alone, and charts further down ask for themselves when they come into view.
+        # Parts that are not shown are not computed: the first view of a large study only waits for
+        # its answer, and charts further down are requested when they come into view.
         return ask() if name in wanted else None
 
-    # Begun beside the answer, for which the page may wait a moment.
+    # Started together with the answer, for which the page may wait a moment.
     asked("curves", lambda: _sent(desk, study, view))
 
     data = StudyPage(
@@ -133,17 +133,17 @@ def _view(request: Request, study: Study) -> tuple[View, str]:
     except UserError as refused:
         if not request.query_params.get("q"):
             raise
-        # What was typed stays in its field, with what is wrong with it.
+        # The typed text stays in its field, with the error.
         unfiltered = View.of(request, study, filtered=False)
         return unfiltered, str(refused)
 
 
 def _sent(desk: Desk, study: Study, view: View) -> CurveLines | None:
-    """Return the curves that are sent with the page; None where there are none yet."""
+    """Return the curves that are sent with the page; None if there are none yet."""
     try:
         return find_curves(desk, study, view, patience=0.0)
     except TunerError:
-        # The rest of the page does not depend on them. Their chart asks, and is told why.
+        # The rest of the page does not depend on them. Their chart requests them, and shows why.
         return None
 
 
@@ -159,7 +159,7 @@ def answered(desk: Desk, study: Study) -> Answered | None:
     try:
         kept = desk.think("answer", _answered, study)
     except TunerError as error:
-        # Told in its place: the rest of the page does not depend on it.
+        # Shown in place of the answer: the rest of the page does not depend on it.
         return Answered((str(error),), current=True)
     return None if kept is None else Answered(kept.value, kept.current)
 

@@ -29,46 +29,46 @@ from tuner.store import histories
 from tuner.store.studies import Study
 
 MISTAKES_MOST = 200
-"""The most confident mistakes that are listed."""
+"""The number of most confident mistakes that are listed."""
 PICTURES_MOST = 60
-"""Those of them that are shown as pictures."""
+"""The number of these that are shown as thumbnails."""
 ROC_MOST = 8
-"""Classes whose ROC curves are drawn; more lines than colours say nothing."""
+"""The most classes whose ROC curves are drawn; there are no more colours."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that the trial gets wrong."""
+    """An image that the trial classifies incorrectly."""
 
     image: str
     place: int
-    """Its index in the split, by which its picture is addressed."""
+    """Its index in the split, which is in its thumbnail's address."""
     patient: str | None
     label: str
     predicted: str
     probability: float
-    """Of the class that it was taken for."""
+    """The probability of the predicted class."""
 
     JSON: ClassVar = ("image", "place", "patient", "label", "predicted", "probability")
 
 
 @dataclass(frozen=True)
 class OfSplit:
-    """What a trial takes for what, on one split."""
+    """A trial's predictions on one split: confusion, ROC, calibration and mistakes."""
 
     split: SplitName
     confusion: Confusion
     roc: Roc | None
     calibration: Calibration | None
     mistakes: tuple[Mistake, ...]
-    """The most confident ones first."""
+    """Most confident first."""
     wrong: int
     pictures: Pictures = field(default=Pictures("away"))
-    """Whether the mistakes can be shown as pictures."""
+    """Whether thumbnails of the mistakes can be shown."""
 
     @property
     def shown(self) -> tuple[Mistake, ...]:
-        """The mistakes that are shown as pictures."""
+        """The mistakes shown as thumbnails."""
         return self.mistakes[:PICTURES_MOST]
 
     @property
@@ -88,7 +88,7 @@ class TrialPage:
     provenance: Provenance
     images: TrialImages | None
     checkpoints: TrialCheckpoints | None = None
-    """None while they are being looked up, and where nothing but the database is read."""
+    """None while they are being listed, or if only the database is read."""
 
     JSON: ClassVar = (
         "study",
@@ -106,7 +106,7 @@ class TrialPage:
 
 
 def trial_page(request: Request) -> Response:
-    """Write a trial's page."""
+    """Return a trial's page."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     number = int(request.path_params["number"])
@@ -145,12 +145,11 @@ def pictures_of(
     split: SplitName,
     wanted: tuple[WantedImage, ...],
 ) -> Pictures:
-    """Say whether a page can show these images, and have them read if need be."""
+    """Return whether a page can show these images; start reading them if necessary."""
     desk: Desk = request.app.state.desk
     if desk.gallery is None or not wanted:
         return Pictures("away")
-    # A link of another site may open a page, but it cannot send this header along: it cannot
-    # have code run.
+    # Another site may link to a page, but cannot send this header, so it cannot make code run.
     asked = (
         request.query_params.get("code") == "run"
         and "hx-request" in request.headers
@@ -162,7 +161,7 @@ def pictures_of(
 
 
 def image(request: Request) -> Response:
-    """Write one image as PNG, if it has been read."""
+    """Return one image as PNG, if it has been read."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     number, place = int(request.path_params["number"]), int(request.path_params["place"])
@@ -178,13 +177,13 @@ def image(request: Request) -> Response:
         picture = desk.gallery.picture(found.source, split, place)
     if picture is None:
         raise UnknownStudyError("This image has not been read; the page of its trial says why.")
-    # A picture is nothing but pixels; still, nothing in it may run if it is opened alone.
+    # A PNG contains only pixels; still, nothing may run if it is opened directly.
     headers = {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
     return Response(picture, media_type="image/png", headers=headers)
 
 
 def trial_charts(study: Study) -> Mapping[str, tuple[str, tuple[tuple[str, str], ...]]]:
-    """Return the curves that a trial has, with their lines: the study's metric first."""
+    """Return the curves of trials with their lines, the study's metric first."""
     charts: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "loss": ("loss (nats)", (("training", "train_nll"), ("validation", "val_loss"))),
         "accuracy": ("accuracy", (("training", "train_acc"), ("validation", "val_acc"))),
@@ -198,7 +197,7 @@ def trial_charts(study: Study) -> Mapping[str, tuple[str, tuple[tuple[str, str],
 
 
 def trial_curves(request: Request) -> Response:
-    """Write a trial's curves as JSON."""
+    """Return a trial's curves as JSON."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     number = int(request.path_params["number"])

@@ -1,4 +1,4 @@
-"""The table of a study's trials: searched, sorted and turned page by page by PostgreSQL."""
+"""The table of a study's trials: filtered, sorted and paginated by PostgreSQL."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,14 +29,14 @@ class TrialsPage:
     rows: tuple[TrialRow, ...]
     total: int
     after: str
-    """What the next page goes on after; "" on the last one."""
+    """Where the next page starts; "" on the last one."""
     error: str
-    """Why the conditions could not be read; the table then shows all trials."""
+    """Why the conditions could not be parsed."""
     picked: tuple[int, ...]
     pinned: tuple[str, ...] = ()
-    """Columns that stay at the left while the others scroll; the first ones of `columns`."""
+    """Columns that stay on the left while the others scroll; the first ones of `columns`."""
     largest_first: frozenset[str] = frozenset()
-    """Columns that are sorted from the largest first, since more of them is better."""
+    """Columns that are sorted from the largest first, because larger is better."""
 
     JSON: ClassVar = ("study", "query", "sort", "total", "after", "error", "trials=cells")
 
@@ -46,26 +46,26 @@ class TrialsPage:
         return [{name: row[name] for name in self.columns} for row in self.rows]
 
     def pinning(self, column: str) -> str:
-        """Return the pinned columns as they are after a click on a column's pin."""
+        """Return the pinned columns after a click on a column's pin."""
         if column in self.pinned:
             return ",".join(name for name in self.pinned if name != column)
         return ",".join([*self.pinned, column])
 
     def next_sort(self, column: str) -> str:
-        """Return the order that a click on a column's head asks for."""
+        """Return the order after a click on a column's head."""
         down = column in self.largest_first
         first, second = (f"-{column}", column) if down else (column, f"-{column}")
         return second if self.sort == first else first
 
     def arrow(self, column: str) -> str:
-        """Return which way a column is sorted, for its head and for screen readers."""
+        """Return the direction in which a column is sorted, for its head and for screen readers."""
         if self.sort.removeprefix("-") != column:
             return "none"
         return "descending" if self.sort.startswith("-") else "ascending"
 
 
 def trials_page(request: Request) -> Response:
-    """Write one page of a study's trials."""
+    """Return one page of a study's trials."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     asked = request.query_params
@@ -93,7 +93,7 @@ def trials_page(request: Request) -> Response:
     except UserError as refused:
         if not query:
             raise
-        # What was typed stays in its field, with what is wrong with it, above an empty table.
+        # The typed text stays in its field, with the error, above an empty table.
         error, rows, found = str(refused), (), None
     data = TrialsPage(
         study=study.title,

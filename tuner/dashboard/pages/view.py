@@ -1,4 +1,4 @@
-"""What a reader chose to see of a study: it stands in the address and holds for all its charts."""
+"""What a reader chose to see of a study, from the address; it applies to all charts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class View:
     """The choices of a study's page."""
 
     conditions: tuple[Condition, ...]
-    """Which trials are shown; settings are shown if one of their trials is."""
+    """Filters on trials; settings are shown if one of their trials is."""
     group: str
-    """What lines of curves stand for: settings, or the levels of a factor."""
+    """What lines of curves represent: settings, or the levels of a factor."""
     curve: str
     stopped: bool
     """Whether pruned, diverged and failed trials are shown."""
@@ -38,7 +38,7 @@ class View:
 
     @classmethod
     def of(cls, request: Request, study: Study, *, filtered: bool = True) -> "View":
-        """Read the choices from an address, with or without its conditions."""
+        """Parse the choices in an address, with or without its conditions."""
         asked = request.query_params
         conditions = read_query(asked.get("q", "")) if filtered else ()
         check_columns(study, conditions)
@@ -56,21 +56,21 @@ class View:
         return bool(self.conditions)
 
     def numbers(self, results: Results) -> frozenset[int]:
-        """Return the numbers of the trials that are shown."""
+        """Return the numbers of the shown trials."""
         rows = results.where(self.conditions)
         return frozenset(row["trial"] for row in rows if self.stopped or not row.lost)
 
 
 def groups(study: Study) -> tuple[str, ...]:
-    """Return what lines of curves can stand for: settings, or the levels of a factor."""
+    """Return what lines of curves can represent: settings, or the levels of a factor."""
     factors = tuple(study.spec.varied)
     return ("setting", *factors) if len(factors) != 1 else (*factors, "setting")
 
 
 def curve_kinds(study: Study) -> Mapping[str, str]:
-    """Return the figures that curves can be drawn of, with their names: the study's metric first.
+    """Return the figures with curves, with their names, the study's metric first.
 
-    A metric that has no curve, such as AUC, leaves the loss first.
+    If the metric has no curve, as with AUC, the loss is first.
     """
     metric = study.spec.search.metric
     first = {}
@@ -80,7 +80,7 @@ def curve_kinds(study: Study) -> Mapping[str, str]:
 
 
 def chosen(name: str, wanted: str | None, choices: Sequence[str]) -> str:
-    """Return one of some choices: the wanted one, or the first."""
+    """Return the wanted choice, or the first one by default."""
     wanted = wanted or choices[0]
     if wanted not in choices:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Who works on what at this moment, how busy their devices are, and what waits for them."""
+"""The current workers with their trials and device loads, and the studies that wait for workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from tuner.store.overview import (
 )
 
 QUEUED_MOST = 20
-"""Settings of one study's queue that are listed."""
+"""The most queued settings that are listed per study."""
 
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker with one trial that it trains, or none."""
+    """A worker with one of its trials, or none."""
 
     study: str
     worker: WorkerLine
@@ -34,31 +34,31 @@ class WorkerRow:
 
 @dataclass(frozen=True)
 class StudyAtWork:
-    """A study that workers can still do something for."""
+    """A study with trials left to train."""
 
     study: str
     workers: int
     counts: Counts
     left: int
-    """Trials that have not begun."""
+    """Trials that have not started."""
     queued: tuple[Mapping[str, Value], ...]
-    """Settings that a person wants next, the first ones."""
+    """The first settings in its queue."""
     queued_total: int
     leases_lost: int
-    """How often a worker fell silent and another one took its trial over."""
+    """How often a worker became silent and its trial was taken over."""
 
 
 @dataclass(frozen=True)
 class WorkersPage:
-    """All workers that were seen lately, and what is open."""
+    """All workers seen recently, and the open studies."""
 
     lines: tuple[WorkerRow, ...]
     open: tuple[StudyAtWork, ...]
-    """The newest study first."""
+    """Newest study first."""
 
 
 def workers_page(request: Request) -> Response:
-    """Write the page of workers."""
+    """Return the page of workers."""
     desk: Desk = request.app.state.desk
     return rendering.page(request, "workers", desk.read("workers", _workers))
 
