@@ -1,7 +1,7 @@
-"""Pictures of a study: drawn by Matplotlib, titled with what is seen.
+"""Plots of a study: drawn by Matplotlib, with their finding as the title.
 
-This is what other rooms may use. A name is loaded when it is first used: Matplotlib takes long to
-load, and to say which options go together needs none of it.
+Other rooms use these names. Each is loaded when it is first used: Matplotlib takes long to load,
+and checking options does not need it.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tuner.faces import face
 
 MARK = "tuner, by Matplotlib"
-"""In every picture's file as its creator: by this an earlier one is recognised."""
+"""The creator in every picture's file, by which an earlier picture is recognised."""
 
 GO_WITH = {
     "by": ("curves", "schedules", "effects", "val-test"),
@@ -18,11 +18,11 @@ GO_WITH = {
     "trial": ("confusion", "roc", "reliability"),
     "split": ("confusion", "roc", "reliability"),
 }
-"""Which pictures each wish changes."""
+"""The kinds of pictures that use each option."""
 
 
 def misplaced(kind: str, wishes: Mapping[str, object]) -> str | None:
-    """Return a wish that the picture is drawn without, if one is made."""
+    """Return an option that this kind of picture does not use, if one is given."""
     made = (name for name, value in wishes.items() if value is not None)
     return next((name for name in made if kind not in GO_WITH[name]), None)
 

@@ -22,9 +22,9 @@ Dash = tuple[float, Sequence[float]]
 
 FORMATS = ("svg", "png", "pdf")
 WIDTH = 7.2
-"""Inches: the text width of a page, so that type keeps its size in print."""
+"""In inches: the text width of a page, so that type keeps its size in print."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-"""Told apart by people with any of the usual colour vision deficiencies (Okabe and Ito)."""
+"""Distinguishable with all common colour vision deficiencies (Okabe and Ito)."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES: tuple[Dash, ...] = ((0, ()), (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 GREY = "#6b6b6b"
@@ -68,7 +68,7 @@ _STYLE: Mapping[RcKeyType, Any] = {
 
 @dataclass
 class Canvas:
-    """A figure with its axes, row by row, and the key that explains its lines."""
+    """A figure with its axes, row by row, and a key for its lines."""
 
     figure: Figure
     axes: list[Axes]
@@ -79,23 +79,23 @@ class Canvas:
         self.key.append((artist, label))
 
     def explain_labelled(self, axes: Axes) -> None:
-        """Add all that was drawn with a label."""
+        """Add everything drawn with a label to the key."""
         for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
             self.explain(artist, label)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn sheet with the two sentences that go with it."""
+    """A drawn sheet with its title and note."""
 
     sheet: Canvas
     title: str
     """What is seen."""
     note: str
-    """What is drawn: of which trials, and what lines and bands mean."""
+    """What is drawn: which trials, and the meaning of lines and bands."""
 
     def render(self, form: str, *, bare: bool = False) -> bytes:
-        """Return the file's content; bare without title and note, for a page that has its own."""
+        """Return the file's content; `bare` omits title and note, for a page that has its own."""
         figure = self.sheet.figure
         width, height = map(float, figure.get_size_inches())
         with _styled():
@@ -103,7 +103,7 @@ class Picture:
             try:
                 return _saved(figure, form)
             finally:
-                # As it was, so that it can be rendered again in another format.
+                # Restored, so that it can be rendered again in another format.
                 figure.set_size_inches(width, height)
                 for artist in added:
                     artist.remove()
@@ -118,7 +118,7 @@ def sheet(
     width: float = WIDTH,
     heights: Sequence[float] | None = None,
 ) -> Iterator[Canvas]:
-    """Give a sheet with this many axes; drawn on inside, rendered after."""
+    """Give a sheet with this many axes, to be drawn on inside the context."""
     with _styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
@@ -126,22 +126,22 @@ def sheet(
 
 
 def colour(place: int) -> str:
-    """Return the colour of the level in this place."""
+    """Return the colour of the level at this position."""
     return COLOURS[place % len(COLOURS)]
 
 
 def marker(place: int) -> str:
-    """Return the marker of the level in this place, so that colour is never needed."""
+    """Return the marker of the level at this position, so that colour is never needed."""
     return MARKERS[place % len(MARKERS)]
 
 
 def dash(place: int) -> Dash:
-    """Return the line style of the level in this place; it changes where colours repeat."""
+    """Return the line style of the level at this position; it changes when colours repeat."""
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 
 def percent(axes: Axes, which: str = "y", digits: int = 0) -> None:
-    """Show an axis of fractions in percent."""
+    """Show an axis of fractions in per cent."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = axis.get_view_interval()
     narrow = high - low < 0.03
@@ -154,7 +154,7 @@ def whole_numbers(axis: Axis) -> None:
 
 
 def plain_log(axes: Axes) -> None:
-    """Make the upright axis logarithmic, with labels such as 0.001 instead of powers."""
+    """Make the vertical axis logarithmic, with labels such as 0.001 instead of powers."""
     axes.set_yscale("log")
     axis = axes.yaxis
     axis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -162,7 +162,7 @@ def plain_log(axes: Axes) -> None:
 
 
 def _lay_out(sheet: Canvas, title: str, note: str) -> list[Artist]:
-    """Write title, key and note on paper that is added for them; return what was added."""
+    """Extend the sheet by title, key and note; return the added artists."""
     figure = sheet.figure
     width, height = figure.get_size_inches()
     above = textwrap.wrap(title, int(width * 10.8))
@@ -197,7 +197,7 @@ def _lay_out(sheet: Canvas, title: str, note: str) -> list[Artist]:
 
 
 def _key_shape(sheet: Canvas, width: float) -> tuple[int, int]:
-    """Return how many columns the key has room for, and how many rows that makes."""
+    """Return how many columns of the key fit, and the resulting number of rows."""
     if not sheet.key:
         return 1, 0
     widest = max(len(label) for _, label in sheet.key)

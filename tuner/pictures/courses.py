@@ -59,7 +59,7 @@ def draw_curves(subject: Subject) -> Picture:
 
 
 def _draw_own(axis: Axes, subject: Subject, curves: Sequence[Curve]) -> None:
-    """Draw the study's metric, where it is not among the figures of every study."""
+    """Draw the study's metric if it is not a built-in figure."""
     metric = subject.results.metric
     for place, curve in enumerate(curves):
         _draw_curve(axis, curve, metric, place)
@@ -73,7 +73,7 @@ def _draw_own(axis: Axes, subject: Subject, curves: Sequence[Curve]) -> None:
 
 
 def _curves(subject: Subject, by: str | None) -> list[Curve]:
-    """Return the curves in the order in which every table has their levels."""
+    """Return the curves in the order of levels in tables."""
     results = subject.results
     found = {curve.level: curve for curve in curves(results, by)}
     if by is None:
@@ -166,7 +166,7 @@ def _curves_note(curves: Sequence[Curve], spec: Spec) -> str:
 
 
 def draw_schedules(subject: Subject) -> Picture:
-    """Draw the learning rate by epoch, one line for each course that trials took."""
+    """Draw the learning rate by epoch, one line per distinct course."""
     results = subject.results
     spec = results.spec
     by = results.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
@@ -230,7 +230,7 @@ def _schedules_note(
 
 
 def _longest(rates: Sequence[RateCourse]) -> list[RateCourse]:
-    """Leave out a level's courses that are the beginning of another: a trial stopped early."""
+    """Drop courses that are a prefix of another course of the level, from trials stopped early."""
     kept: list[RateCourse] = []
     for one in sorted(rates, key=lambda one: -len(one.values)):
         length = len(one.values)

@@ -15,7 +15,7 @@ from tuner.pictures.subject import Subject, level_label, named, sentence, shorte
 from tuner.statistics import Interval
 
 ROW = 0.27
-"""Inches that one level needs."""
+"""Height of one level in inches."""
 PARTS_MOST = 8
 
 
@@ -126,7 +126,7 @@ def _effects_note(subject: Subject, comparisons: Sequence[Comparison]) -> str:
 
 
 def draw_influence(subject: Subject) -> Picture:
-    """Draw the share of each parameter in the spread of results, with its interval."""
+    """Draw the share of variance explained by each parameter, with its interval."""
     influences = [
         influence
         for influence in measure_influence(subject.results)
@@ -165,7 +165,7 @@ def _influence_title(influences: Sequence[Influence]) -> str:
 
 
 def _order(influences: Sequence[Influence]) -> list[tuple[str, ...]]:
-    """Return single parameters first, the largest first; then what several do together."""
+    """Return single parameters, largest first, then interactions."""
     largest: dict[tuple[str, ...], float] = {}
     for influence in influences:
         for part in influence.parts:

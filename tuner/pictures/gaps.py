@@ -14,7 +14,7 @@ from tuner.pictures.subject import Subject, level_label, sentence
 from tuner.results import Level
 
 WITHIN = 2.4477
-"""Half axes, in standard errors, of the ellipse that holds 95% of a normal cloud."""
+"""Half axes, in standard errors, of the ellipse with 95% of a bivariate normal distribution."""
 SETTINGS_MOST = 30
 POINTS_PLAIN = 400
 """More trials than this are drawn faint."""
@@ -104,7 +104,7 @@ def _val_test_note(gap: Gap) -> str:
 
 
 def draw_gap(subject: Subject) -> Picture:
-    """Draw the gap of each setting with its interval, the best on validation first."""
+    """Draw the gap of each setting with its interval, best on validation first."""
     gap = measure_gap(subject.results)
     shown = gap.settings[:SETTINGS_MOST]
     with canvas.sheet(height=0.9 + 0.24 * len(shown)) as sheet:
@@ -131,7 +131,7 @@ def draw_gap(subject: Subject) -> Picture:
 
 
 def _how_many(gap: Gap) -> str:
-    """Say in how many settings test differs from validation, beyond chance."""
+    """Say in how many settings test differs significantly from validation."""
     if gap.too_few:
         return "There are too few patients to judge the gap of any setting"
     behind = sum(setting.gap.low > 0 for setting in gap.settings)

@@ -1,4 +1,4 @@
-"""The pictures that a study can be drawn as, by name."""
+"""The kinds of pictures of a study, by name."""
 
 from collections.abc import Callable, Mapping
 

@@ -18,7 +18,7 @@ from tuner.statistics import share_of
 
 Array = NDArray[np.float64]
 CLASSES_MOST = 12
-"""More classes than this have no room for their numbers, or for a line each."""
+"""With more classes, there is no room for numbers, or for one line per class."""
 
 
 def draw_confusion(subject: Subject) -> Picture:
@@ -113,7 +113,7 @@ def draw_roc(subject: Subject) -> Picture:
 
 
 def draw_reliability(subject: Subject) -> Picture:
-    """Draw how often predictions of each confidence are right, with how many there are."""
+    """Draw accuracy by confidence, with the number of predictions."""
     predicted = subject.results.predicted(subject.trial, subject.split)
     found = calibration(predicted)
     if found is None:

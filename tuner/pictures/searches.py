@@ -14,7 +14,7 @@ POINTS = 400
 
 
 def draw_searches(compared: Searches) -> Picture:
-    """Draw both searches, each run faint, their mean strong, and its interval as a band."""
+    """Draw both searches: single runs thin, their mean thick, and its interval as a band."""
     with canvas.sheet(height=3.4) as sheet:
         (axis,) = sheet.axes
         for place, search in enumerate(compared.both):

@@ -1,4 +1,4 @@
-"""What a picture is asked for: the study, and which of its factors, figures and trials."""
+"""The subject of a picture: a study, and which of its factors, figures and trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from tuner.records import SplitName
 from tuner.results import Results
 
 LONGEST = 28
-"""Characters of a name that a legend has room for."""
+"""The longest name, in characters, that fits into a legend."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A study with what a person wants to see of it."""
+    """A study with the options of a picture."""
 
     results: Results
     by: str | None = None
@@ -28,12 +28,12 @@ class Subject:
 
 
 def level_label(level: object) -> str:
-    """Return a level's name, no longer than a legend has room for."""
+    """Return a level's name, shortened for a legend."""
     return shortened(words.level_name(level))  # type: ignore[arg-type]
 
 
 def shortened(name: str) -> str:
-    """Return a name with its middle left out where it is too long for a picture."""
+    """Return a name, without its middle if it is too long for a picture."""
     if len(name) <= LONGEST:
         return name
     half = LONGEST // 2
@@ -46,10 +46,10 @@ _WORDS = {
 
 
 def named(metric: str) -> str:
-    """Return a figure's name as people say it: validation loss, test accuracy."""
+    """Return a figure's name in words: validation loss, test accuracy."""
     return " ".join(_WORDS.get(part, part) for part in metric.split("_"))
 
 
 def sentence(parts: Sequence[str]) -> str:
-    """Return parts as sentences, each with its stop."""
+    """Return parts as sentences, each ending with a full stop."""
     return " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as."""
+"""The building blocks of a report, independent of its format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,9 +53,9 @@ class Report:
     study: str
     question: str
     answer: tuple[str, ...]
-    """The first sentence answers the question; the others say how sure that is."""
+    """The first sentence answers the question; the others qualify it."""
     glance: tuple[tuple[str, str], ...]
-    """A few figures by name, to be seen first."""
+    """A few key figures by name."""
     sections: tuple[Section, ...]
     made: str
     """When, and by which version."""

@@ -1,4 +1,4 @@
-"""A study as a report: which parts it has, in which order."""
+"""A study as a report: its sections and their order."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,14 +21,14 @@ from tuner.results import Results, shown
 from tuner.version import version
 
 BEST = 10
-"""How many settings, or trials, a table shows at most."""
+"""The most settings, or trials, in a table."""
 
 Tell = Callable[[str], None]
-"""Called with the part that is being made, to show progress."""
+"""Called with the name of the section being made, to show progress."""
 
 
 def gather(results: Results, tell: Tell = lambda _: None) -> Report:
-    """Put a study's report together; a part that the study does not allow says why."""
+    """Return a study's report; a section that the study does not allow says why."""
     study = results.study
     sections = []
     for title, part in _PARTS.items():
@@ -127,7 +127,7 @@ def _lost(results: Results) -> Iterator[Block]:
 
 
 def _optional(results: Results, kind: str) -> Iterator[Block]:
-    """Yield a picture, or the sentence that says why there is none."""
+    """Yield a picture, or a sentence that says why there is none."""
     try:
         yield _drawing(results, kind)
     except UserError as error:

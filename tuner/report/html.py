@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network and prints well."""
+"""A report as one self-contained HTML file that prints well."""
 
 import base64
 import re
@@ -28,12 +28,12 @@ def as_html(report: Report) -> str:
 
 
 def _picture(block: Block) -> str:
-    """Return a drawing's address: the drawing itself, which a browser opens without scripts."""
+    """Return a picture as a data URL; in an <img>, an SVG cannot run scripts."""
     assert isinstance(block, Drawing)
     drawn = block.picture.render("svg", bare=True)
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"
 
 
 def _commands(text: str) -> Markup:
-    """Set what is written between backticks in the type of commands; all else is escaped."""
+    """Turn text in backticks into <code>; everything is escaped."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704

@@ -1,4 +1,4 @@
-"""A report as Markdown: the same words and tables, and the command that draws each picture."""
+"""A report as Markdown: the same text and tables, and the command that draws each picture."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from tuner.report.document import Block, CodeBlock, Drawing, Report
 
 
 def as_markdown(report: Report) -> str:
-    """Return the text; nothing of the study is taken for Markdown's own signs."""
+    """Return the report; texts of the study are escaped."""
     return "\n\n".join(_parts(report)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What a report says of how a study came about: losses, cost, provenance, and how to repeat it."""
+"""How a study was produced, for a report: lost trials, cost, provenance, reproduction."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ CLASSES_MOST = 6
 
 
 def glance(results: Results) -> tuple[tuple[str, str], ...]:
-    """Return the few figures that are looked for first."""
+    """Return the key figures."""
     rows = results.rows
     states = [row["state"] for row in rows]
     complete = states.count("COMPLETE")
@@ -39,7 +39,7 @@ def glance(results: Results) -> tuple[tuple[str, str], ...]:
 
 
 def span(seconds: float) -> str:
-    """Return a length of time as people say it."""
+    """Format a duration for people."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -89,7 +89,7 @@ def _numbers(trials: tuple[int, ...]) -> str:
 
 
 def cost(results: Results) -> Iterator[Block]:
-    """Say what the study cost, and what sharing first epochs saved."""
+    """Say what the study cost, and what reusing epochs saved."""
     found = reuse(results)
     source = origin(results)
     trained = found.epochs - found.reused
@@ -149,17 +149,17 @@ def _code(kept: object) -> str:
 
 
 def study_file(results: Results) -> Iterator[Block]:
-    """Give the study as a file: with all that was set on the command line."""
+    """Give the study as a file, including the changes of the command line."""
     spec = results.spec
     if spec.overrides:
         said = " ".join(f"--set {text}" for text in spec.overrides)
         yield Words(f"Launched with {masked(said)}; the file below includes that.")
-    # An address of checkpoints may have credentials in it; who has them knows them.
+    # The address of checkpoints may contain credentials.
     yield CodeBlock(masked(as_toml(spec)), "toml")
 
 
 def reproduce(results: Results) -> Iterator[Block]:
-    """Give the commands that make it again, and say what will be equal."""
+    """Give the commands that reproduce the study, and say what will be equal."""
     study = results.study
     git = dict(study.provenance).get("git")
     yield Words("Restore the study file above and its objective, unchanged; then run:")
@@ -178,7 +178,7 @@ def reproduce(results: Results) -> Iterator[Block]:
 
 
 def reading_aid(results: Results) -> Iterator[Block]:
-    """Say what intervals, verdicts and losses mean."""
+    """Explain intervals, verdicts and losses."""
     search = results.spec.search
     chosen = "The setting and the epoch were" if search.at == "best" else "The setting was"
     judged = "" if search.at == "best" else " Each trial is judged at its last epoch."

@@ -1,1 +1,1 @@
-"""A trained network on its own: saved with all it takes to predict, checked, and used again."""
+"""A trained network by itself: saved with everything needed to predict, verified, and loaded."""

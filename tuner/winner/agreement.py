@@ -1,4 +1,4 @@
-"""How far predictions agree with the stored ones: within the tolerance, or by how much not."""
+"""Whether predictions agree with the stored ones within the tolerance, or how much they differ."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ def compare(found: Logs, stored: Logs) -> Agreement:
     with np.errstate(invalid="ignore"):
         apart = np.abs(found.astype(np.float64) - stored.astype(np.float64))
         apart /= np.maximum(1.0, np.abs(stored.astype(np.float64)))
-    # Two infinities that are equal differ by nothing; one that is alone by more than any number.
+    # Equal infinities have difference 0; an infinity and a finite number, an infinite difference.
     apart[same] = 0.0
     largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
     return Agreement(
@@ -37,7 +37,7 @@ def joined(parts: list[Agreement]) -> Agreement:
 
 
 def words(agreement: Agreement, split: str) -> str:
-    """Say how far the predictions of a split's images agree with the stored ones."""
+    """Say how well the predictions of a split agree with the stored ones."""
     if agreement.matches:
         how = f"(largest difference {_short(agreement.largest_difference)} nats)"
         if agreement.exact:
@@ -57,7 +57,7 @@ def words(agreement: Agreement, split: str) -> str:
 
 
 def _short(value: float) -> str:
-    """Return a small number as people write it: 3e-7, 0.03."""
+    """Format a small number: 3e-7, 0.03."""
     if 0 < value < 0.001:
         digits, _, power = f"{value:.0e}".partition("e")
         return f"{digits}e{int(power)}"

@@ -204,6 +204,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Return a text that Markdown shows as it is: a class may be called anything."""
+    """Escape a text for Markdown; a class may have any name."""
     safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
     return " ".join(safe.replace("*", "\\*").replace("`", "\\`").split())

@@ -1,8 +1,8 @@
-"""`model.json`: all that is needed beside the weights to predict as the study did, readable.
+"""`model.json`: everything besides the weights that is needed to predict as the study did.
 
-The file may come from anybody, so it is data and nothing else: its form is
-checked here, its objective is looked for by name among those that this machine
-knows, its sizes are bounded, and no network is built from it that the weights beside it are not of.
+The file may come from anybody, so it is treated as untrusted data: its form is checked here, its
+objective is looked up by name among those of this machine, its sizes are bounded, and a network is
+built only if it fits the weights.
 """
 
 import math
@@ -22,16 +22,16 @@ WEIGHTS = "model.safetensors"
 PREDICTIONS = "predictions.safetensors"
 CARD = "README.md"
 EXPORTS = {"torchscript": "model.pt", "onnx": "model.onnx"}
-"""The network as one file, where --format asked for it."""
+"""The network as one file, if --format was given."""
 FILES = (NAME, WEIGHTS, PREDICTIONS, CARD)
-"""What such a folder always holds."""
+"""The files that the folder always contains."""
 MAY_HOLD = (*FILES, *EXPORTS.values())
-"""All that it may hold."""
+"""All files that it may contain."""
 
 LARGEST = 16 << 20
-"""Bytes of a model.json; ours have a few thousand."""
+"""The most bytes of a model.json; ours have a few thousand."""
 MOST_VALUES = 1 << 28
-"""Numbers in a batch of images: 1 GB as float32."""
+"""The most numbers in a batch of images: 1 GB as float32."""
 
 SHA256 = r"^[0-9a-f]{64}$"
 Scalar = str | bool | int | float
@@ -40,34 +40,34 @@ Files = Literal["alike", "unlike", "unchecked", "own"]
 
 
 class DocumentTable(BaseModel):
-    """A table of the file: exactly the keys declared, exactly their types."""
+    """A table of the file, with exactly the declared keys and types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Preprocessing(DocumentTable):
-    """How a file becomes an image that the network takes."""
+    """How a file is converted to the network's input."""
 
     depth: Literal["uint8", "uint16", "float32"]
     """The type of pixels before the window."""
     kind: Literal["", "8-bit", "16-bit", "float", "windowed DICOM", "DICOM", "mixed"]
-    """What the study's files were; empty where they were arrays, or drawn, and `mixed` where
-    files of any kind were joined."""
+    """The kind of the study's files; empty for arrays and generated images, and `mixed` if files of
+    several kinds were joined."""
     fit: Literal["stretch", "pad", "crop"] = "stretch"
-    """How an image of other proportions is fitted to the network's size."""
+    """How an image with other proportions is fitted to the network's size."""
     depths: Literal["same", "range", "window"] = "same"
-    """How images of different depths are joined; with `same` only the study's own kind is read."""
+    """How images of different depths are joined; with `same`, only the study's own kind is read."""
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None
-    """What becomes 0 and what 255; null where pixels stay as they are."""
+    """The values mapped to 0 and 255; null if pixels are unchanged."""
     pixels: Literal["uint8", "float32"]
     """The type of pixels after the window."""
     mean: list[float]
-    """Of the training pixels, by channel: subtracted."""
+    """Mean of the training pixels by channel, which is subtracted."""
     scale: list[float]
-    """One over the deviation of the training pixels, by channel: multiplied by."""
+    """One over the standard deviation of the training pixels by channel, a factor."""
     files: Files
-    """Whether files read by tuner's own decoder give the study's very pixels: `alike` and `unlike`
-    were looked at, `own` is the objective's own reading, `unchecked` has no files to look at."""
+    """Whether tuner's decoder gives exactly the study's pixels: `alike` and `unlike` were checked,
+    `own` means that the objective reads files itself, `unchecked` that there were no files."""
 
     @model_validator(mode="after")
     def _agrees(self) -> "Preprocessing":
@@ -82,23 +82,23 @@ class Preprocessing(DocumentTable):
 
 
 class EvaluationSetup(DocumentTable):
-    """What decides the last bits of a prediction."""
+    """What the last bits of a prediction depend on."""
 
     device: Literal["cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1, le=1024)]
     evaluation_batch: Positive
-    """How many images the study evaluated at a time."""
+    """The batch size of the study's evaluation."""
     versions: Mapping[str, str]
-    """Of the libraries, and the device's arithmetic, as of the machine that saved this."""
+    """Versions of libraries, and the device's arithmetic, on the machine that saved this."""
 
 
 TOLERANCE = 1e-4
-"""How far a prediction may be from the stored one: in nats, relative above 1 nat.
+"""The tolerance for a prediction against the stored one: in nats, relative above 1 nat.
 
-The same weights differ on the same image by rounding alone, because kernels sum in another order
-for other sizes of batches, other numbers of threads and other devices. On a CPU that was 3e-5 at
-most for the networks that come with tuner (`python -m benchmarks.prediction_rounding`). This is
-three times as much, and changes no probability by more than 0.01%.
+With the same weights and image, predictions differ only by rounding, because kernels sum in a
+different order for other batch sizes, numbers of threads and devices. On a CPU, the difference was
+at most 3e-5 for the built-in networks (`python -m benchmarks.prediction_rounding`). The tolerance
+is three times as much, and changes no probability by more than 0.01%.
 """
 
 
@@ -107,31 +107,31 @@ class Agreement(DocumentTable):
 
     images: int
     equal: int
-    """Images whose every log-probability is the stored one, bit for bit."""
+    """Images whose log-probabilities all equal the stored ones bit for bit."""
     largest_difference: float
-    """Of two log-probabilities: in nats, relative above 1 nat."""
+    """The largest difference of two log-probabilities: in nats, relative above 1 nat."""
     changed_classes: int
-    """Images that are taken for another class."""
+    """Images with a different predicted class."""
 
     @property
     def exact(self) -> bool:
-        """Whether every number is the stored one."""
+        """Whether every number equals the stored one."""
         return self.equal == self.images
 
     @property
     def matches(self) -> bool:
-        """Whether no number is further from the stored one than rounding explains."""
+        """Whether all differences are within the tolerance."""
         return self.largest_difference <= TOLERANCE
 
 
 class EnsembleNetwork(DocumentTable):
-    """One network of an ensemble; the file of weights has its weights under `members.N.`."""
+    """One network of an ensemble, whose weights are stored under `members.N.`."""
 
     trial: int
     seed: int
     epoch: int
     origin: str
-    """Where its weights were taken from."""
+    """Where its weights came from."""
 
 
 class Model(DocumentTable):
@@ -139,39 +139,39 @@ class Model(DocumentTable):
 
     format: Literal[1]
     tuner: str
-    """The version that wrote this."""
+    """The version that wrote this file."""
     study: str
     question: str
     trial: int
     seed: int
     at: Moment
-    """Whether the weights are of the best epoch or of the last."""
+    """Whether the weights are from the best or the last epoch."""
     epoch: int
     metric: str
     metrics: list[dict[str, str | bool]] = []
-    """Those that were computed beside the built-in ones: the fields of `Metric`."""
+    """The study's additional metrics: the fields of `Metric`."""
     objective: Annotated[str, Field(pattern=OBJECTIVE, max_length=100)]
     parameters: dict[str, Scalar]
     data: dict[str, Scalar]
     data_fingerprint: str
     source_fingerprint: str
-    """Of the code of the trainer and the objective that saved this."""
+    """Hash of the code of trainer and objective that saved this."""
     classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
     inputs: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     """Channels, height and width of an image."""
     reading: Preprocessing
     arithmetic: EvaluationSetup
     sizes: dict[str, int]
-    """How many images each split has."""
+    """The number of images of each split."""
     weights_sha256: Annotated[str, Field(pattern=SHA256)]
     predictions_sha256: Annotated[str, Field(pattern=SHA256)]
     origin: str
-    """Where the weights were taken from."""
+    """Where the weights came from."""
     agreement: dict[Literal["val", "test"], Agreement]
     result: dict[str, Any] = {}
-    """The trial's figures as `tuner best --json` gives them."""
+    """The trial's figures as in `tuner best --json`."""
     provenance: dict[str, Any] = {}
-    """What the study was launched with."""
+    """The provenance of the study's launch."""
     members: Annotated[list[EnsembleNetwork], Field(max_length=1000)] = []
     """The networks whose probabilities are averaged; empty for a single network. Trial, seed and
     epoch above are then those of the setting's median seed."""
@@ -199,7 +199,7 @@ class Model(DocumentTable):
 
     @property
     def title(self) -> str:
-        """What it is: "trial 3", or "ensemble of 5 seeds"."""
+        """A short description: "trial 3", or "ensemble of 5 seeds"."""
         if self.members:
             return f"ensemble of {len(self.members)} seeds"
         return f"trial {self.trial}"

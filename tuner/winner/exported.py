@@ -1,7 +1,7 @@
 """A saved network as one file that needs neither tuner nor the objective's code.
 
-TorchScript or ONNX, with the standardisation inside: it takes pixels as they were read, windowed
-and resized (float32, images × channels × height × width), and gives log-probabilities.
+TorchScript or ONNX, with the standardisation included: its input is pixels after reading, windowing
+and resizing (float32, images × channels × height × width), its output log-probabilities.
 """
 
 import copy
@@ -47,7 +47,7 @@ class Whole(nn.Module):
 
 
 def check_packages(form: str | None) -> None:
-    """Refuse a form that this Python cannot write, before hours of training."""
+    """Refuse a format whose packages are missing, before hours of training."""
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if form == "onnx" and missing:
         raise UserError(
@@ -65,20 +65,20 @@ def write(
     stored: StoredPredictions,
     folder: Path,
 ) -> None:
-    """Write the file, read it back, and compare what it predicts with what the study stored."""
-    # On the CPU, whatever it was trained on: there the file can be read anywhere.
+    """Write the file, read it back, and compare its predictions with the stored ones."""
+    # On the CPU, whatever it was trained on, so that the file can be read anywhere.
     whole = Whole(copy.deepcopy(network).to("cpu").eval(), model).eval()
     path = folder / EXPORTS[form]
     example = torch.zeros(2, *model.shape)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch plans to replace, and constants in a trace
+        warnings.simplefilter("ignore")  # deprecations of torch, and constants in a trace
         try:
             run = (
                 _torchscript(whole, example, path)
                 if form == "torchscript"
                 else _onnx(whole, example, path)
             )
-        # The network is the objective's own code, and so is what a trace of it raises.
+        # The network is the objective's code, so tracing it may raise anything.
         except Exception as error:
             raise UserError(
                 f"The network cannot be written as {form}: {type(error).__name__}: "

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and never in the place of somebody's files."""
+"""Creates a folder atomically, and never replaces other files."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tuner.winner import document
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place where something is that may not be replaced."""
+    """Refuse a target that exists and may not be replaced."""
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir() or target.is_symlink():
@@ -36,7 +36,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write into, which becomes the target if all goes well."""
+    """Give a temporary folder, which becomes the target on success."""
     target = target.absolute()
     check_target(target, overwrite=overwrite)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -47,7 +47,7 @@ def written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
         yield aside
         with _told(target):
             _sync(aside)
-            # Asked again: training may have taken hours, and the place may be taken now.
+            # Checked again: training may have taken hours, and the target may exist now.
             check_target(target, overwrite=overwrite)
             _put(aside, target)
             sync_folder(target.parent)
@@ -56,10 +56,10 @@ def written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _put(aside: Path, target: Path) -> None:
-    """Rename a folder over another; in between, readers find the old one or none."""
+    """Replace a folder by another; meanwhile, readers find the old one or none."""
     if not target.exists() or not any(target.iterdir()):
-        # Takes the place of an empty folder at once, and of no other: a file that is
-        # written there between the look and this makes it fail, and loses nothing.
+        # Atomically replaces an empty folder, but no other: if a file is written there after the
+        # check, this fails, and nothing is lost.
         aside.replace(target)
         return
     old = aside.with_name(f"{aside.name}.old")

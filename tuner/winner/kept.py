@@ -1,7 +1,7 @@
-"""`predictions.safetensors`: what the study predicted, image by image, and by which pixels.
+"""`predictions.safetensors`: the study's predictions, and hashes of the images' pixels.
 
-With it a prediction can be compared with the study's without its database, and an
-image is known again by its pixels, whatever its file is called.
+With it, predictions can be compared with the study's without its database, and images are
+recognised by their pixels, whatever their files are called.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ JUDGED: tuple[SplitName, ...] = ("test", "val")
 
 
 class SeenAt(NamedTuple):
-    """Where the study predicted an image: its split, and its number in it."""
+    """Where the study predicted an image: the split, and the index in it."""
 
     split: SplitName
     number: int
@@ -33,7 +33,7 @@ class SeenAt(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictedSplit:
-    """One split as it was predicted."""
+    """The predictions of one split."""
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -50,15 +50,15 @@ class StoredPredictions:
 
     splits: Mapping[SplitName, PredictedSplit]
     pixels: Mapping[SplitName, NDArray[np.uint8]] = field(default_factory=dict)
-    """(images, DIGEST_BYTES) of every split, training included."""
+    """(images, DIGEST_BYTES) for every split, including training."""
 
-    def known(self) -> "Known":
-        """Return the images by their pixels."""
+    def known(self) -> "KnownImages":
+        """Return an index of the images by their pixels."""
         places: dict[bytes, list[SeenAt]] = defaultdict(list)
         for split in (*JUDGED, "train"):
             for number, row in enumerate(self.pixels.get(split, ())):
                 places[row.tobytes()].append(SeenAt(split, number))
-        return Known(dict(places), self.splits)
+        return KnownImages(dict(places), self.splits)
 
     def content(self) -> bytes:
         """Return the file's content."""
@@ -71,14 +71,14 @@ class StoredPredictions:
 
 
 @dataclass(frozen=True)
-class Known:
-    """Looks an image up among those that the study saw."""
+class KnownImages:
+    """An index of the study's images by their pixels."""
 
     places: Mapping[bytes, Sequence[SeenAt]]
     splits: Mapping[SplitName, PredictedSplit]
 
     def of(self, digest: bytes, name: str) -> tuple[SeenAt, ...]:
-        """Return where an image was seen; of several places the one that bears its name first."""
+        """Return where the study predicted an image; a place with the same name comes first."""
         places = self.places.get(digest, ())
         return tuple(sorted(places, key=lambda place: not self._is_called(place, name)))
 
@@ -104,7 +104,7 @@ def digest(image: NDArray[Any]) -> bytes:
 
 
 def read(content: bytes, where: object, classes: int, *, pixels: bool = True) -> StoredPredictions:
-    """Read a file's content, whoever wrote it; `pixels`: whether it has to have hashes."""
+    """Parse the file's untrusted content; with `pixels`, hashes are required."""
     try:
         arrays = load(content)
         ids = _ids(content)
@@ -121,7 +121,7 @@ def read(content: bytes, where: object, classes: int, *, pixels: bool = True) ->
 
 
 def _ids(content: bytes) -> Mapping[str, Any]:
-    # Form of safetensors: eight bytes say how long the JSON is that follows them.
+    # The safetensors format: eight bytes with the length of the JSON header that follows.
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     return {name: json.loads(text) for name, text in header["__metadata__"].items()}

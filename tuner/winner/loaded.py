@@ -1,4 +1,4 @@
-"""`tuner.load`: a saved network in a script or notebook, with the preprocessing that it needs."""
+"""`tuner.load`: a saved network in a script or notebook, with its preprocessing."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 TOLD = 10
-"""Files that cannot be read are named up to this many."""
+"""The most unreadable files that are named."""
 
 
 class Loaded:
-    """A saved network: it predicts images, and gives its torch module and what that takes."""
+    """A saved network, which predicts images; also gives its torch module and preprocessing."""
 
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
@@ -37,14 +37,14 @@ class Loaded:
         try:
             return cls(open_saved(folder, objectives, device))
         finally:
-            # A trainer has as many as its study says; this process is somebody else's.
+            # A trainer sets its number of threads; this is the user's process, so restore it.
             torch.set_num_threads(threads)
 
     @property
     def network(self) -> nn.Module:
-        """The torch module in evaluation mode; it takes what `preprocess` returns.
+        """The torch module in evaluation mode; its input is what `preprocess` returns.
 
-        An ensemble's gives log-probabilities, any other the outputs of the objective's network.
+        An ensemble's returns log-probabilities, any other the outputs of the objective's network.
         """
         return self._opened.predictor.network
 
@@ -55,13 +55,13 @@ class Loaded:
 
     @property
     def about(self) -> Model:
-        """What model.json says: study, trial, seed, parameters, preprocessing, figures."""
+        """The content of model.json: study, trial, seed, parameters, preprocessing, figures."""
         return self._opened.model
 
     def preprocess(self, images: Any) -> Tensor:
-        """Return images as the network takes them: read, brought to size, and standardised.
+        """Return images as the network's input: read, resized and standardised.
 
-        `images` are what `predict` takes.
+        `images` are as for `predict`.
         """
         pixels, _ = self._pixels(images)
         return self._opened.predictor.standardised(np.stack(pixels))
@@ -69,9 +69,9 @@ class Loaded:
     def predict(self, images: Any) -> "DataFrame":
         """Return the most probable class of each image, its probability, and those of all classes.
 
-        `images` is a file or folder, a list of such, or an array: one image, or images along the
-        first axis, in the study's own kind of pixels. A file that cannot be read is a DataError
-        that names it.
+        `images` is a file or folder, a list of them, or an array: one image, or images along the
+        first axis, with the study's kind of pixels. An unreadable file raises a DataError that
+        names it.
         """
         from pandas import DataFrame
 

@@ -1,4 +1,4 @@
-"""Images as a saved network takes them: from files and arrays, read as the study's were."""
+"""Reads files and arrays as input for a saved network, in the same way as the study's images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ from tuner.winner.document import Model
 
 ARRAYS = (".npy", ".npz")
 AHEAD = 64
-"""Files that are decoded side by side before they are passed on."""
+"""Files decoded in parallel before they are yielded."""
 
 Pixels = NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -38,13 +38,13 @@ class ReadImage:
     """One image in the network's shape, or why there is none."""
 
     name: str
-    """The file, and its number in an array: `scans.npy#3`."""
+    """The file, with the index in an array: `scans.npy#3`."""
     pixels: Pixels | None
     fault: str = ""
 
 
 def image_files(given: Sequence[str]) -> list[Path]:
-    """Return the files that were named, and all images below the folders that were."""
+    """Return the given files, and all images below the given folders."""
     found: dict[Path, None] = {}
     for name in given:
         path = Path(name)
@@ -62,7 +62,7 @@ def image_files(given: Sequence[str]) -> list[Path]:
 def pictures(
     names: Sequence[str], model: Model, found: FoundObjective, progress: Progress
 ) -> Iterator[ReadImage]:
-    """Read files in their order; one that cannot be read is reported and skipped."""
+    """Read files in order; an unreadable one is yielded with its fault."""
     reader = ImageReader(model, found)
     with files.quiet(), ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(names), AHEAD):
@@ -73,14 +73,14 @@ def pictures(
 
 
 class ImageReader:
-    """Reads a file as the images were read that a network was trained on."""
+    """Reads a file in the same way as the network's training images."""
 
     def __init__(self, model: Model, found: FoundObjective) -> None:
         self._model = model
         self._found = found
         reading = model.reading
-        # Asked before any thread reads: of two that load the objective's module at once, one
-        # would find it half made and without its `read`.
+        # Looked up before threads start: of two that import the objective's module at once, one
+        # would find it half initialised, without its `read`.
         if reading.files == "own" and not found.reads_files:
             raise ObjectiveError(
                 f"objective {found.name!r} in {found.folder} no longer has the function "
@@ -89,10 +89,10 @@ class ImageReader:
         self._window = Window(*reading.window) if reading.window is not None else None
 
     def read(self, name: str) -> list[ReadImage]:
-        """Return a file's image, or its images, or why it has none."""
+        """Return a file's image or images, or its fault."""
         path = Path(name)
         try:
-            # An objective that reads files in its own way does so with arrays as well.
+            # An objective that reads files itself also reads arrays itself.
             if path.suffix.lower() in ARRAYS and self._model.reading.files != "own":
                 return self._arrays(path)
             return [ReadImage(name, self._file(path))]
@@ -133,7 +133,7 @@ class ImageReader:
         ]
 
     def images(self, array: Pixels, name: str) -> list[Pixels]:
-        """Return an array's images as the network takes them."""
+        """Return an array's images as input for the network."""
         _, height, width = self._model.inputs
         stack = _stacked(array, in_colour=self._model.inputs[0] == 3)
         reading = self._model.reading
@@ -147,7 +147,7 @@ class ImageReader:
         return [self._fitted(image) for image in images]
 
     def _fitted(self, pixels: Pixels) -> Pixels:
-        """Return pixels in the network's shape and type, or say what is wrong with them."""
+        """Return pixels in the network's shape and type; raise an error if they do not fit."""
         image = pixels[None] if pixels.ndim == 2 else pixels
         if image.shape != self._model.shape:
             raise UnreadableError(
@@ -167,7 +167,7 @@ class ImageReader:
 
 
 def compare_files(reader: ImageReader, places: Mapping[Path, Pixels]) -> bool | None:
-    """Say whether files read by tuner's decoder are the study's images; None without any file."""
+    """Return whether tuner's decoder gives the study's pixels; None without files."""
     looked = [(path, pixels) for path, pixels in places.items() if path.is_file()]
     if not looked:
         return None
@@ -187,13 +187,13 @@ def _is_image(file: Path, below: Path) -> bool:
 
 
 def _held(path: Path) -> dict[str, Pixels]:
-    """Return a file's arrays of images by name; of an archive those called images, if any are."""
+    """Return a file's arrays by name; of an archive, those called images, if there are any."""
     if path.suffix.lower() == ".npy":
         return {str(path): load_array(path)}
     return {f"{path}#{name}": array for name, array in load_archive(path, "images").items()}
 
 
 def _stacked(array: Pixels, *, in_colour: bool) -> Pixels:
-    """Return a single image as an array of one."""
+    """Return a single image as an array of one image."""
     single = array.ndim == 2 or (in_colour and array.ndim == 3 and array.shape[2] in (3, 4))
     return array[None] if single else array

@@ -1,4 +1,4 @@
-"""A saved network in plain PyTorch: the lines of its model card that need no tuner."""
+"""Code that loads a saved network in plain PyTorch, for its model card."""
 
 from collections.abc import Iterator, Mapping
 
@@ -25,14 +25,14 @@ LAYERS = (
     nn.Sigmoid,
     nn.Tanh,
 )
-"""Layers whose `repr` is the call that makes them, inside a Sequential."""
+"""Layers whose `repr` is the call that creates them, inside a Sequential."""
 
 
 def network_lines(network: nn.Module, parameters: Mapping[str, Value]) -> list[str] | None:
-    """Return the lines that build a network of torch's own parts; None where there are none.
+    """Return lines that build a network of torch's own layers; None if that is not possible.
 
-    They are run here and have to give a network that takes the same weights and, with them, gives
-    the same outputs: a `repr` that leaves something out is found out.
+    They are run here and must give a network that accepts the same weights and then has the same
+    outputs, so an incomplete `repr` is detected.
     """
     layers = _sequential(network)
     if layers is not None:
@@ -45,7 +45,7 @@ def network_lines(network: nn.Module, parameters: Mapping[str, Value]) -> list[s
 
 
 def card_lines(model: Model, network: list[str], outputs: int) -> list[str]:
-    """Return the lines of the card: the network with its weights, an image, and its prediction."""
+    """Return the card's lines: load the network and its weights, read an image, predict it."""
     torchvision = any("torchvision" in line for line in network)
     return [
         f"import numpy as np, torch{', torchvision' if torchvision else ''}",
@@ -62,7 +62,7 @@ def card_lines(model: Model, network: list[str], outputs: int) -> list[str]:
 
 
 def _loading(model: Model, network: list[str]) -> Iterator[str]:
-    """Yield how the network, or each of an ensemble, is built and gets its weights."""
+    """Yield lines that build the network, or each of an ensemble, and load its weights."""
     if not model.members:
         yield from network
         yield f'network.load_state_dict(load_file("{WEIGHTS}"))'
@@ -81,7 +81,7 @@ def _loading(model: Model, network: list[str]) -> Iterator[str]:
 
 
 def _predicting(model: Model, outputs: int) -> Iterator[str]:
-    """Yield how the image becomes log-probabilities; of an ensemble those of the mean."""
+    """Yield lines that compute log-probabilities; for an ensemble, of the mean probabilities."""
     logs = "network(image[None]).log_softmax(1)"
     if outputs == 1:
         logs = "nn.functional.logsigmoid(network(image[None]) * torch.tensor([[-1.0, 1.0]]))"
@@ -93,7 +93,7 @@ def _predicting(model: Model, outputs: int) -> Iterator[str]:
 
 
 def _reading(model: Model) -> Iterator[str]:
-    """Yield how a file becomes the pixels that were trained on: read, resized, windowed."""
+    """Yield lines that read, resize and window a file as for training."""
     _, height, width = model.inputs
     reading = model.reading
     size = f"({width}, {height})"
@@ -118,7 +118,7 @@ def _reading(model: Model) -> Iterator[str]:
 
 
 def _fitting(fit: str, height: int, width: int) -> Iterator[str]:
-    """Yield how an image keeps its proportions, where the study says so."""
+    """Yield lines that keep an image's proportions, if the study does."""
     if fit == "stretch":
         return
     most, op = ("max", "/") if fit == "crop" else ("min", "*")
@@ -150,7 +150,7 @@ def _standardising(model: Model) -> Iterator[str]:
 def _sequential(network: nn.Module) -> list[str] | None:
     if type(network) is not nn.Sequential:
         return None
-    # By exact type: a subclass may compute anything, and look the same.
+    # By exact type, because a subclass may compute anything and have the same repr.
     if any(type(layer) not in LAYERS for layer in network):
         return None
     return [f"nn.{layer!r}" for layer in network]
@@ -175,7 +175,7 @@ def _path(name: str) -> str:
 def _builds(lines: list[str], network: nn.Module) -> bool:
     import torchvision
 
-    # Composed above from the names of torch's own layers and their numbers, and from nothing else.
+    # Composed above only from names of torch's own layers and numbers.
     names = {"nn": nn, "torchvision": torchvision}
     try:
         exec("\n".join(lines), names)  # noqa: S102

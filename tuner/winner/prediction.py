@@ -24,7 +24,7 @@ from tuner.winner.pictures import ReadImage, pictures
 from tuner.winner.predictor import Predictor, memory_of
 
 MEMORY = 512 << 20
-"""Bytes of images that are read before they are predicted."""
+"""The most bytes of images that are read before they are predicted."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def predict_split(
 
 
 def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """Predict files in their order; images that the study predicted are marked."""
+    """Predict files in order; images of the study are marked."""
     body: dict[str, Any] = {"names": [], "known": [], "logs": [], "taken": [], "faults": []}
     agreements: dict[SplitName, list[Agreement]] = {name: [] for name in JUDGED}
     known = opened.held.known()
@@ -115,7 +115,7 @@ def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> d
 
 
 def _groups(pictures: Iterator[ReadImage], model: Model) -> Iterator[list[ReadImage]]:
-    """Gather images until they take so much memory that they are better predicted first."""
+    """Group images so that each group's memory is bounded."""
     most = max(1, MEMORY // memory_of(model))
     group: list[ReadImage] = []
     for picture in pictures:
@@ -151,7 +151,7 @@ def _sound(path: Path, sha256: str) -> bytes:
 
 
 def _check_parameters(model: Model, found: FoundObjective, folder: Path) -> None:
-    """Refuse values that no study of this objective could have had."""
+    """Refuse values that no study of this objective could have."""
     declared = found.objective.declarations()
     tables = (("parameters", model.parameters, declared.parameters),)
     faults = []
@@ -169,7 +169,7 @@ def _check_parameters(model: Model, found: FoundObjective, folder: Path) -> None
 
 
 def _with_defaults(model: Model, found: FoundObjective) -> Model:
-    """Return the document with what the objective has learned to be told since it was written."""
+    """Return the document with defaults for parameters that the objective has gained since."""
     declared = found.objective.declarations()
     filled = {
         "parameters": {name: parameter.default for name, parameter in declared.parameters.items()},
@@ -200,7 +200,7 @@ def _work(body: Body, progress: Progress) -> Body:
 
 
 def main(_arguments: Sequence[str]) -> int:
-    """Do the work that standard input describes."""
+    """Do the work described on standard input."""
     return serve(_work)
 
 

@@ -1,7 +1,7 @@
-"""A saved network at work: built only from its own weights, and run as the study evaluated it.
+"""Runs a saved network: built only if it fits its weights, and evaluated as in the study.
 
-What it gives for an image depends on the other images of a batch by rounding alone: by how much is
-said at `document.TOLERANCE`.
+Its output for an image depends on the other images of a batch only by rounding; see
+`document.TOLERANCE`.
 """
 
 import math
@@ -31,11 +31,11 @@ Images = NDArray[np.uint8] | NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 SPARE_BYTES = 256 << 20
-"""What building a network may allocate beside its weights, and as much again for each of them."""
+"""Bytes that building a network may allocate in addition to its weights, and per weight."""
 
 
 class Averaged(nn.Module):
-    """An ensemble: it gives the logarithm of the mean of its members' probabilities."""
+    """An ensemble: returns the logarithm of its members' mean probabilities."""
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Predictor:
         self._device = device
         parameters = shaping(model.parameters)
         if WEIGHTS in parameters:
-            # What it started from is not needed any more, and may be gone.
+            # The pretrained weights it started from are not needed any more, and may be gone.
             parameters[WEIGHTS] = ""
         outputs = output_count(read_recipe(model.parameters), len(model.classes))
         self._outputs = len(model.classes) if model.members else outputs
@@ -82,18 +82,18 @@ class Predictor:
 
     @property
     def network(self) -> nn.Module:
-        """The network itself; it takes what `standardised` gives."""
+        """The network itself; its input is what `standardised` returns."""
         return self._network
 
     @property
     def outputs(self) -> int:
-        """How many numbers the network gives for an image: one with loss bce, else one a class."""
+        """The number of outputs per image: one with loss bce, else one per class."""
         return self._outputs
 
     def standardised(self, batch: Images) -> Tensor:
-        """Return images as the network takes them: as float32, minus mean, times scale."""
+        """Return images as the network's input: as float32, minus mean, times scale."""
         raw = torch.from_numpy(batch).to(self._device.torch)
-        # As the trainer's feed does it, operation by operation.
+        # The same operations as in the trainer's feed.
         return raw.to(torch.float32).sub_(self._mean).mul_(self._scale)
 
     def predict(self, images: Sequence[Images], progress: Progress) -> Logs:
@@ -116,7 +116,7 @@ class Predictor:
         name = self._model.objective
         try:
             output: Tensor = self._network(self._arithmetic.arranged(images))
-        # The model is the objective's own code: whatever it raises is a fault of the objective.
+        # The model is the objective's code: any exception is a fault of the objective.
         except Exception as error:
             raise ObjectiveError(
                 f"the model of objective {name!r} fails on images of shape {self._model.shape}: "
@@ -131,7 +131,7 @@ class Predictor:
 
 
 def _arithmetic(model: Model, device: Device, network: nn.Module) -> Arithmetic:
-    """Return what the trial's precision means here; evaluation is float32 whatever it is."""
+    """Return the trial's arithmetic on this device; evaluation is always float32."""
     asked = read_recipe(model.parameters).precision
     if asked == "bf16" and not supports_bf16(device.torch):
         asked = "fp32"
@@ -139,12 +139,12 @@ def _arithmetic(model: Model, device: Device, network: nn.Module) -> Arithmetic:
 
 
 def _check_before_building(build: Callable[[], nn.Module], weights: Weights, model: Model) -> None:
-    """Refuse a network that the weights are not of before it takes any memory.
+    """Refuse a network that does not fit the weights before it allocates memory.
 
-    model.json may come from anybody: a width of 65,536 fits its declaration and would take
-    17 GB a layer. On the meta device tensors have shapes and no memory, so the network's are
-    compared with the weights' first. Code that asks for real numbers while it builds (`.item()`)
-    fails there; it is built on the CPU in the same bounds, for the memory that it takes alone.
+    model.json may come from anybody: a width of 65,536 is valid and would take 17 GB per layer. On
+    the meta device, tensors have shapes but no memory, so the network's shapes are compared with
+    the weights' first. Code that needs real numbers to build (`.item()`) fails there; it is built
+    on the CPU, within the same bound on memory.
     """
     given = sum(value.nbytes for value in weights.values())
     try:
@@ -170,10 +170,10 @@ class _TooLargeError(Exception):
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that come to be, and stops what makes too many of them.
+    """Counts the bytes of all new tensors, and raises an error above the limit.
 
-    A fresh tensor of gigabytes costs nothing yet: the kernel gives its pages when they are
-    written to, so stopping behind the call that made it is early enough.
+    A new tensor of gigabytes uses no memory yet: the kernel allocates pages when they are written
+    to, so raising after the call that created it is early enough.
     """
 
     def __init__(self, most: int) -> None:
@@ -183,9 +183,9 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Say that torch need not keep its compiler out of here.
+        """Tell torch not to guard this mode against its compiler.
 
-        It would load the compiler for that, which takes a second, and nothing is compiled here.
+        For that, it would load the compiler, which takes a second, and nothing is compiled here.
         """
         return False
 
@@ -217,10 +217,10 @@ def _not_its_weights(model: Model, how: str) -> UserError:
 
 
 def _by_channel(values: Sequence[float], device: Device) -> Tensor:
-    # They are float32 written with all their digits, so nothing is rounded here.
+    # They are float32 values written with all digits, so nothing is rounded here.
     return torch.tensor(values, dtype=torch.float32, device=device.torch)[:, None, None]
 
 
 def memory_of(model: Model) -> int:
-    """Return how many bytes an image takes as it is read."""
+    """Return the size of an image in bytes, as it is read."""
     return math.prod(model.inputs) * (1 if model.reading.pixels == "uint8" else 4)

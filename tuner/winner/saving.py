@@ -21,21 +21,21 @@ from tuner.winner.kept import JUDGED, PredictedSplit, StoredPredictions
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where things are on this machine, and what to compute on."""
+    """This machine's folders, and the device to compute on."""
 
     cache: Path
     folders: tuple[Path, ...]
     """Of objectives."""
     checkpoints: str | None
     labels: Mapping[int, Mapping[str, str]]
-    """By trial, what tells its checkpoints from all others."""
+    """By trial, the labels that identify its checkpoints."""
     device: str
 
 
 def stored(results: Results, subject: Winner | Ensemble) -> StoredPredictions:
-    """Return what the study stored of the predictions, at the epoch that trials are judged at.
+    """Return the stored predictions at the judged epoch.
 
-    Of an ensemble it is the mean of what was stored of its seeds.
+    For an ensemble, they are the mean of its seeds' probabilities.
     """
     if isinstance(subject, Ensemble):
         predicted = subject.predictions
@@ -63,10 +63,10 @@ def save(
     allow_different: bool,
     form: str | None = None,
 ) -> Model:
-    """Write the folder, whole or not at all; weights that predict otherwise are refused.
+    """Write the folder atomically; weights with different predictions are refused.
 
-    The weights are got back in a process of its own, which has no password and
-    in which alone the objective's code runs.
+    The weights are recovered in a separate process without a password, the only one that runs
+    the objective's code.
     """
     with written_whole(target, overwrite=overwrite) as folder:
         (folder / document.PREDICTIONS).write_bytes(stored.content())
@@ -76,7 +76,7 @@ def save(
             progress,
             "trained the winner",
         )
-        # Through text, as it will be read again: what is not finite has no place in JSON.
+        # Through JSON text, as it will be read again; JSON has no non-finite numbers.
         model = Model.model_validate_json(Model.model_validate(answer["model"]).text())
         if not allow_different:
             _refuse_different(subject, model)
@@ -118,7 +118,7 @@ def order_of(subject: Winner | Ensemble, machine: Workspace, folder: Path) -> di
             "at": spec.search.at,
             "epoch": winner.epoch,
             "result": result,
-            # A saved folder is passed on; on which machine the study was launched is left out.
+            # A saved folder may be passed on, so the machine of the launch is left out.
             "provenance": {k: v for k, v in winner.study.provenance.items() if k != "host"},
         },
         "data_fingerprint": winner.trial.setup["data_fingerprint"],
@@ -132,7 +132,7 @@ def order_of(subject: Winner | Ensemble, machine: Workspace, folder: Path) -> di
 
 
 def threads_of(winner: Winner) -> int:
-    """Return with how many threads the trial was trained, as its trainer noted it."""
+    """Return the trial's number of threads, as recorded by its trainer."""
     noted = str(winner.trial.setup.get("notes", {}).get("threads", "")).partition(":")[0]
     return int(noted) if noted.isdigit() and int(noted) > 0 else winner.study.spec.limits.threads
 

@@ -1,8 +1,8 @@
 """Recovers the weights of trials, in a separate process that has no database password.
 
-They are in its last checkpoint, if that is still there; else the trial is
-trained again, from the longest stored prefix of its own path. Whatever they
-come from, what they predict is compared with what the study stored.
+They are in the trial's last checkpoint, if that still exists; otherwise the trial is trained again
+from the latest checkpoint on its path. In both cases, their predictions are compared with the
+stored ones.
 """
 
 import copy
@@ -50,32 +50,32 @@ from tuner.winner.predictor import Averaged, Predictor
 logger = logging.getLogger(__name__)
 
 LOOKED_AT = 16
-"""Files that are decoded to see whether tuner's decoder gives the study's pixels."""
+"""Files that are decoded to check whether tuner's decoder gives the study's pixels."""
 
 
 @dataclass(frozen=True)
 class TrialOrder:
-    """A trial whose weights are wanted."""
+    """A trial whose weights are to be recovered."""
 
     job: Job
     trial: int
     epoch: int
-    """The epoch whose weights are meant."""
+    """The epoch of the weights."""
     last_epoch: int
     last_val_loss: float | None
-    """As stored: of the trial's checkpoints, that of the training which the study kept has it."""
+    """As stored; identifies the checkpoint of the training run that the study kept."""
     labels: Mapping[str, str]
-    """What tells this trial's checkpoints from all others."""
+    """The labels that identify this trial's checkpoints."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted: weights of trials at a moment, in a folder that holds their predictions."""
+    """An order to recover trials' weights into a folder that contains their predictions."""
 
     trials: tuple[TrialOrder, ...]
-    """One trial; or the seeds of a setting, whose mean the predictions in the folder are."""
+    """One trial, or all seeds of a setting, whose mean predictions are in the folder."""
     about: Mapping[str, Any]
-    """What the document says of study and trial."""
+    """What the document says about study and trial."""
     data_fingerprint: str
     checkpoints: str | None
     device: str
@@ -84,7 +84,7 @@ class Order:
     folders: tuple[Path, ...]
     folder: Path
     form: str | None = None
-    """`torchscript` or `onnx`, to write the network as one file too."""
+    """`torchscript` or `onnx`, to also write the network as one file."""
 
     @classmethod
     def read(cls, body: Body) -> "Order":
@@ -98,9 +98,9 @@ class Order:
 
 
 def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
-    """Write weights and predictions into the folder; return what is to be known of them.
+    """Write weights and predictions into the folder; return the document.
 
-    With it the lines of plain PyTorch that load the network, where there can be some.
+    Also returns lines of plain PyTorch that load the network, if possible.
     """
     bench = Workbench(order.device, order.threads, order.cache, order.folders, progress)
     job, several = order.trials[0].job, len(order.trials) > 1
@@ -124,7 +124,7 @@ def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
     model = _model(order, bench, run.evaluation_size, origins, files)
     for name, written in files.items():
         _write(order.folder / name, written)
-    # From the bytes that were written, by the way that `tuner predict` goes.
+    # From the written bytes, in the same way as `tuner predict`.
     device = open_device(order.device, order.threads)
     predictor = Predictor(model, load(content), bench.found(job), device)
     agreement = _agreement(data, predictor, held, progress)
@@ -138,7 +138,7 @@ def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
 
 
 def _plain_lines(predictor: Predictor, model: Model) -> list[str]:
-    """Return the model card's lines of plain PyTorch; none for a network of the objective's own."""
+    """Return the model card's lines of plain PyTorch; empty for an objective's own network."""
     network = copy.deepcopy(predictor.network).to("cpu")
     one = network.members[0] if isinstance(network, Averaged) else network
     assert isinstance(one, nn.Module)
@@ -150,7 +150,7 @@ def _plain_lines(predictor: Predictor, model: Model) -> list[str]:
 def _bring_to_end(
     order: Order, trial: TrialOrder, bench: Workbench, run: Run, progress: Progress
 ) -> str:
-    """Bring a fresh run to its last epoch by the shortest way, and say where it came from."""
+    """Bring a new run to its last epoch by the shortest way; return where it came from."""
     tree = _opened(order.checkpoints)
     lookups = None if tree is None else Lookups(tree)
     known = resume(run, lookups, bench.path(trial.job), trial.labels) if lookups else 0
@@ -172,7 +172,7 @@ def _bring_to_end(
 
 
 def _opened(location: str | None) -> Tree | None:
-    """Open the place of checkpoints; one that refuses costs time, not the model."""
+    """Open the checkpoints; without them, recovery only takes longer."""
     if location is None:
         return None
     try:
@@ -183,11 +183,10 @@ def _opened(location: str | None) -> Tree | None:
 
 
 def _takes_own_last(trial: TrialOrder, bench: Workbench, tree: Tree, run: Run) -> bool:
-    """Take this very trial's last checkpoint, though another machine's arithmetic made it.
+    """Load this trial's own last checkpoint, even if it was made with different arithmetic.
 
-    Its key does not lie on the path that this machine would take, so it is
-    found by the trial that it says it is of. That is a claim; the proof is what
-    its weights predict.
+    Its key differs from the keys that this machine would compute, so it is found by the trial in
+    its labels. The labels are only a claim; the proof is what its weights predict.
     """
     try:
         entries = timely(tree.listing, LOOKUP_SECONDS, lambda: None)
@@ -202,8 +201,8 @@ def _takes_own_last(trial: TrialOrder, bench: Workbench, tree: Tree, run: Run) -
         base = stored.description.base if stored is not None else None
         if stored is None or base is None or base.data != content:
             continue
-        # A trial that was trained again on another machine may have left a checkpoint of the
-        # training whose epochs were removed, at the same epoch.
+        # A trial that was trained again on another machine may have left, at the same epoch, a
+        # checkpoint of the run whose epochs were removed.
         if stored.state.curve[-1].val_loss != trial.last_val_loss:
             continue
         try:
@@ -226,7 +225,7 @@ def _check_data(job: Job, order: Order, data: Prepared) -> None:
 
 
 def _with_pixels(order: Order, data: Prepared) -> StoredPredictions:
-    """Return what the study predicted, with a hash of the pixels of every image."""
+    """Return the study's predictions, with a hash of every image's pixels."""
     path = order.folder / document.PREDICTIONS
     stored = kept.read(path.read_bytes(), path, len(data.classes), pixels=False)
     splits = _residents(data)
@@ -311,7 +310,7 @@ def _reading(data: Prepared, how: Files) -> Preprocessing:
 
 
 def _files(bench: Workbench, job: Job, model: Model, data: Prepared) -> Files:
-    """Look whether tuner's decoder gives the pixels that the objective made of its files."""
+    """Check whether tuner's decoder gives the same pixels as the objective."""
     found = bench.found(job)
     if found.reads_files:
         return "own"
@@ -356,7 +355,7 @@ def _work(body: Body, progress: Progress) -> Body:
 
 
 def main(_arguments: Sequence[str]) -> int:
-    """Do the work that standard input describes."""
+    """Do the work described on standard input."""
     return serve(_work)
 
 
