@@ -25,7 +25,7 @@ def __getattr__(name: str) -> str:
 def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A001 - tuner.open
     """Open a stored study for a notebook or a script, by its name.
 
-    It is searched for where the command `tuner` would look: TUNER_DATABASE_URL or
+    The database is the one that the command `tuner` would use: TUNER_DATABASE_URL or
     the embedded server below TUNER_HOME; `database` is the URL of another server.
 
         with tuner.open("lr_sched") as study:
@@ -41,7 +41,7 @@ def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A0
 
 
 def studies(*, database: str | None = None) -> "list[StoredStudy]":
-    """Return the stored studies, the oldest first: name, question, state and numbers of trials.
+    """Return the stored studies, oldest first: name, question, state and numbers of trials.
 
         for study in tuner.studies():
             print(study.name, study.state, f"{study.ended}/{study.total}")
@@ -73,7 +73,7 @@ def launch(
     wait: float = 60.0,
     database: str | None = None,
 ) -> "OpenStudy":
-    """Launch a study or continue it, train it to its end, and return it opened.
+    """Launch or resume a study, train it to its end, and return it opened.
 
     `study` is a name, the path of a study file, a stored version such as "lr@2",
     an opened study, or a dict with the content of a study file:
@@ -87,7 +87,7 @@ def launch(
     Settings in `enqueue`, such as [{"lr": 1e-2}], are trained before the others;
     paused trials whose numbers are in `finish` are trained to their end first.
     Everything else is as in `tuner launch`: progress is shown, tables are printed, and
-    interrupting once gives the trials back and raises KeyboardInterrupt. What the
+    interrupting once releases the trials and raises KeyboardInterrupt. What the
     command would reject raises its error (`tuner.errors`), with all faults at once. A study
     that ends with failed trials raises StudyFailedError; `tuner.open` can still open it.
     """
@@ -125,9 +125,9 @@ def load(
         model = tuner.load("models/lr_sched")
         model.predict(["scan.png", "more_scans/"])   # or an array of images
 
-    `model.network` is the torch module and `model.preprocess(images)` what it takes. The code of
-    the network's objective is imported from ./objectives, from the folders in `objectives`, or
-    as it comes with tuner.
+    `model.network` is the torch module, and `model.preprocess(images)` returns its input. The code
+    of the network's objective is imported from ./objectives, from the folders in `objectives`, or
+    from tuner itself.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How a process of this package ends: as the interpreter would, without tearing itself down."""
+"""Ends a process as the interpreter would, but without tearing down its modules."""
 
 import atexit
 import os
@@ -7,7 +7,7 @@ import threading
 from typing import NoReturn
 
 UNFLUSHED = 120
-"""Python's exit status where output could not be written at the end."""
+"""Python's exit status if output could not be written at the end."""
 
 
 def leave(code: int) -> NoReturn:

@@ -1,6 +1,6 @@
 """Metrics in the text formats that Prometheus reads, by its own Python package.
 
-Loaded where metrics are served, and by nothing else.
+Loaded only by processes that serve metrics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,22 +22,22 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
 class MetricsPage(Collector):
-    """The metrics of one answer: each family with its help, and a value for each set of labels."""
+    """The metrics of one response: families with their help, and a value for each set of labels."""
 
     def __init__(self) -> None:
         self._families: list[Metric] = []
 
     def collect(self) -> Iterator[Metric]:
-        """Give all families."""
+        """Yield all families."""
         yield from self._families
 
     def gauge(self, name: str, about: str, values: Mapping[Labels, float], *labels: str) -> None:
-        """Add what goes up and down."""
+        """Add a gauge."""
         family = GaugeMetricFamily(name, about, labels=labels)
         self._add(family, values)
 
     def counter(self, name: str, about: str, values: Mapping[Labels, float], *labels: str) -> None:
-        """Add what only rises; the name ends in `_total`."""
+        """Add a counter; its name ends in `_total`."""
         family = CounterMetricFamily(name, about, labels=labels)
         self._add(family, values)
 
@@ -49,7 +49,7 @@ class MetricsPage(Collector):
         values: Mapping[Labels, tuple[Sequence[int], float]],
         *labels: str,
     ) -> None:
-        """Add counts by upper bound (the last one has none), with the sum of what was counted."""
+        """Add a histogram: counts by upper bound (the last has none), and the sum of values."""
         family = HistogramMetricFamily(name, about, labels=labels)
         for key, (counts, total) in values.items():
             buckets, below = [], 0
@@ -60,7 +60,7 @@ class MetricsPage(Collector):
         self._families.append(family)
 
     def encoded(self, accept: str) -> tuple[bytes, str]:
-        """Return the page in the format that a scraper accepts, and the media type of that."""
+        """Return the page in a format that the scraper accepts, and its media type."""
         encode, media = choose_encoder(accept)
         return encode(self), media
 

@@ -1,14 +1,14 @@
-"""Faces of packages: what other rooms may use, loaded when it is first used."""
+"""Faces of packages: the names that other rooms may use, loaded on first use."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
 def face(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
-    """Return a package's `__getattr__` for the names that its modules give to other rooms.
+    """Return a package's `__getattr__` for the names of its modules that other rooms may use.
 
-    `names` has a text of names for each module. A command that prints rows then need not load what
-    draws pictures or judges a race.
+    `names` maps each module to its names, separated by spaces. So a command that prints rows does
+    not load the modules that draw pictures or judge a race.
     """
     modules = {name: module for module, text in names.items() for name in text.split()}
 

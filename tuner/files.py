@@ -31,8 +31,8 @@ def write_whole(
 ) -> None:
     """Write or replace a file so that it is complete under its name, even after a power failure.
 
-    `create` makes the draft, a file that did not exist, and returns its descriptor: whose it is
-    and who may read it differs from place to place. A link in the file's place is replaced.
+    `create` creates the draft, a new file, and returns its descriptor: its owner and permissions
+    differ from caller to caller. A link at `path` is replaced.
     """
     draft = path.with_name(f"{prefix}{secrets.token_hex(16)}")
     try:
@@ -54,7 +54,7 @@ def write_synced(descriptor: int, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power failure, which may undo them otherwise."""
+    """Make renames in a folder survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -63,7 +63,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def begins_with(start: str) -> Recognised:
-    """Recognise a file by how it begins, such as the heading of a CSV file."""
+    """Recognise a file by its beginning, such as the header of a CSV file."""
     return lambda content: content.startswith(start.encode())
 
 

@@ -1,4 +1,4 @@
-"""Log records as JSON, what they are about, and secrets that never get into a log."""
+"""Log records as JSON, with their context; keeping secrets out of logs."""
 
 import json
 import logging
@@ -12,14 +12,14 @@ from typing import Any
 FORMATS = ("text", "json")
 
 _subject: dict[str, Any] = {}
-"""What this process is at work on. Not a context variable: the threads that renew leases and free
-disk space log about the same study."""
+"""What this process is working on. Not a context variable, because the threads that renew leases
+and free disk space log about the same study."""
 _secrets: set[str] = set()
 
 
 @contextmanager
 def about(study: str, worker: int) -> Iterator[None]:
-    """Give records of this process a study and a worker while it works on one."""
+    """Add a study and a worker to this process's records while it works on them."""
     _subject.update(study=study, worker=worker)
     try:
         yield
@@ -28,13 +28,13 @@ def about(study: str, worker: int) -> Iterator[None]:
 
 
 def hide(secret: str) -> None:
-    """Write *** in logs wherever this text would be."""
+    """Replace this text by *** in logs."""
     if secret:
         _secrets.add(secret)
 
 
 def without_secrets(text: str) -> str:
-    """Return a text of a log without the secrets of this process."""
+    """Return a log message without this process's secrets."""
     for secret in tuple(_secrets):
         text = text.replace(secret, "***")
     return text
@@ -61,17 +61,17 @@ class JsonFormatter(logging.Formatter):
             "exception": _exception(self, record),
         }
         kept = {key: value for key, value in fields.items() if value not in (None, "")}
-        # Without secrets before it is JSON: escaped, they would not be found.
+        # Remove secrets before conversion to JSON: escaped, they would not be found.
         shown = {
             key: without_secrets(value) if isinstance(value, str) else value
             for key, value in kept.items()
         }
-        # ASCII escapes all that a terminal would obey.
+        # ASCII, so that all control characters are escaped.
         return json.dumps(shown)
 
 
 def trial(number: int) -> Mapping[str, int]:
-    """Return the `extra` of a record about one trial."""
+    """Return the `extra` argument for a record about one trial."""
     return {"trial": number}
 
 

@@ -1,4 +1,4 @@
-"""Child processes of this program: how each is started, and how its end is noticed.
+"""Child processes: how they are started, and how their end is noticed.
 
 `python -m` puts the working folder first on the import path. A `numpy.py` or
 `random.py` there would shadow the real one, and a folder `tuner` this package. So
@@ -34,7 +34,8 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 def has_folder() -> bool:
     """Return whether the working directory still exists.
 
-    Ray removes that of a node that is dying, where objectives are, before it kills what runs there.
+    Ray removes a dying node's working directory, with the objectives in it, before it kills the
+    processes that run there.
     """
     try:
         Path.cwd()
@@ -128,15 +129,15 @@ def kill_family(process: "Process | subprocess.Popen[Any]") -> None:
 
 
 def pin(cores: Collection[int]) -> None:
-    """Let this process, and the processes that it starts from now on, stay on cores.
+    """Pin this process, and processes that it starts from now on, to cores.
 
-    Threads have the cores of the thread that creates them, so those that are there already are told
-    one by one. Cores that were taken from this process are left out.
+    Threads inherit the cores of the thread that creates them, so existing threads are pinned one by
+    one. Cores that are not available to this process any more are left out.
     """
     if not cores or not hasattr(os, "sched_setaffinity"):
         return
-    # By the kernel's numbers: in a forked process `threading` knows the main thread by that of the
-    # process it was forked from, which would be pinned instead.
+    # By the kernel's thread ids: in a forked process, `threading` has the main thread's id of the
+    # parent, which would be pinned instead.
     for thread in Path("/proc/self/task").iterdir():
         try:
             os.sched_setaffinity(int(thread.name), cores)

@@ -33,9 +33,7 @@ STDERR = 2
 
 @dataclass(frozen=True)
 class Checker:
-    """Has pieces of a check done by child processes: their folders, how they start, who hears of
-    progress.
-    """
+    """Runs the steps of a check in child processes, and reports their progress."""
 
     home: Path
     folders: Sequence[Path]

@@ -1,4 +1,4 @@
-"""What training measures and the store keeps: the data types that both share.
+"""The data types that training produces and the store keeps.
 
 `tuner.train` makes these and `tuner.store` keeps them; neither knows the other.
 Everything here is frozen and can be written as JSON, except arrays.
@@ -16,53 +16,53 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool
 DIVERGED = "diverged"
-"""Prefix of the reason of a trial that ended because a loss was not finite."""
+"""Prefix of a trial's reason if it ended because a loss was not finite."""
 Moment = Literal["best", "last"]
 SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a figure is measured in, and how people read it.
+    """The unit of a figure, and how it is formatted for people.
 
-    Files for programs hold every figure as it is stored: 0.872, which people read as 87.2%.
+    Files for programs hold figures as they are stored, such as 0.872; people read 87.2%.
     """
 
     name: str
-    """As the table of all columns says it."""
+    """As in docs/columns.md."""
     digits: int
-    """Decimals of a figure as people read it."""
+    """Decimals in texts for people."""
     scale: float = 1.0
-    """The factor from a stored figure to one that people read."""
+    """The factor from a stored figure to the displayed one."""
     mark: str = ""
-    """What follows a figure."""
+    """The suffix of a figure."""
     of_differences: str = ""
-    """What follows a difference in a sentence."""
+    """The unit of a difference in a sentence."""
     low: float = -math.inf
     high: float = math.inf
-    """The least and largest value there is; intervals end there."""
+    """The largest possible value, as `low` is the smallest; intervals end there."""
     signed: bool = False
-    """Whether a figure is itself a difference, and has a sign."""
+    """Whether a figure is itself a difference, shown with its sign."""
     significant: bool = False
-    """Whether figures may be of any size: they are then given in significant digits."""
+    """Whether figures may have any magnitude, and so are shown with significant digits."""
     scientific: bool = False
-    """Whether they are given with an exponent."""
+    """Whether they are shown with an exponent."""
 
     @property
     def label(self) -> str:
-        """What stands in brackets over a column, or beside an axis: %, points, nats, or nothing."""
+        """The label in brackets of a column or an axis: %, points, nats, or nothing."""
         return self.mark.strip() or self.of_differences
 
     @property
     def difference(self) -> "Unit":
-        """The unit of a figure that is a difference of two such figures, as the gap is."""
+        """The unit of a difference of two such figures, such as the gap."""
         low, high = self.low - self.high, self.high - self.low
         return replace(self, mark="", low=low, high=high, signed=True)
 
 
 SHARE = Unit("fraction", 1, 100.0, "%", "points", 0.0, 1.0)
 FRACTION = Unit("fraction", 3, low=0.0, high=1.0)
-"""Between 0 and 1, and read so: the area under the ROC curve, a probability."""
+"""Between 0 and 1, and shown that way: the area under the ROC curve, a probability."""
 NATS = Unit("nats", 4, of_differences="nats", low=0.0)
 SECONDS = Unit("s", 1, of_differences="s", low=0.0)
 NUMBER = Unit("", 4, significant=True)
@@ -70,10 +70,10 @@ NUMBER = Unit("", 4, significant=True)
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of one split of the data: its name, its direction, and how people read it.
+    """A figure of one split of the data: its name, direction, meaning and unit.
 
-    Built-in figures, ready ones that a study may name, and those that an objective declares
-    are all described by this, and go one way through tables, exports and statistics.
+    Built-in figures, ready-made ones that a study may name, and those that an objective declares
+    are all described by it, and are treated alike by tables, exports and statistics.
     """
 
     name: str
@@ -82,9 +82,9 @@ class Metric:
     meaning: str
     """One line."""
     unit: Literal["share", "fraction", "nats", "number"] = "share"
-    """A share is between 0 and 1 and read in per cent, its differences in points."""
+    """A share is between 0 and 1 and shown in per cent, its differences in points."""
     needs_every_class: bool = False
-    """Whether it is undefined on images that lack a class; it is then left empty there."""
+    """Whether it is undefined, and left empty, on images that lack a class."""
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -93,7 +93,7 @@ class Metric:
 
     @property
     def read_in(self) -> Unit:
-        """The unit that people read it in."""
+        """The unit in which it is shown."""
         return {"share": SHARE, "fraction": FRACTION, "nats": NATS, "number": NUMBER}[self.unit]
 
 
@@ -121,7 +121,7 @@ BUILT_IN = (
         needs_every_class=True,
     ),
 )
-"""Figures that the trainer computes for every study, with a column each."""
+"""Figures that the trainer computes for every study; each has its own column."""
 
 READY: Mapping[str, Metric] = {
     metric.name: metric
@@ -146,7 +146,7 @@ READY: Mapping[str, Metric] = {
         ),
     )
 }
-"""Further figures that a study of any objective may name."""
+"""Ready-made figures that a study of any objective may name."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Job:
     metric: str = "val_loss"
     """The figure by which the best epoch is chosen: val_ and the name of a metric."""
     metrics: tuple[Metric, ...] = ()
-    """Those that are computed beside the built-in ones."""
+    """Metrics computed in addition to the built-in ones."""
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -180,7 +180,7 @@ class Job:
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "Job":
-        """Return the job that `plain` wrote."""
+        """Return a job from the JSON of `plain`."""
         metrics = tuple(Metric(**metric) for metric in plain.get("metrics", ()))
         return cls(**{**plain, "metrics": metrics})
 
@@ -191,7 +191,7 @@ def direction_of(metric: str, metrics: Sequence[Metric]) -> Literal["minimize", 
 
 
 def metric_of(column: str, metrics: Sequence[Metric] = ()) -> Metric:
-    """Return the metric that a validation figure is of: built in, or one of these."""
+    """Return the metric of a validation figure: built in, or one of these."""
     return next(one for one in (*BUILT_IN, *metrics) if f"val_{one.name}" == column)
 
 
@@ -220,7 +220,7 @@ class Epoch:
     lr: float
     """The learning rate at the epoch's first step."""
     seconds: float
-    """Of the whole epoch: training and validation."""
+    """Duration of the whole epoch: training and validation."""
     reused: bool = False
     val_sensitivity: float = math.nan
     """Recall of class 1; with more than two classes the one-vs-rest mean. NaN if a class is
@@ -261,7 +261,7 @@ class Epoch:
 
 
 OWN = "own"
-"""The field of a record that holds the figures of further metrics, by column."""
+"""The field of a record for the figures of further metrics, by column."""
 EFFORT = frozenset({"seconds", "val_seconds", "reused"})
 """Fields of an epoch that describe its cost, not its result."""
 TRAINED_FIGURES = tuple(one.name for one in fields(Epoch) if one.name not in EFFORT | {OWN})
@@ -314,7 +314,7 @@ def columns_of(record: Epoch | Figures) -> dict[str, Any]:
 def split_own(
     figures: Mapping[str, float], fields_of: Collection[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Divide figures by column into those with a field of their own and those of `own`."""
+    """Split figures by column into those with their own field and those of `own`."""
     built_in = {name: value for name, value in figures.items() if name in fields_of}
     return built_in, {name: value for name, value in figures.items() if name not in built_in}
 
@@ -327,10 +327,10 @@ class Predictions:
     at: Moment
     log_probabilities: "NDArray[np.float32]"
     resampled: Mapping[str, "NDArray[np.float32]"] = field(default_factory=dict)
-    """Of metrics that have no value for each image: one for each resample of the images, or of the
+    """For metrics without a value per image: one value per resample of the images, or of the
     patients, scaled so that their mean is the metric and their variance that of one unit."""
     not_resampled: Mapping[str, str] = field(default_factory=dict)
-    """Of those that were not computed on resamples: why. Said in the trainer's log, not stored."""
+    """Why other metrics were not computed on resamples. For the trainer's log, not stored."""
 
 
 def most_probable(probabilities: "NDArray[np.floating]") -> "NDArray[np.int64]":
@@ -373,9 +373,9 @@ class DataIdentity:
     fingerprint: str
     """Hash of the content."""
     counts: Mapping[str, Mapping[str, int]]
-    """How many images of each class each split has."""
+    """The number of images of each class, by split."""
     images_keys: str = ""
-    """The keys without those that only divide or resize images, as JSON."""
+    """The keys without those that only split or resize images, as JSON."""
     images: str = ""
     """Hash of the set of images under those keys, independent of splits; "" if unknown."""
 

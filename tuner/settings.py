@@ -29,7 +29,7 @@ SECRET_VARIABLES = (
     "TUNER_WEBHOOK_FILE",
 )
 HOOKS = ("TUNER_WEBHOOK", "TUNER_WEBHOOK_FILE", "TUNER_ON_EVENT")
-"""Of the launcher alone: its workers need not know them."""
+"""Variables for the launcher only, not passed on to its workers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Timing:
     give_back: float = 30.0
     """How long a trial may continue after SIGINT or SIGTERM to finish its epoch."""
     lookup: float = 60.0
-    """How long a training or a command waits for an answer from a place of checkpoints."""
+    """How long a trainer or a command waits for a checkpoint location to respond."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str, called: str) -> "Endpoint":
-        """Read `[HOST:]PORT`; without a host it is for this machine alone."""
+        """Parse `[HOST:]PORT`; without a host, it is the loopback address."""
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         try:
@@ -77,12 +77,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class HookSettings:
-    """What is notified of the end of a study, and of failed trials."""
+    """The hooks that are notified of the end of a study, and of failed trials."""
 
     webhook: str | None = field(default=None, repr=False)
-    """Its address, which is often a secret."""
+    """The address of a webhook, which is often a secret."""
     webhook_file: Path | None = None
-    """A file that holds it."""
+    """A file with the address."""
     command: str | None = None
     """A command line of this machine."""
     dashboard: str | None = None
@@ -106,12 +106,12 @@ class Settings:
     libpq: bool = False
     """Whether PGHOST, PGHOSTADDR or PGSERVICE name a server."""
     checkpoints: str | None = None
-    """Where checkpoints go: a folder or an fsspec address; `off` disables them."""
+    """Where checkpoints are stored: a folder or an fsspec address; `off` disables them."""
     price_per_hour: float | None = None
-    """Of a device of this machine, where studies' own price does not hold."""
+    """Price of a device of this machine, overriding the study's."""
     timing: Timing = Timing()
     metrics: Endpoint | None = None
-    """Where a worker serves its metrics, if it does."""
+    """Where a worker serves its metrics, if anywhere."""
     log_format: str = "text"
     hooks: HookSettings = HookSettings()
     home_notes: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """Whether studies live in the embedded server under `home`."""
+        """Whether studies are stored in the embedded server under `home`."""
         return self.database_url is None and not self.libpq
 
     def with_database(self, url: str | None) -> "Settings":
