@@ -173,7 +173,7 @@ def _questions_are_forked() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_program_outlives_its_test() -> Iterator[None]:
-    """End what a failing test leaves running: a launch would train on, beside the tests to come."""
+    """End processes that a failing test leaves running: a launch would go on training."""
     before = len(warm.running)
     yield
     warm.end_all(before)

@@ -1,4 +1,4 @@
-"""The list of long tests: what is read out of a report, and that it names tests that are there."""
+"""The list of long tests: reading a report's durations, and that all listed tests exist."""
 
 from pathlib import Path
 

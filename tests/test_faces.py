@@ -63,7 +63,7 @@ def used(path: Path) -> set[tuple[str, str]]:
 
 
 def test_other_rooms_use_of_an_answer_what_it_lists() -> None:
-    """Each module of answers is a face of its own: its __all__ names what other rooms may use."""
+    """Each module of answers is a face: its __all__ names what other rooms may use."""
     listed = {
         (module, name)
         for module in ANSWERS
@@ -73,7 +73,7 @@ def test_other_rooms_use_of_an_answer_what_it_lists() -> None:
     taken = {pair for path in others for pair in used(path)}
     assert taken
     assert taken - listed == set(), "add these to the __all__ of their module, or use another name"
-    # And no name stays on a list that nobody uses; templates use words by their names, too.
+    # And no unused name stays on a list; templates use words by their names, too.
     templates = "".join(path.read_text("utf-8") for path in ROOT.rglob("*.j2"))
     unused = {(module, name) for module, name in listed - taken if f"words.{name}" not in templates}
     assert unused == set()

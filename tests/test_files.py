@@ -168,7 +168,7 @@ print("after")
 
 
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
-    """What somebody creates while tuner computes is not replaced."""
+    """A file created by somebody else while tuner computes is not replaced."""
     path = tmp_path / "out.csv"
     assert check_output(path, overwrite=False) is False
 

@@ -85,7 +85,7 @@ def test_a_dict_is_launched_and_comes_back_opened(
     (listed,) = tuner.studies()
     assert (listed.name, listed.state, listed.ended, listed.total) == ("rates", "complete", 2, 2)
     assert list(pd.DataFrame(tuner.studies()).name) == ["rates"]
-    # An opened study goes on, a dict with more seeds extends it, and a file is read as ever.
+    # An opened study is resumed, a dict with more seeds extends it, and a file works as before.
     tuner.launch(tuner.open("rates")).close()
     more = {**STUDY, "replicates": {"seeds": 2}}
     with tuner.launch(more, workers=1) as study:
@@ -127,7 +127,7 @@ def test_workers_that_cannot_train_are_an_error_with_their_words(project: Projec
 @pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_interrupting_gives_trials_back_and_raises(project: Project) -> None:
-    """An interrupt while trials run ends in KeyboardInterrupt, and the signals are given back."""
+    """An interrupt while trials run raises KeyboardInterrupt, and signal handlers are restored."""
     before = signal.getsignal(signal.SIGINT)
     long = {**STUDY, "fixed": {"epochs": 100_000, "hidden": 4}}
 
@@ -147,7 +147,7 @@ def test_interrupting_gives_trials_back_and_raises(project: Project) -> None:
 
 
 def test_a_launch_on_another_thread_trains_too(project: Project) -> None:
-    """Signals are heard on the main thread alone; a launch elsewhere goes without them."""
+    """Signals only arrive on the main thread; a launch in another thread does without them."""
     opened: list[Any] = []
     thread = threading.Thread(target=lambda: opened.append(tuner.launch(STUDY, workers=1)))
     thread.start()

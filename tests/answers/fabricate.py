@@ -69,7 +69,7 @@ def images(val: int = 200, test: int = 200, *, each: int = 0) -> Images:
 
 
 def hits(right: NDArray[np.bool_], labels: NDArray[np.int64], sure: float = 0.8) -> Logs:
-    """Return log-probabilities of two classes that are right where they are said to be."""
+    """Return log-probabilities of two classes whose predictions are correct where requested."""
     taken = np.where(right, labels, 1 - labels)
     first = np.where(taken == 0, sure, 1 - sure)
     return np.asarray(np.log(np.column_stack([first, 1 - first])), np.float32)

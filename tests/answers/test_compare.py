@@ -101,7 +101,7 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
 def test_a_difference_that_cannot_be_is_not_planned_for(
     database: Database, metric: str, resolve: float, said: str
 ) -> None:
-    """What was meant as a point of AUC is refused, with the unit that is right."""
+    """A difference of 1 in AUC, meant as one point, is refused with the right unit."""
     bench = by_accuracy(database, schedules(2), lambda *_: 0.9)
     with pytest.raises(UserError, match=said):
         judged(bench, metric=metric, options=Options(resolve=resolve))
@@ -259,7 +259,7 @@ def test_all_pruned_or_nothing_complete_is_said(database: Database) -> None:
 
 
 def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -> None:
-    """Validation chooses, with a test set or without; asking for test says where there is none."""
+    """Validation decides; asking for test figures without a test set is an error."""
     chance, data = np.random.default_rng(4), images(test=0)
     bench = fabricate(
         database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}

@@ -96,7 +96,7 @@ def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
 def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
     database: Database,
 ) -> None:
-    """F1 of the ensemble, beside its seeds'; a declared metric needs the objective's code."""
+    """The ensemble's F1 is shown with its seeds'; a declared metric needs the objective's code."""
     found = asked(study(database, metrics=(READY["f1"], Metric("dice", "higher", "Overlap."))))
     stored = found.predictions["test"]
     wanted = f1(stored.labels, np.exp(stored.log_probabilities.astype(np.float64)))

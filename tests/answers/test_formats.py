@@ -28,7 +28,7 @@ SHEET = Sheet(
 
 
 def test_parquet_keeps_every_bit_and_kind() -> None:
-    """Numbers, truth values and times are what they were; a column of several kinds is text."""
+    """Numbers, booleans and times are unchanged; a column of several types is text."""
     frame = pd.read_parquet(io.BytesIO(write(SHEET, "parquet")))
     assert list(frame.columns) == list(SHEET.columns)
     assert frame.value[0] == 0.1 + 0.2
@@ -71,7 +71,7 @@ def test_a_reason_that_is_not_there_is_null_everywhere() -> None:
 
 
 def test_people_read_a_minus_and_programs_a_hyphen() -> None:
-    """− in Markdown and LaTeX, for numbers alone; plain ASCII in CSV and JSON."""
+    """Numbers have − in Markdown and LaTeX, and plain ASCII in CSV and JSON."""
     sheet = Sheet(("gap", "id"), [[-0.25, "img-7"]])
     assert "| −25 | img-7 |" in write(sheet, "markdown").decode()
     assert "$-$25 & img-7" in write(sheet, "latex").decode()
@@ -91,7 +91,7 @@ def test_latex_is_a_booktabs_table_with_nothing_to_run() -> None:
 
 @pytest.mark.parametrize("form", list(FORMATS))
 def test_no_rows_are_a_sheet_too(form: str) -> None:
-    """A study without trials gives the columns alone."""
+    """A study without trials gives only the columns."""
     written = write(Sheet(("alpha", "beta"), []), form)
     if form == "json":
         assert json.loads(written) == []  # its columns are keys of rows, and there are none

@@ -86,7 +86,7 @@ def test_no_figure_depends_on_how_the_server_reads_rows(database: Database, firs
             sa.select(t.prediction.c.trial_id, t.prediction.c.split).distinct()
         ).all()
         assert {split for _, split in keys} == {"test", "val"}
-        # An update writes a row anew, behind the others.
+        # An update moves a row behind the others.
         for trial_id, split in sorted(keys, key=lambda key: (key[1] != first, -key[0])):
             connection.execute(
                 sa.update(t.prediction)

@@ -171,7 +171,7 @@ def test_the_best_is_dropped_in_5_of_100_races_at_most() -> None:
 
 
 def test_a_race_with_a_clear_winner_saves_trials() -> None:
-    """Where one is best by 10 points, most races end with it alone, before the budget does."""
+    """If one is best by 10 points, most races end with only that one, before the budget is used."""
     world = next(one for one in WORLDS if one.name.startswith("neither"))
     found = batch(Line(marks, Shape(world, 2, 2, 200, 0.10), SIZES), 40, seed=3)
     assert np.mean(found["one left"]) > 0.7
@@ -184,5 +184,5 @@ def test_one_comparison_gets_its_share(contenders: int) -> None:
     """A look's chance of an error is shared by all that could push out the best."""
     look = make_look(range(contenders), 4, error=0.01)
     assert look.level * (contenders - 1) == pytest.approx(0.01)
-    # Those that have left share still: nothing is won by having dropped somebody.
+    # Eliminated contenders still count for the error rate: eliminating one gains nothing.
     assert replace(look, racing=look.racing[:2]).level == look.level

@@ -1,4 +1,4 @@
-"""What sharing first epochs saved, and what was trained twice all the same."""
+"""What reusing epochs saved, and which epochs were still trained twice."""
 
 from dataclasses import replace
 

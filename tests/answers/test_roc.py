@@ -1,4 +1,4 @@
-"""ROC curves of a trial: which classes have one, and what is said of the others."""
+"""ROC curves of a trial: which classes have one, and the remark on the others."""
 
 import numpy as np
 

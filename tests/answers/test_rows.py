@@ -157,7 +157,7 @@ def test_factor_means_are_over_seeds_not_trials(bench: Bench) -> None:
 
 
 def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
-    """A level with a pruned trial says so beside its mean."""
+    """A level with a pruned trial shows that with its mean."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     held = claim_trial(worker)
@@ -171,7 +171,7 @@ def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
 
 
 def test_a_diverged_trial_is_not_called_pruned(bench: Bench) -> None:
-    """Its row says DIVERGED under any pruner, and so does what is said of its predictions."""
+    """Its row says DIVERGED under any pruner, and so does the error about its predictions."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, [make_epoch(1), make_epoch(2, math.nan)])

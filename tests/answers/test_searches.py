@@ -47,7 +47,7 @@ def test_a_course_has_its_best_value_from_the_moment_on() -> None:
 
 
 def test_a_mean_needs_every_course() -> None:
-    """A mean over the quick courses alone would flatter the search."""
+    """A mean over only the fast courses would be biased in favour of the search."""
     search = SearchRuns("some", (course([10], [0.5]), course([30], [0.3])))
     assert search.at(20) is None
     mean = search.at(30)

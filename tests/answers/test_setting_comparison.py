@@ -101,7 +101,7 @@ def test_combinations_of_some_factors_are_compared_in_the_same_places(database: 
 
 
 def test_one_seed_gives_no_comparison_of_settings(database: Database) -> None:
-    """Without replicates factors alone are compared."""
+    """Without replicates, only factors are compared."""
     bench = study(database, seeds=1)
     with bench.database.transaction() as connection:
         assert compare_settings(Results(connection, bench.study)) is None

@@ -55,7 +55,7 @@ def read(bench: Bench) -> list[Setting]:
 
 
 def test_the_steady_setting_is_ranked_above_the_lucky_one(database: Database) -> None:
-    """0.85, 0.86 and 0.84 win over 0.93, 0.5 and 0.5, though the best trial is the lucky one's."""
+    """0.85, 0.86 and 0.84 rank above 0.93, 0.5 and 0.5, although these include the best trial."""
     bench = study(database)
     found = read(bench)
     assert [dict(one.values) for one in found] == [{"lr": STEADY}, {"lr": LUCKY}]
@@ -78,7 +78,7 @@ def test_its_median_seed_stands_for_it(database: Database) -> None:
 
 
 def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
-    """Its median seed's network wins, with the figures of the other seeds beside it."""
+    """Its median seed's network is selected, shown with the figures of the other seeds."""
     bench = study(database)
     with bench.database.transaction() as connection:
         found = winner(Results(connection, bench.study))

@@ -20,6 +20,6 @@ def test_a_setting_is_named_by_what_differs() -> None:
 
 
 def test_a_single_row_has_all_values() -> None:
-    """Nothing differs then, and the setting needs a name all the same."""
+    """Nothing differs then, but the setting still needs a name."""
     single = Table(WIDE.head, WIDE.rows[1:], setting=range(4)).folded
     assert single.rows == (("0.8", "loss=ce lr=0.01 batch_size=16 step_size=5"),)

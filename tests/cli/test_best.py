@@ -88,7 +88,7 @@ def test_what_cannot_be_is_told(trained_once: Project) -> None:
 def test_a_save_that_is_ended_by_a_signal_leaves_nothing(
     trained_once: Project, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Neither the folder nor what was half-written beside it."""
+    """Neither the folder nor a partly written one is left."""
     for attempt in range(5):
         models = tmp_path / str(attempt)
         process = trained_once.start("best", "small", "--save", str(models / "model"))

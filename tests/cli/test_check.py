@@ -82,7 +82,7 @@ def test_an_estimate_is_told_as_roughly_as_it_is_known(seconds: float, words: st
 
 
 def test_a_quick_check_trains_nothing(planted: Project) -> None:
-    """--quick looks at the data alone."""
+    """--quick only examines the data."""
     found = planted.json("check", "planted", "--quick", "--json")
     assert found["cost"] is None
     assert found["data"][0]["quick"] is True
@@ -163,7 +163,7 @@ def test_a_path_that_is_typed_starts_here(planted: Project) -> None:
 
 
 def test_damaged_files_stop_a_check_or_are_left_out(project: Project) -> None:
-    """Named and counted; with skip_unreadable the rest is examined and launched all the same."""
+    """They are named and counted; with skip_unreadable, the rest is examined and launched."""
     folder = write_folder(project.folder / "scans")
     for number, content in enumerate((b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))):
         (folder / "train" / "normal" / f"odd{number}.png").write_bytes(content)

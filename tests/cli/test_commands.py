@@ -46,7 +46,7 @@ def test_looking_at_a_trained_study(trained_once: Project) -> None:
 
 
 def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> None:
-    """Over seeds alone in `table`; over seeds and images in `compare`."""
+    """Over seeds only in `table`; over seeds and images in `compare`."""
     assert "interval over seeds only" in trained_once.run("table", "small")
     assert "Intervals cover the variation between seeds and between images" in trained_once.run(
         "compare", "small"
@@ -109,7 +109,7 @@ def test_status_shows_the_queue(project: Project) -> None:
 
 def test_deleting_asks_first(project: Project) -> None:
     """delete does nothing unless it is confirmed; with --yes the study is gone."""
-    # A study that nobody trains: its one worker gives up at once on a device that is not there.
+    # A study without training: its only worker gives up at once because its device does not exist.
     project.run("launch", "--study", "small", "--device", "cuda:7", code=1)
     assert "Permanently delete small (0 ended trials" in project.run("delete", "small", code=130)
     assert len(project.json("studies", "--json")) == 1
@@ -187,7 +187,7 @@ def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> Non
 def test_a_misspelt_word_is_told_with_the_nearest(
     trained_once: Project, words: tuple[str, ...], told: str
 ) -> None:
-    """Where a message lists what is known, it also says which of it may have been meant."""
+    """A message that lists valid names also suggests the nearest one."""
     assert told in trained_once.run(*words, code=2)
 
 

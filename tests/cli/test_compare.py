@@ -121,7 +121,7 @@ def test_sheets_are_exported(trained_once: Project) -> None:
 
 
 def test_influence_is_told(trained_once: Project) -> None:
-    """Each figure with its shares and what is seen of their order."""
+    """Each figure has its shares and their significant order."""
     shown = trained_once.run("influence", "small")
     assert "val_loss: shares of the variance" in shown
     found = trained_once.json("influence", "small", "--json")["influences"]
@@ -143,7 +143,7 @@ def test_two_studies_are_held_against_each_other(trained_once: Project) -> None:
 
 
 def test_a_version_means_itself(trained_once: Project) -> None:
-    """With a second version stored, launching the first again shows the first alone."""
+    """With a second version stored, launching the first again shows only the first."""
     text = STUDY.replace("[1e-3, 1e-2]", "[1e-3]")
     trained_once.write_study("twice", text)
     trained_once.run("launch", "--study", "twice", "--workers", "1")

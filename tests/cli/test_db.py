@@ -64,7 +64,7 @@ def fresh() -> Iterator[Settings]:
 
 @pytest.fixture(scope="module")
 def membership() -> Iterator[embedded.Membership]:
-    """A share in an embedded server that serves as the server somebody gave."""
+    """An embedded server used as the external one."""
     with fresh_home() as home, embedded.join(home) as membership:
         yield membership
 

@@ -1,4 +1,4 @@
-"""What people type out of habit is understood."""
+"""Aliases and other habits of typing are understood."""
 
 import subprocess
 import sys

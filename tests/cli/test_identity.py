@@ -60,7 +60,7 @@ def load(data, cache, progress):
 
 
 class Lab:
-    """A project whose network comes from a library beside it."""
+    """A project whose network comes from a neighbouring library."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         library = folder / "lib" / "mylab"
@@ -138,7 +138,7 @@ def test_changed_code_is_refused_with_three_ways(lab: Lab) -> None:
     assert "--new-version" in told
     assert "--accept-changes" in told
     assert len(lab.trials()) == 4, "nothing was extended"
-    # As a version of its own, though the file is the same.
+    # As a separate version, although the file is the same.
     assert "New study small@2" in lab.launch("--no-check", "--new-version")
     assert {row["epochs_reused"] for row in lab.trials("small@2")} == {"0"}
     lab.nets.write_text(before)

@@ -1,7 +1,7 @@
 """What a process loads: each row says what was done, and what it must not have loaded by then.
 
-Imports are most of the time of a command that reads, and every process pays for them anew. What is
-loaded is looked at after the thing is done, so that imports inside functions count as well.
+Imports take most of the time of a reading command, in every process. Loaded modules are checked
+afterwards, so that imports inside functions count as well.
 """
 
 import os

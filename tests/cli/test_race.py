@@ -1,4 +1,4 @@
-"""A race from a study file to its end, and what people see of it."""
+"""A race from a study file to its end, and its output."""
 
 import json
 from collections.abc import Iterator

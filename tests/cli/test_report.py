@@ -16,7 +16,7 @@ def test_a_trained_study_is_reported_in_both_formats(trained_once: Project) -> N
 
 
 def test_a_report_that_was_written_on_is_kept(trained_once: Project) -> None:
-    """Markdown may have become somebody's paper: it is replaced only with --overwrite."""
+    """A Markdown report may have been edited, so it is replaced only with --overwrite."""
     paper = trained_once.folder / "paper.md"
     paper.write_text("# My conclusions\n")
     ask = ("report", "small", "-o", "paper.md")

@@ -132,7 +132,7 @@ def test_tables_and_sentences_show_data_as_they_are() -> None:
 
 
 def test_a_column_is_as_wide_as_what_is_shown() -> None:
-    """The column beside an escaped text begins at the same place in every row."""
+    """The column after an escaped text begins at the same position in every row."""
     stream = io.StringIO()
     table = plain_table()
     table.add_column("name")

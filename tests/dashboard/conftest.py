@@ -69,7 +69,7 @@ class Connected:
 
 
 def app_for(desk: Desk, access: Access | None = None) -> ASGIApp:
-    """Return the dashboard as the user who started it reaches it; nobody else is let in."""
+    """Return the dashboard as the user who started it reaches it; others have no access."""
     return Connected(build(desk, Door(desk.database, access or Access()), deleting(desk.database)))
 
 
@@ -110,7 +110,7 @@ Serving = Callable[[Site], AbstractContextManager[str]]
 
 @pytest.fixture
 def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
-    """Return what serves a study on a port of its own, in a thread, and gives its address."""
+    """Return a function that serves a study on a free port, in a thread, and gives its address."""
 
     class Kept(_Server):
         loop: asyncio.AbstractEventLoop | None = None

@@ -131,7 +131,7 @@ def optunas_path(rule: str, bench: Bench) -> str:
 
 
 def test_every_route_of_ours_asks_who_it_is(callers: Callers) -> None:
-    """Whoever is unknown sees nothing of a study; whoever is known reads; nobody writes unasked."""
+    """Unknown callers see nothing of a study, known ones read, and only operators write."""
     tried = our_routes(callers.bench)
     assert len(tried) > 30
     for method, path in tried:
@@ -237,7 +237,7 @@ ELSEWHERE: tuple[dict[str, str], ...] = (
 
 
 def test_a_page_of_another_site_writes_nothing_with_an_operators_cookie(callers: Callers) -> None:
-    """By the form's key, by Origin, by Sec-Fetch-Site, by Host: each alone is enough to refuse."""
+    """A wrong form key, Origin, Sec-Fetch-Site or Host is each enough to refuse."""
     key = _form_key(callers)
     before = stored(callers.bench)
     for headers in ELSEWHERE:

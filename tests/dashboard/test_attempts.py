@@ -1,4 +1,4 @@
-"""Guessing is slowed down, and nobody is locked out by somebody else's guesses."""
+"""Guessing is slowed down, and no user is locked out by another's guesses."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ def test_one_address_has_ten_tries_and_then_two_a_minute() -> None:
 
 
 def test_a_name_has_twenty_tries_from_everywhere() -> None:
-    """And an address that was refused for the name has lost no try of its own."""
+    """And an address that was refused because of the name has lost no try."""
     limits = Attempts(Clock())
     assert sum(tries(limits, 1, "maria", f"192.0.2.{n}") for n in range(200)) == 20
     assert tries(limits, 20, "paul", "192.0.2.150") == 10
@@ -52,7 +52,7 @@ def test_one_address_does_not_lock_a_name_out() -> None:
 
 
 def test_the_owners_browser_is_not_locked_out() -> None:
-    """A browser that knows the account draws from a bucket that nobody else can empty."""
+    """A browser with the device cookie uses a bucket that nobody else can empty."""
     limits = Attempts(Clock())
     for n in range(200):
         tries(limits, 20, "maria", f"192.0.2.{n}")

@@ -65,7 +65,7 @@ def test_every_address_of_every_page_is_below_the_base(below: TestClient) -> Non
 
 
 def test_scripts_name_no_address_from_the_root(below: TestClient) -> None:
-    """They find each other and the stream by where they are themselves."""
+    """They find each other and the stream by relative addresses."""
     for name in ("live.js", "stream.js", "charts.js", "page.js", "parts.js", "study.js"):
         text = below.get(f"{BASE}/assets/{name}").text
         assert not re.search(r"""(?:fetch|Worker|EventSource|URL|open)\(["'`]/""", text), name
@@ -96,7 +96,7 @@ def test_what_is_not_below_it_is_not_answered(below: TestClient) -> None:
 
 
 def test_a_header_cannot_name_another_base(below: TestClient) -> None:
-    """Nobody's X-Forwarded-Prefix is believed: it would decide where links and forms lead."""
+    """X-Forwarded-Prefix is ignored: it would decide where links and forms lead."""
     page = below.get(f"{BASE}/studies/lr_sched", headers={"X-Forwarded-Prefix": "//evil.example"})
     assert "evil.example" not in page.text
 

@@ -1,4 +1,4 @@
-"""The dashboard in Chromium, as a person uses it: with the mouse, and with the keyboard alone."""
+"""The dashboard in Chromium, as a person uses it: with the mouse, and with only the keyboard."""
 
 import os
 import re
@@ -27,7 +27,7 @@ CHROMIUM = next(
 )
 expect.set_options(timeout=30_000)
 REQUIRED = os.environ.get("TUNER_TEST_BROWSER") == "required"
-"""Whether these tests fail where there is no browser, instead of being skipped: so in CI."""
+"""Whether these tests fail without a browser instead of being skipped, as in CI."""
 
 PAGES = (
     "/",
@@ -300,7 +300,7 @@ def test_paper_shows_what_was_never_scrolled_to(visit: Visit, tmp_path: Path) ->
 
 
 def test_the_focus_moves_with_the_row(visit: Visit) -> None:
-    """A screen reader reads the row that `j` moves to, and Tab goes on from there."""
+    """A screen reader reads the row that `j` moves to, and Tab continues from there."""
     visit.go("/studies/lr_sched/trials")
     visit.page.keyboard.press("j")
     visit.page.keyboard.press("j")

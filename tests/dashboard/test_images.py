@@ -70,7 +70,7 @@ def images_of(folder: Path, loaded: Data) -> TrialImages:
 
 
 def wanted(loaded: Data, *places: int) -> tuple[WantedImage, ...]:
-    """Return what the database says of some test images."""
+    """Return the database's description of some test images."""
     test = loaded.test
     assert test is not None
     return tuple(
@@ -161,7 +161,7 @@ def test_images_of_another_machine(gallery: Gallery, folder: Path, loaded: Data)
 def test_a_file_system_that_does_not_answer_holds_up_no_page(
     gallery: Gallery, loaded: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is written meanwhile; whether the path exists is asked in a thread of its own."""
+    """The page is rendered meanwhile; another thread checks whether the path exists."""
     asked, answers = threading.Event(), threading.Event()
 
     def exists(_path: object) -> bool:
@@ -216,7 +216,7 @@ def test_stopping_does_not_wait_for_images(tmp_path: Path, loaded: Data) -> None
 
 
 def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> None:
-    """An objective that does not ship with tuner is not even imported before somebody asks."""
+    """An objective that is not built in is not even imported before an operator asks."""
     own = tmp_path / "objectives" / "own"
     own.mkdir(parents=True)
     mark = tmp_path / "imported"
@@ -233,7 +233,7 @@ def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> 
 
 
 def test_what_is_kept_is_bounded(folder: Path, loaded: Data, tmp_path: Path) -> None:
-    """Pictures that nobody asked for lately make room."""
+    """The least recently used pictures make room."""
     gallery = Gallery(Checker(tmp_path, (), lambda *_: None), most=600)
     source = images_of(folder, loaded).source
     gallery._keep(source, "test", wanted(loaded, 0, 1, 2), [b"x" * 250] * 3)
@@ -266,7 +266,7 @@ def test_a_thumbnail_is_small_and_bare(
 def test_the_work_checks_pixels_beside_a_fingerprint(
     folder: Path, loaded: Data, tmp_path: Path
 ) -> None:
-    """Where the study stored a hash of the content, the fingerprint alone does not do."""
+    """If the study stored a hash of the content, the fingerprint alone is not enough."""
     work = {
         "objective": "chest_xray",
         "folders": [],

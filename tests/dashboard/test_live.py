@@ -80,7 +80,7 @@ def test_what_workers_store_is_announced(database: Database) -> None:
 def test_a_change_that_was_not_announced_is_looked_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside a transaction that announces, others commit without a word: the echo shows theirs."""
+    """Transactions that commit beside an announcing one are silent: the echo shows theirs."""
     monkeypatch.setattr(live, "ECHOES", (0.05,))
 
     async def scene() -> None:
@@ -172,7 +172,7 @@ def test_a_fast_study_wakes_a_tab_a_few_times_a_second(database: Database) -> No
 
 
 def test_odd_announcements_harm_nobody(database: Database) -> None:
-    """Whoever may connect can announce anything; changes are heard all the same."""
+    """Anyone who can connect can send any payload; real changes still arrive."""
 
     async def scene() -> None:
         announcements = Announcements(database)

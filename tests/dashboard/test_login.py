@@ -75,7 +75,7 @@ def log_in(app: TestClient, name: str = "maria", password: str = PASSWORD, **mor
 
 
 def csrf(app: TestClient) -> str:
-    """Return what the forms of a page carry."""
+    """Return the hidden fields of a page's forms."""
     found = re.search(r'name="csrf" value="(\w+)"', app.get("/").text)
     assert found is not None
     return found[1]
@@ -101,7 +101,7 @@ def test_the_login_leads_to_the_page_that_was_asked_for(app: TestClient) -> None
 
 
 def test_a_wrong_name_and_a_wrong_password_are_told_alike(app: TestClient) -> None:
-    """The answer does not say whether there is such a user; nobody is let in."""
+    """The answer does not reveal whether the user exists, and gives no access."""
     one, other = log_in(app, password="wrong horse"), log_in(app, name="nobody")
     assert one.status_code == other.status_code == 403
     assert one.text.replace("maria", "") == other.text.replace("nobody", "")
@@ -165,7 +165,7 @@ def test_guesses_do_not_lock_out_a_browser_that_is_known(app: TestClient) -> Non
 
 
 def test_the_cookie_is_the_browsers_alone(app: TestClient, bench: Bench) -> None:
-    """Not for scripts, not for other sites' requests; the database has its hash alone."""
+    """It is hidden from scripts and other sites' requests; the database has only its hash."""
     set_cookies = log_in(app).headers.get_list("set-cookie")
     assert len(set_cookies) == 2
     for one in set_cookies:
@@ -211,7 +211,7 @@ def test_by_https_the_cookie_belongs_to_this_host_alone(bench: Bench) -> None:
 def test_a_clients_port_is_no_part_of_its_address(
     database: Database, hops: str, client: str
 ) -> None:
-    """Else each connection would have tries of its own."""
+    """Otherwise each connection would have separate tries."""
     headers = [(b"x-forwarded-for", hops.encode())]
     door = Door(database, PROXY)
     assert door.way({"client": ("10.1.2.3", 4711), "headers": headers}).address == client
@@ -230,7 +230,7 @@ BY_A_PERSON = ({"Sec-Fetch-Mode": "navigate"}, {"Accept": "text/html,*/*;q=0.8"}
 
 
 def test_only_a_person_who_goes_to_a_page_keeps_a_session(app: TestClient, bench: Bench) -> None:
-    """An open tab asks for parts, curves and images for ever, and its session ends all the same."""
+    """An open tab requests parts, curves and images for ever, but its session still ends."""
     log_in(app)
 
     def idle() -> bool:
@@ -252,7 +252,7 @@ def test_only_a_person_who_goes_to_a_page_keeps_a_session(app: TestClient, bench
 
 
 def change(app: TestClient, old: str, new: str, again: str = "", **more: str) -> Response:
-    """Send the form by which somebody changes their password."""
+    """Post the form that changes a password."""
     fields = {"csrf": csrf(app), "old": old, "password": new, "again": again or new, **more}
     return app.post("/account", data=fields, headers=HERE, follow_redirects=False)
 
@@ -361,7 +361,7 @@ def test_logging_out_ends_the_session_at_the_server(app: TestClient) -> None:
 
 
 def test_logging_out_needs_the_forms_key(app: TestClient) -> None:
-    """Nobody else's page, and no other session's, logs somebody out."""
+    """A page of another site or session cannot log a user out."""
     log_in(app)
     other = TestClient(app.app, LOCAL)
     log_in(other)
@@ -392,7 +392,7 @@ def test_what_ends_all_sessions_of_a_person(app: TestClient, bench: Bench, what:
 
 
 def test_a_login_that_meets_a_new_password_begins_no_session(bench: Bench) -> None:
-    """The old password was right when it was looked at, and is changed before the session."""
+    """The old password was right when it was checked, but is changed before the session starts."""
     add(bench.database, "maria")
     with bench.database.transaction() as connection:
         checked = accounts.find(connection, "maria")
@@ -458,7 +458,7 @@ def test_another_user_of_this_machine_is_told_whose_it_is(bench: Bench) -> None:
 
 
 def test_a_proxy_that_runs_as_the_owner_is_not_the_owner(bench: Bench) -> None:
-    """What it passes on comes from somebody else; so does what claims to have been passed on."""
+    """Requests through it, or that claim to be, come from somebody else."""
     with TestClient(app_for(Desk(bench.database)), LOCAL) as client:
         assert is_in(client)
         for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"):
@@ -527,7 +527,7 @@ def test_no_secret_is_logged(app: TestClient, caplog: pytest.LogCaptureFixture) 
 
 
 def test_odd_forms_are_refused_in_a_sentence(app: TestClient) -> None:
-    """Bytes that are no text, a NUL, fields without end."""
+    """Invalid UTF-8, a NUL, endless fields."""
     for body in (b"name=%ff\xff", b"name=a%00b", b"&".join(b"a=%d" % n for n in range(99))):
         answer = app.post("/login", content=body, headers=HERE)
         assert answer.status_code == 400, body

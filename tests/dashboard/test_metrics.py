@@ -136,7 +136,7 @@ def test_labels_are_escaped_and_openmetrics_is_spoken(database: Database) -> Non
 def test_scrapers_that_come_together_cost_one_reading(
     counted: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page is kept for some seconds, though trials go on meanwhile."""
+    """A page is cached for some seconds, although trials continue meanwhile."""
     readings = []
     read_totals = totals.read
 

@@ -194,7 +194,7 @@ def test_filter_sort_and_columns_stand_in_the_address(pages: TestClient) -> None
 
 
 def test_what_did_not_change_is_not_sent_again(pages: TestClient) -> None:
-    """A part is its block alone; a page that has it already is sent nothing."""
+    """A part is only its block; a page that has it already gets nothing."""
     part = pages.get("/studies/digits/trials?part=trials")
     assert "<html" not in part.text
     assert "<table" in part.text
@@ -248,7 +248,7 @@ def test_a_deleted_study_is_told(bench: Bench) -> None:
 def test_a_name_means_the_newest_version_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A study launched anew is seen as soon as it is announced, not when the clock ticks."""
+    """A relaunched study appears as soon as it is announced, not at the next tick."""
     monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 1e9)
     desk = Desk(bench.database)
     with TestClient(app_for(desk), LOCAL) as app:
@@ -319,7 +319,7 @@ def test_documents(pages: TestClient) -> None:
 
 
 def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
-    """The policy names our own files alone, and every asset that a page names is there."""
+    """The policy names only our own files, and every asset that a page names exists."""
     page = pages.get("/studies/lr_sched")
     policy = page.headers["Content-Security-Policy"]
     assert "script-src 'self'" in policy

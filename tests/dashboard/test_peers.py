@@ -79,7 +79,7 @@ def test_a_socket_that_its_program_closed_is_nobodys() -> None:
 
 
 def test_users_from_outside_a_namespace_are_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user whom this namespace does not know has the overflow number, and so may anybody."""
+    """A user unknown to this namespace has the overflow number, which anybody may have."""
     monkeypatch.setattr(peers, "_overflow", os.geteuid)
     calling, accepted = connected(socket.AF_INET, "127.0.0.1", "127.0.0.1")
     with calling, accepted:

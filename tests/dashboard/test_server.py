@@ -68,7 +68,7 @@ def test_a_stop_breaks_off_an_export_without_a_traceback(
     *,
     deaf: bool,
 ) -> None:
-    """The client sees that something is missing; the connection to the database is given back."""
+    """The client sees that something is missing; the database connection is released."""
     ended = threading.Event()
 
     def endless(*_: object) -> Iterator[bytes]:
@@ -121,7 +121,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_https_with_a_certificate_of_ones_own(
     serving: Serving, certificates: SimpleNamespace
 ) -> None:
-    """A client that trusts it is answered by https, and nobody by http."""
+    """A client that trusts it is served by https, and none by http."""
     site = Site(port=0, certificate=certificates.certificate, certificate_key=certificates.key)
     trusting = ssl.create_default_context(cafile=certificates.certificate)
     with serving(site) as url:
@@ -134,7 +134,7 @@ def test_https_with_a_certificate_of_ones_own(
 
 
 def test_a_certificate_that_cannot_be_used_is_told(certificates: SimpleNamespace) -> None:
-    """Before anything listens: a key of another one, a file that is none, a key alone."""
+    """Before anything listens: a wrong key, an invalid file, a key without certificate."""
     certificate, key = certificates.certificate, certificates.key
     for site in (
         Site(certificate=certificate, certificate_key=certificates.other),
@@ -183,13 +183,13 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("site", "login", "https"), ALLOWED)
 def test_who_logs_in_and_by_which_protocol(site: Site, *, login: bool, https: bool) -> None:
-    """Everybody, as soon as others may come; by https alone where there is a certificate."""
+    """Everybody must log in if others have access; only by https if there is a certificate."""
     access = site.access
     assert (access.login, access.https_only) == (login, https)
 
 
 def test_it_answers_to_its_own_address_and_to_names_that_were_given() -> None:
-    """All addresses of a machine are no name."""
+    """A wildcard address is not a name."""
     access = Site("192.0.2.1", names=("Tuner.Example.org",), certificate=FILE).access
     for host in ("192.0.2.1:8443", "tuner.example.org", "TUNER.example.org:1", "localhost"):
         assert access.names(host), host

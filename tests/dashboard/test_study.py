@@ -118,7 +118,7 @@ def test_every_part_of_a_poor_study(pages: TestClient, study: str) -> None:
 
 
 def test_a_page_without_its_curves(stored: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves that cannot be computed are missing alone, and their chart is told why."""
+    """If curves cannot be computed, only they are missing, and their chart shows why."""
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError

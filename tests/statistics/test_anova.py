@@ -49,7 +49,7 @@ def test_two_levels_without_images_are_a_paired_t_test() -> None:
 
 
 def test_two_groups_without_images_are_students_t_test() -> None:
-    """Trials of their own are compared as scipy compares them, where they scatter alike."""
+    """Unpaired trials are compared as by scipy if variances are equal."""
     chance = np.random.default_rng(2)
     one, other = chance.standard_normal(9), chance.standard_normal(6)
     groups = Groups((Group(one, (), (), ()), Group(other, (), (), ())), counts_images=False)
@@ -75,7 +75,7 @@ def test_one_value_per_level_leaves_no_interval() -> None:
 
 
 def test_one_seed_leaves_wilsons_interval() -> None:
-    """What is known from one seed is about the images alone."""
+    """With one seed, the interval covers only the images."""
     hits = np.zeros((1, 1, 200))
     hits[..., :190] = 1
     found = Panel((hits,)).mean(0)
@@ -107,7 +107,7 @@ def test_patients_who_are_all_alike_have_an_interval(each: int) -> None:
 
 
 def test_settings_that_like_different_images_are_not_settled_by_seeds() -> None:
-    """A paired t test over seeds alone is sure of what another set of images would turn round."""
+    """A paired t test over seeds alone is sure of results that other images would reverse."""
     chance = np.random.default_rng(4)
     liking = chance.random((2, 1, 400)) < 0.8
     noise = chance.random((2, 10, 400)) < 0.02

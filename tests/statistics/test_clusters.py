@@ -30,7 +30,7 @@ def of(patients: list[int]) -> Clusters:
 
 
 def test_a_name_is_a_patient_and_no_name_is_nobody_else() -> None:
-    """Images without a name have each a patient of their own."""
+    """Images without a name each count as a separate patient."""
     clusters = Clusters.of(["ann", "", "bob", "ann", ""])
     assert clusters.of_image.tolist() == [0, 1, 2, 0, 3]
     assert (clusters.images, clusters.patients, clusters.single) == (5, 4, False)

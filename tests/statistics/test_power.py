@@ -1,4 +1,4 @@
-"""What a study's spread says of studies to come."""
+"""Power analysis from a study's variance components."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Which share is said to be larger: rarely by chance, however many pairs; surely where it is."""
+"""The order of shares: rarely wrong by chance, however many pairs, and found if it is clear."""
 
 import numpy as np
 
@@ -25,12 +25,12 @@ def test_what_is_far_ahead_is_said_to_be() -> None:
 
 
 def test_what_moves_together_drops_out() -> None:
-    """Two columns with wide spreads of their own, always one apart: the higher is ahead."""
+    """Two widely varying columns that always differ by one: the higher one is ahead."""
     shared = 20 * np.random.default_rng(3).standard_normal((200, 1))
     assert precedence(np.hstack([shared, shared + 1.0])) == ((1, 0),)
 
 
 def test_equal_draws_have_no_order() -> None:
-    """Columns without any spread: no order where they are equal, one where they are not."""
+    """Columns without variation: no order if they are equal, otherwise one."""
     assert precedence(np.ones((50, 2))) == ()
     assert precedence(np.tile([1.0, 2.0], (50, 1))) == ((1, 0),)

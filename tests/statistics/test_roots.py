@@ -49,7 +49,7 @@ def test_root_is_where_it_is(shape: str, within: float) -> None:
 
 
 def test_roots_are_brents() -> None:
-    """Of what is asked here: half widths of intervals, over spreads of every kind."""
+    """For half-widths of intervals, over spreads of every kind."""
     calls = {"ours": 0, "Brent's": 0}
     for _ in range(100):
         by_seed, by_image = 10 ** CHANCE.uniform(-6, 0, 2)
