@@ -80,7 +80,7 @@ def check_output(
     remedy: str = "replace it with --overwrite",
 ) -> bool:
     """Return whether an existing file will be replaced; raise if it may be the user's own work."""
-    with _failure_told(path):
+    with _write_errors(path):
         status = _status(path)
         if status is None or not stat.S_ISREG(status.st_mode) or status.st_size == 0:
             return False
@@ -105,7 +105,7 @@ def write_output(
     """Write a file that a person named, and return whether it replaced another."""
     replaced = check_output(path, overwrite=overwrite, recognised=recognised, remedy=remedy)
     data = content.encode() if isinstance(content, str) else content
-    with _failure_told(path):
+    with _write_errors(path):
         with open_special(path) as special:
             if special is not None:
                 special.write(data)
@@ -118,7 +118,7 @@ def write_output(
 @contextmanager
 def open_special(path: Path) -> Iterator[BinaryIO | None]:
     """Open a special file for writing; yield None for a regular file, to be written atomically."""
-    with _failure_told(path):
+    with _write_errors(path):
         descriptor: int | None
         number, status = _descriptor(path), _status(path)
         if number is not None:
@@ -145,7 +145,7 @@ def whole_file(path: Path, *, replace: bool, mode: int | None = None) -> Iterato
     its permissions, and its owner if possible. A new file gets `mode`, or the default
     of the umask.
     """
-    with _failure_told(path):
+    with _write_errors(path):
         target = Path(os.path.realpath(path))
         status = _status(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def whole_file(path: Path, *, replace: bool, mode: int | None = None) -> Iterato
     draft = Path(name)
     try:
         yield draft
-        with _failure_told(path):
+        with _write_errors(path):
             if status is not None:
                 with contextlib.suppress(PermissionError):
                     os.fchown(descriptor, status.st_uid, status.st_gid)
@@ -198,7 +198,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 @contextmanager
-def _failure_told(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:

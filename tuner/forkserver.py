@@ -518,7 +518,7 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
     return data
 
 
-def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+def _split_modules(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Return the modules of the server, and those of the second process."""
     if BESIDE not in arguments:
         return arguments, []
@@ -534,7 +534,7 @@ def main(arguments: list[str]) -> int:
     setproctitle("tuner fork server")
     # Imports produce little garbage, but many objects to scan.
     gc.disable()
-    modules, beside = _parted(arguments[1:])
+    modules, beside = _split_modules(arguments[1:])
     server = _ServerLoop(modules)
     server.add(channel)
     if beside:

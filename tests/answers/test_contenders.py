@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.compare import Comparison, compare
-from tuner.answers.race import Story, compare_contenders, tell_race
+from tuner.answers.race import Story, compare_contenders, race_story
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results import Results, contender_names, judge_look, read_race
@@ -100,7 +100,7 @@ def look_on(bench: Bench) -> list[Decided]:
 def story_of(bench: Bench) -> Story:
     """Tell the race."""
     with bench.database.transaction() as connection:
-        found = tell_race(Results(connection, bench.study))
+        found = race_story(Results(connection, bench.study))
     assert found is not None
     return found
 
@@ -138,7 +138,7 @@ def of_patients(bench: Bench, count: int) -> None:
 
 
 def test_a_look_is_judged_by_patient(database: Database) -> None:
-    """What is stored of it says so; single images are looked at as before, bit for bit."""
+    """The stored look says so; for single images, looks are as before, bit for bit."""
     bench = store(database, raced())
     before = look_at(bench, keep=False).seen
     of_patients(bench, 200)
@@ -161,7 +161,7 @@ def test_nobody_is_dropped_by_few_patients(database: Database) -> None:
 
 
 def test_two_workers_see_the_same(database: Database) -> None:
-    """What a look says is a function of what is stored: asked twice, it is the same bit for bit."""
+    """A look is a function of stored data: judged twice, it is the same bit for bit."""
     bench = store(database, raced())
     assert look_at(bench, keep=False) == look_at(bench, keep=False)
 
@@ -237,8 +237,8 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
         database, raced(), rounds=0, state=lambda rate, _: "RUNNING" if rate == 0.1 else "COMPLETE"
     )
     with database.transaction() as connection:
-        assert tell_race(Results(connection, plain.study)) is None
-        assert tell_race(Results(connection, exploring.study)) is None
+        assert race_story(Results(connection, plain.study)) is None
+        assert race_story(Results(connection, exploring.study)) is None
     with pytest.raises(UserError, match="of = "):
         compared(plain)
     with pytest.raises(UserError, match="no additional seeds yet"):
@@ -314,7 +314,7 @@ def test_contenders_are_compared_over_the_further_seeds(database: Database) -> N
 
 
 def test_with_one_left_the_field_of_the_last_look_is_compared(database: Database) -> None:
-    """A table of one setting would say nothing: who was in it until the end is shown beside."""
+    """With one setting left, the contenders of the last look are compared."""
     bench = store(database, raced(), rounds=6, accuracy={**ACCURACY, 0.001: 0.6})
     last = look_on(bench)[-1]
     assert len(race_of(bench).racing) == 1
@@ -358,7 +358,7 @@ def test_names_are_the_values_in_which_contenders_differ(database: Database) -> 
 
 
 def test_factors_are_compared_as_they_were_explored(database: Database) -> None:
-    """Further seeds are the contenders' alone: levels are compared with each other under seed 0."""
+    """Only contenders have further seeds, so levels are compared under seed 0."""
     bench = store(database, raced(), rounds=4)
     with database.transaction() as connection:
         (found,) = compare(Results(connection, bench.study), by=("lr",))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from tuner.answers.forecast import BudgetWords, Guess, forecast, tell_budget
+from tuner.answers.forecast import BudgetWords, Guess, budget_words, forecast
 from tuner.records import NATS
 from tuner.store.overview import BudgetLine, Counts, Overview
 
@@ -71,7 +71,7 @@ def test_a_prediction_interval_holds_what_comes() -> None:
 
 def test_a_budget_that_is_too_small_is_told_early() -> None:
     """With how many trials fit, and what all of them need."""
-    assert tell_budget(seen()) == BudgetWords(
+    assert budget_words(seen()) == BudgetWords(
         spent="10.0 of 40 hours, 25.00 of 100 in money",
         needed="about 50.0 hours (45.8 to 54.2) and 125.00 in money (114.41 to 135.59)",
         short="At this pace about 80 of 120 trials (75 to 85) fit into the budget; all of them "
@@ -95,7 +95,7 @@ def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> 
     future = forecast(seen(budget=budget))
     assert future is not None
     assert (future.trials and round(future.trials.likely)) == fitting
-    told = tell_budget(seen(budget=budget))
+    told = budget_words(seen(budget=budget))
     assert told is not None
     assert bool(told.short) == (fitting is not None)
 
@@ -108,7 +108,7 @@ def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> 
 def test_what_has_no_future_gets_no_guess(overview: Overview) -> None:
     """Only what has been spent is reported."""
     assert forecast(overview) is None
-    assert tell_budget(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
+    assert budget_words(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
 
 
 def test_few_trials_give_a_guess_without_limits() -> None:
@@ -117,13 +117,13 @@ def test_few_trials_give_a_guess_without_limits() -> None:
     assert future is not None
     assert future.seconds == Guess(3600.0)
     assert future.hours is None
-    assert tell_budget(seen(budget=None)) is None
+    assert budget_words(seen(budget=None)) is None
 
 
 def test_a_budget_in_epochs_is_told_in_epochs() -> None:
     """Hours are reported only if the study limits them; the epochs of all trials always are."""
     line = BudgetLine(10.0, None, None, None, epochs_spent=400, epochs=800)
-    told = tell_budget(seen(budget=line, variation=None))
+    told = budget_words(seen(budget=line, variation=None))
     assert told == BudgetWords(
         "400 of 800 epochs",
         "about 50.0 hours",
@@ -131,7 +131,7 @@ def test_a_budget_in_epochs_is_told_in_epochs() -> None:
         "2,400 epochs.",
     )
     both = BudgetLine(10.0, 40.0, None, None, epochs_spent=400, epochs=800)
-    told = tell_budget(seen(budget=both, variation=None))
+    told = budget_words(seen(budget=both, variation=None))
     assert told is not None
     assert told.spent == "10.0 of 40 hours, 400 of 800 epochs"
     assert told.short.endswith("all of them need about 60.0 hours and 2,400 epochs.")

@@ -13,7 +13,7 @@ from tuner.records import Value
 from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.proportions import newcombe
-from tuner.statistics.selection import Tried, selection_bias
+from tuner.statistics.selection import Candidates, selection_bias
 from tuner.statistics.variance import Interval
 from tuner.store import checks
 from tuner.store.database import Database
@@ -193,7 +193,7 @@ def test_luck_of_the_winner_is_what_it_is() -> None:
         quality = 0.9 + 0.02 * chance.standard_normal(36)
         values = (chance.random((36, 400)) < quality[:, None]).astype(float)
         everything = np.arange(36)
-        tried = Tried(values.mean(axis=1), everything // 3, everything, values)
+        tried = Candidates(values.mean(axis=1), everything // 3, everything, values)
         found = selection_bias(tried, larger=True)
         assert found is not None
         assert found.over_seeds
@@ -253,8 +253,8 @@ def test_luck_is_told_among_all_though_images_of_the_best_are_read() -> None:
     settings, means = np.arange(400) // 2, values.mean(axis=1)
     order = np.argsort(-means)
     few, every = order[:20], np.arange(400)
-    some = selection_bias(Tried(means, settings, few, values[few]), larger=True)
-    all_of = selection_bias(Tried(means, settings, every, values), larger=True)
+    some = selection_bias(Candidates(means, settings, few, values[few]), larger=True)
+    all_of = selection_bias(Candidates(means, settings, every, values), larger=True)
     assert some is not None
     assert all_of is not None
     assert some.trials == 400

@@ -6,7 +6,6 @@ import pytest
 
 from tuner.answers.sheets.contents import MeanCell, Sheet
 from tuner.answers.sheets.formats import Layout, write
-from tuner.answers.sheets.selection import sort, where
 from tuner.errors import UserError
 from tuner.results import read_condition
 
@@ -24,7 +23,7 @@ SHEET = Sheet(
 
 def trials(*conditions: str) -> list[int]:
     """Return which trials fulfil the conditions."""
-    return [row[0] for row in where(SHEET, [read_condition(text) for text in conditions]).rows]
+    return [row[0] for row in SHEET.where([read_condition(text) for text in conditions]).rows]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_rows_are_sorted_with_empty_ones_last() -> None:
     """Either way round; equal ones keep their order, and numbers come before texts."""
 
     def order(by: str) -> list[int]:
-        return [row[0] for row in sort(SHEET, by).rows]
+        return [row[0] for row in SHEET.sorted(by).rows]
 
     assert order("gap") == [3, 0, 1, 2]
     assert order("-gap") == [0, 3, 1, 2]

@@ -5,7 +5,6 @@ from itertools import product
 import pytest
 
 from tuner.answers.sheets.contents import Sheet
-from tuner.answers.sheets.selection import sort, where
 from tuner.errors import UserError
 from tuner.results import FURTHER, Condition, page, read_query, trial_columns, trial_rows
 from tuner.results.conditions import ORDERED
@@ -69,7 +68,7 @@ def test_conditions_mean_the_same_in_sql(stored: Database, name: str) -> None:
                 if sign in ORDERED and Condition("", "", text).number is None:
                     continue
                 condition = Condition(column, sign, text)
-                expected = [row[0] for row in where(sheet, [condition]).rows]
+                expected = [row[0] for row in sheet.where([condition]).rows]
                 found = page(connection, study, [condition], size=1000)
                 assert list(found.numbers) == expected, (column, sign, text)
                 assert found.total == len(expected)
@@ -89,7 +88,7 @@ def test_pages_in_every_order_have_every_trial_once(stored: Database, name: str)
     with stored.snapshot() as connection:
         for column in columns:
             for by in (column, f"-{column}"):
-                expected = [row[0] for row in sort(sheet, by).rows]
+                expected = [row[0] for row in sheet.sorted(by).rows]
                 found: list[int] = []
                 after = ""
                 while True:

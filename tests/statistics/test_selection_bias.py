@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 
-from tuner.statistics.selection import Tried, selection_bias, selection_bias_of_mean
+from tuner.statistics.selection import Candidates, selection_bias, selection_bias_of_mean
 
 SETTINGS, SEEDS, IMAGES = 20, 5, 40
 BEST_OF_20 = 1.867
 """The expected largest of 20 standard normal values."""
 
 
-def tried(generator: np.random.Generator, apart: float) -> Tried:
+def tried(generator: np.random.Generator, apart: float) -> Candidates:
     """Make a study whose settings differ by `apart`, with seeds that scatter by 1."""
     settings = np.repeat(np.arange(SETTINGS), SEEDS)
     means = apart * settings + generator.standard_normal(len(settings))
-    return Tried(means, settings, np.arange(len(settings)), np.repeat(means[:, None], IMAGES, 1))
+    return Candidates(
+        means, settings, np.arange(len(settings)), np.repeat(means[:, None], IMAGES, 1)
+    )
 
 
 def test_it_is_what_the_best_of_equal_settings_is_ahead_by() -> None:
@@ -51,6 +53,6 @@ def test_a_trial_far_ahead_owes_nothing_to_luck() -> None:
     for _ in range(10):
         values = generator.standard_normal((SETTINGS, IMAGES))
         values[0] += 100.0
-        found = selection_bias(Tried(values.mean(axis=1), places, places, values), larger=True)
+        found = selection_bias(Candidates(values.mean(axis=1), places, places, values), larger=True)
         assert found is not None
         assert 0.0 <= found.value < 0.1

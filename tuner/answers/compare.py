@@ -237,7 +237,7 @@ def compare(
 
         made = design(explored, spec, name, measured)
         if aside:
-            made = replace(made, asides={**made.asides, **_level_reasons(results, name, aside)})
+            made = replace(made, reasons={**made.reasons, **_level_reasons(results, name, aside)})
         if raced:
             made = replace(made, notes=(*made.notes, AS_EXPLORED))
         taken = sample(results, made, measure)
@@ -458,7 +458,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     # If no level has the figure, `_no_values` has said so for all of them.
     some = any(standing.measured for standing in finding.design.standings)
     said += [
-        finding.design.asides.get(standing.level) or _set_aside(finding.design.factor, standing)
+        finding.design.reasons.get(standing.level) or _set_aside(finding.design.factor, standing)
         for standing in finding.design.uncompared
         if some or not standing.complete
     ]

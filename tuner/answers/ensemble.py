@@ -15,7 +15,7 @@ from tuner.answers import words
 from tuner.answers.plain import plain
 from tuner.answers.settings import Setting, has_replicates, name, setting_of
 from tuner.answers.table import Table
-from tuner.answers.trial import OnSplit, on_split
+from tuner.answers.trial import SplitFigures, split_figures
 from tuner.answers.winner import ClassRates, Winner, choice, rates_of, winner
 from tuner.errors import UserError
 from tuner.records import FRACTION, NATS, SHARE, SplitName
@@ -28,7 +28,7 @@ __all__ = ["Ensemble", "described", "ensemble", "figures", "sentences"]
 class NetworkFigures:
     """The figures of a network, or of the ensemble, on one split."""
 
-    figures: OnSplit
+    figures: SplitFigures
     loss: float
     """Mean negative log-likelihood of the true class, in nats."""
     rates: ClassRates | None
@@ -98,7 +98,7 @@ def ensemble(results: Results) -> Ensemble:
 
     def measured(predicted: Predicted) -> NetworkFigures:
         losses = nll(predicted.log_probabilities, predicted.labels)
-        figures = on_split(results, predicted)
+        figures = split_figures(results, predicted)
         return NetworkFigures(figures, float(losses.mean()), rates_of(predicted))
 
     return Ensemble(

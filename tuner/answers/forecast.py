@@ -16,7 +16,7 @@ from math import sqrt
 
 from tuner.store.overview import Overview
 
-__all__ = ["BudgetWords", "Forecast", "Guess", "fit_sentence", "forecast", "tell_budget"]
+__all__ = ["BudgetWords", "Forecast", "Guess", "budget_words", "fit_sentence", "forecast"]
 
 SHARE = 0.95
 """Quantile of the upper limit of the 90% interval."""
@@ -116,7 +116,7 @@ class BudgetWords:
     """A sentence if not all trials fit into the budget."""
 
 
-def tell_budget(overview: Overview) -> BudgetWords | None:
+def budget_words(overview: Overview) -> BudgetWords | None:
     """Say what is spent and still needed, and whether the budget is enough; None without one."""
     budget, future = overview.budget, forecast(overview)
     if budget is None:

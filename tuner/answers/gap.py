@@ -32,12 +32,12 @@ from tuner.results import (
     sample,
 )
 from tuner.statistics import (
+    Candidates,
     Clusters,
     Effective,
     Interval,
     Panel,
     SelectionBias,
-    Tried,
     apart,
     around,
     effective,
@@ -575,7 +575,7 @@ def bias_of_best(results: Results) -> SelectionBias | None:
     best = [at for at, row in enumerate(rows) if row["trial"] in values]
     if len(best) < 2:
         return None
-    choice = Tried(
+    choice = Candidates(
         means=np.array([float(row.value or 0.0) for row in leaders]),
         settings=_places(results, leaders),
         best=np.array(best),
@@ -801,15 +801,11 @@ def _left_out(gap: Gap) -> str:
             f"{'appears' if gap.without_peers == 1 else 'appear'} in the table only."
         )
     if gap.left_out:
-        said.append(_lost(gap))
+        said.append(
+            f"Not included: {words.count(gap.left_out, f'{gap.lost} trial')}. These "
+            "numbers cover only trials that finished."
+        )
     return " ".join(said)
-
-
-def _lost(gap: Gap) -> str:
-    return (
-        f"Not included: {words.count(gap.left_out, f'{gap.lost} trial')}. These "
-        "numbers cover only trials that finished."
-    )
 
 
 # Its table

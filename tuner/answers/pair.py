@@ -30,7 +30,7 @@ __all__ = ["Pair", "class_table", "pair", "pair_table"]
 
 
 @dataclass(frozen=True)
-class Described:
+class TrialFigures:
     """One trial's figures on a split, with their intervals over its images."""
 
     trial: int
@@ -84,8 +84,8 @@ class Pair:
     """The images of each patient; None if the data name no patients."""
     patients_unknown: bool
     """Whether the labels were stored by a version that did not store patients."""
-    one: Described
-    other: Described
+    one: TrialFigures
+    other: TrialFigures
     discordance: Discordance
     nll: Interval
     auc_difference: Interval | None
@@ -112,7 +112,7 @@ class Pair:
     )
 
     @property
-    def both(self) -> tuple[Described, Described]:
+    def both(self) -> tuple[TrialFigures, TrialFigures]:
         """The first and the second trial."""
         return self.one, self.other
 
@@ -193,8 +193,8 @@ def pair(results: Results, trials: tuple[int, int], split: SplitName | None = No
         images=len(labels),
         clusters=clusters,
         patients_unknown=clusters is None and None in (first.patients, second.patients),
-        one=_described(first, logs, labels, clusters),
-        other=_described(second, others, labels, clusters),
+        one=_figures(first, logs, labels, clusters),
+        other=_figures(second, others, labels, clusters),
         discordance=mcnemar(*hits, clusters),
         nll=mean_difference(nll(logs, labels), nll(others, labels), clusters),
         auc_difference=auc[0] if auc else None,
@@ -236,16 +236,16 @@ def _shared(predicted: Predicted, other: Predicted) -> tuple[NDArray[np.int64], 
     return pairs[:, 0], pairs[:, 1]
 
 
-def _described(
+def _figures(
     predicted: Predicted,
     logs: NDArray[np.float32],
     labels: NDArray[np.int64],
     clusters: Clusters | None,
-) -> Described:
+) -> TrialFigures:
     probabilities = np.exp(logs.astype(np.float64))
     hits = right(logs, labels)
     calibrated = reliability(probabilities, labels)
-    return Described(
+    return TrialFigures(
         trial=predicted.trial,
         epoch=predicted.epoch,
         accuracy=share_of(hits > 0, clusters),

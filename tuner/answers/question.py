@@ -3,7 +3,7 @@
 from tuner.answers import words
 from tuner.answers.compare import Comparison, compare, headlines
 from tuner.answers.gap import choosing, gap, size
-from tuner.answers.race import Story, contenders, tell_race
+from tuner.answers.race import Story, contenders, race_story
 from tuner.answers.setting_comparison import with_check
 from tuner.answers.settings import best_sentence, has_replicates
 from tuner.results import Results, once
@@ -42,7 +42,7 @@ def _settings(results: Results) -> list[str]:
             # Each comparison is followed by its result on test.
             told = [one for one in comparisons if one.headline is not None]
             found = [with_check(results, one, one.headline or "") for one in told]
-    story, compared = tell_race(results), contenders(results)
+    story, compared = race_story(results), contenders(results)
     if story is not None and compared is not None:
         # A race compares settings: its contenders have the seeds to distinguish them.
         return [*_raced_for(story, compared), *found]

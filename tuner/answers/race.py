@@ -26,7 +26,7 @@ from tuner.results import (
 from tuner.statistics import FEWEST, Interval
 from tuner.store.ledger.looks import Decided, Race
 
-__all__ = ["compare_contenders", "contenders", "tell_race"]
+__all__ = ["compare_contenders", "contenders", "race_story"]
 
 USUAL = Options()
 STOPPED_BY_LOOKING = (
@@ -95,7 +95,7 @@ class Story:
 
 
 @once
-def tell_race(results: Results) -> Story | None:
+def race_story(results: Results) -> Story | None:
     """Return the course of a study's race; None if there is none."""
     spec = results.spec
     # Checked first because it costs nothing: most studies have no contenders.
@@ -119,7 +119,9 @@ def tell_race(results: Results) -> Story | None:
     return Story(**{**vars(story), "sentences": said})
 
 
-def left_at(results: Results, race: Race, called: Mapping[int, str]) -> dict[int, str]:
+def elimination_sentences(
+    results: Results, race: Race, called: Mapping[int, str]
+) -> dict[int, str]:
     """Say when and on which evidence each eliminated contender was eliminated."""
     measure = results.measures[results.metric]
     return {one: _left(past, one, called, measure) for past in race.decided for one in past.dropped}
@@ -182,7 +184,7 @@ def _sentences(
     looks = f"compared {times}" if story.looks else "not compared"
     sofar = "" if story.end else " so far" if story.looks else " yet"
     said = [f"Race of {many} over additional seeds, by {story.metric}: {looks}{sofar}."]
-    said += left_at(results, race, called).values()
+    said += elimination_sentences(results, race, called).values()
     said += [
         f"{runner.name} has {words.count(runner.missing, 'pruned, diverged or failed trial')}; "
         "their pairs are left out."
@@ -242,7 +244,7 @@ def compare_contenders(
 
 def contenders(results: Results) -> Comparison | None:
     """Compare the contenders by the default metric if a race has given them further seeds."""
-    story = tell_race(results)
+    story = race_story(results)
     return None if story is None or not story.spent else compare_contenders(results)
 
 
@@ -258,8 +260,8 @@ def _design(results: Results, evidence: Evidence, race: Race) -> Design:
     done = evidence.done(max(row["seed"] for row in evidence.rows))
     compared, seeds = _compared(race, done)
     used = len(compared) * len(seeds)
-    asides: dict[Level, str] = {
-        called[one]: text for one, text in left_at(results, race, called).items()
+    reasons: dict[Level, str] = {
+        called[one]: text for one, text in elimination_sentences(results, race, called).items()
     }
     return Design(
         factor="contender",
@@ -268,7 +270,7 @@ def _design(results: Results, evidence: Evidence, race: Race) -> Design:
         paired=True,
         units=evidence.units(compared, seeds),
         left_out=sum(len(done[one]) for one in compared) - used,
-        asides=asides,
+        reasons=reasons,
         notes=(STOPPED_BY_LOOKING,) if any(past.dropped for past in race.decided) else (),
     )
 

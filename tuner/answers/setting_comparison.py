@@ -6,7 +6,7 @@ others with it on test images, by accuracy or by the study's own metric.
 
 from tuner.answers import words
 from tuner.answers.compare import Comparison, Options, compare
-from tuner.answers.race import compare_contenders, tell_race
+from tuner.answers.race import compare_contenders, race_story
 from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
 from tuner.results import COMBINATIONS_MOST, Results, once
@@ -30,7 +30,7 @@ def compare_settings(
     if not has_replicates(results.spec) or len(results.ranked_settings) < 2 or why_not(results):
         return None
     if results.spec.replicates.of == "top":
-        story = tell_race(results)
+        story = race_story(results)
         if story is None or not story.spent:
             return None
         return compare_contenders(results, metric=name, options=options)

@@ -130,20 +130,17 @@ def best_sentence(results: Results) -> str:
     ended = sum(row.ended for row in results.rows)
     finished = results.study.state == "complete" or ended >= results.spec.total_trials
     so_far = "" if finished else " so far"
-    check = "" if test is None else f" On test, {_on_test(results, test)}."
+    check = ""
+    if test is not None:
+        checked = results.measures[results.check]
+        what = "accuracy" if results.check == "test_acc" else checked.name.removeprefix("test_")
+        check = f" On test, its {what} is {_limited(checked, test, '', ' over seeds')}."
     called, over = name(best.values), words.count(mean.n, f"{further}seed")
     shown = _limited(results.measures[metric], mean, f" over {over}")
     which = f"best of {count} settings{so_far} by {metric} is {called}"
     if count == 1:
         which = f"only setting{so_far} is {called}" if called else f"only setting{so_far}"
     return f"The {which}: mean {metric} {shown}.{check}"
-
-
-def _on_test(results: Results, mean: Mean) -> str:
-    measure, kind = results.measures[results.check], " over seeds"
-    if measure.name == "test_acc":
-        return f"its accuracy is {_limited(measure, mean, '', kind)}"
-    return f"its {measure.name.removeprefix('test_')} is {_limited(measure, mean, '', kind)}"
 
 
 def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:

@@ -31,7 +31,7 @@ __all__ = ["OneTrial", "one_trial", "table"]
 
 
 @dataclass(frozen=True)
-class OnSplit:
+class SplitFigures:
     """The trial's figures on one split at the judged epoch, with intervals over its images."""
 
     split: SplitName
@@ -68,7 +68,7 @@ class OneTrial:
     peers: tuple[int, ...]
     """The trials of the same setting under other seeds."""
     epochs: tuple[Mapping[str, Any], ...]
-    splits: tuple[OnSplit, ...]
+    splits: tuple[SplitFigures, ...]
     gap: Interval | None
     setup: Mapping[str, Any]
     events: tuple[Event, ...]
@@ -107,7 +107,7 @@ class OneTrial:
         return cells
 
     @property
-    def by_split(self) -> dict[SplitName, OnSplit]:
+    def by_split(self) -> dict[SplitName, SplitFigures]:
         """Its figures by split."""
         return {one.split: one for one in self.splits}
 
@@ -147,11 +147,11 @@ def one_trial(results: Results, number: int) -> OneTrial:
     )
 
 
-def _splits(results: Results, number: int) -> tuple[OnSplit, ...]:
+def _splits(results: Results, number: int) -> tuple[SplitFigures, ...]:
     kept: Sequence[SplitName] = [
         split for split in ("val", "test") if split in results.kept_splits(number)
     ]
-    found = [on_split(results, results.predicted(number, split)) for split in kept]
+    found = [split_figures(results, results.predicted(number, split)) for split in kept]
     return tuple(
         replace(one, own={**one.own, **dict(_resampled(results, number, one.split))})
         for one in found
@@ -167,13 +167,13 @@ def _resampled(results: Results, number: int, split: SplitName) -> Iterator[tupl
                 yield metric.name, mean_difference(values, np.zeros_like(values), None)
 
 
-def on_split(results: Results, predicted: Predicted) -> OnSplit:
+def split_figures(results: Results, predicted: Predicted) -> SplitFigures:
     """Return the figures of predictions: accuracy, AUC, calibration and the study's own metrics."""
     logs, labels = predicted.log_probabilities, predicted.labels
     hits, clusters = right(logs, labels) > 0, predicted.clusters
     calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
     odds = logs[:, 1].astype(np.float64) - logs[:, 0] if logs.shape[1] == 2 else None
-    return OnSplit(
+    return SplitFigures(
         split=predicted.split,
         images=len(labels),
         patients=0 if clusters is None else clusters.patients,
@@ -195,7 +195,7 @@ def _own(results: Results, predicted: Predicted) -> Iterator[tuple[str, Interval
             yield metric.name, mean_difference(values, nothing, predicted.clusters)
 
 
-def _gap(splits: Sequence[OnSplit]) -> Interval | None:
+def _gap(splits: Sequence[SplitFigures]) -> Interval | None:
     by_name = {one.split: one for one in splits}
     if set(by_name) != {"val", "test"}:
         return None

@@ -17,7 +17,7 @@ from tuner.answers.gap import gap as measure_gap
 from tuner.answers.plain import plain
 from tuner.answers.settings import Setting, has_replicates, setting_of, trial_of_seed
 from tuner.answers.table import Table
-from tuner.answers.trial import OneTrial, OnSplit, one_trial
+from tuner.answers.trial import OneTrial, SplitFigures, one_trial
 from tuner.errors import UserError
 from tuner.records import FRACTION, NATS, SHARE, SplitName, Unit
 from tuner.results import Measure, Predicted, Results, TrialRow, measures_of, right
@@ -106,7 +106,7 @@ class Winner:
         return {name: self.trial.row[name] for name in self.study.spec.fixed_names}
 
     @property
-    def splits(self) -> tuple[OnSplit, ...]:
+    def splits(self) -> tuple[SplitFigures, ...]:
         """Its figures on validation and, if there is one, on the test set."""
         return self.trial.splits
 
@@ -126,43 +126,30 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
             f"Trial {chosen} of {study.title} is {trial.row['state'].lower()}, and predictions are "
             "stored only for complete trials; choose another with --trial."
         )
-    measured = _gap(results)
+    measured = measure_gap(results) if results.tested else None
+    gaps = measured.settings if measured else ()
     leaders = results.ranked
-    classes, sizes = _data(results, trial)
+    dataset = results.connection.execute(
+        sa.select(t.dataset.c.classes, t.dataset.c.sizes).where(
+            t.dataset.c.fingerprint == trial.setup["data_fingerprint"]
+        )
+    ).one()
+    classes = tuple(dataset.classes)
     setting = setting_of(results, chosen) if has_replicates(results.spec) else None
     first = setting.rank == 1 if setting else bool(leaders) and leaders[0]["trial"] == chosen
     return Winner(
         study=study,
         trial=trial,
         classes=classes,
-        sizes=sizes,
+        sizes={name: int(dataset.sizes[name]) for name in sorted(dataset.sizes)},
         rates=_rates(results, trial) if len(classes) == 2 else {},
         over_seeds=_over_seeds(results, trial, setting),
-        setting_gap=_setting_gap(measured, chosen),
+        setting_gap=next((one.gap for one in gaps if chosen in one.trials), None),
         gap=measured,
         selection_bias=bias_of_best(results) if first else None,
         setting=setting,
         settings_ranked=len(results.ranked_settings),
     )
-
-
-def _gap(results: Results) -> Gap | None:
-    column = results.prefix + "test_acc"
-    tested = any(row.complete and row[column] is not None for row in results.rows)
-    return measure_gap(results) if tested else None
-
-
-def _setting_gap(measured: Gap | None, number: int) -> Interval | None:
-    settings = measured.settings if measured else ()
-    return next((setting.gap for setting in settings if number in setting.trials), None)
-
-
-def _data(results: Results, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[str, int]]:
-    query = sa.select(t.dataset.c.classes, t.dataset.c.sizes).where(
-        t.dataset.c.fingerprint == trial.setup["data_fingerprint"]
-    )
-    row = results.connection.execute(query).one()
-    return tuple(row.classes), {name: int(row.sizes[name]) for name in sorted(row.sizes)}
 
 
 def _rates(results: Results, trial: OneTrial) -> dict[SplitName, ClassRates]:
@@ -273,7 +260,7 @@ def described(winner: Winner) -> dict[str, Any]:
     }
 
 
-def _described_split(winner: Winner, one: OnSplit) -> dict[str, Any]:
+def _described_split(winner: Winner, one: SplitFigures) -> dict[str, Any]:
     rates = winner.rates.get(one.split)
     return {
         "images": one.images,
@@ -481,7 +468,7 @@ def figures(winner: Winner) -> Table:
     return Table(head, tuple(_split_row(winner, one) for one in winner.splits), left=(0,))
 
 
-def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
+def _split_row(winner: Winner, one: SplitFigures) -> tuple[str, ...]:
     loss = winner.trial.row[figure(winner.study, f"{one.split}_loss")]
     rates = winner.rates.get(one.split)
     sides = (rates.sensitivity, rates.specificity) if rates else (None, None)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tuner.cli import options
-from tuner.cli.terminal import echo_json
+from tuner.cli.terminal import REPLACED, echo, echo_json
 from tuner.errors import UserError
+from tuner.files import check_output, contains, write_output
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from tuner.answers.compare import Comparison, Options
     from tuner.answers.pair import Pair
+    from tuner.answers.searches import Searches
     from tuner.records import SplitName
     from tuner.results import Results
     from tuner.store.studies import Study
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 FIRST_DROPPED = (2, 7, 5)
 """Columns of a factor's table that are dropped first if not all fit: mean's interval, done, p."""
+ENDINGS = (".svg", ".png", ".pdf")
+POINTS = 64
+"""Points of a search's course: as many as the chart in the terminal has columns."""
 
 
 @click.command(
@@ -126,7 +131,6 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
     from tuner.answers.race import compare_contenders
     from tuner.answers.setting_comparison import check, compare_settings, why_not
     from tuner.cli.console import open_console, print_sentences
-    from tuner.cli.searches import show_searches
     from tuner.cli.setting_comparison import show_settings
     from tuner.store import identities
 
@@ -137,7 +141,7 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
                 "Two studies are compared as searches, with --metric and --picture alone; leave "
                 "the rest out, or name one study."
             )
-        show_searches(
+        _show_searches(
             settings,
             (str(study), str(other)),
             metric,
@@ -153,7 +157,7 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
         changes = [mark.sentence for mark in marks]
         if trials is not None:
             between = pair(results, trials, cast("SplitName | None", split))
-            _tell_pair(between, found, as_json=as_json)
+            _show_pair(between, found, as_json=as_json)
             if not as_json:
                 print_sentences(open_console(), changes)
             return
@@ -262,7 +266,7 @@ def _show(
         console.print("Each factor is compared separately; `--by FACTOR` compares only one.")
 
 
-def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
+def _show_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
     from tuner.answers.plain import plain
     from tuner.cli.console import open_console
 
@@ -284,3 +288,62 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
         console.print()
         console.print(as_rich(class_table(found)))
     console.print(found.verdict)
+
+
+# Two searches
+
+
+def _show_searches(
+    settings: Settings,
+    names: tuple[str, str],
+    metric: str | None,
+    picture: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Compare two searches, print the result, and plot it if a file is given."""
+    from tuner.answers.plain import plain
+    from tuner.answers.searches import compare_searches
+    from tuner.pictures import MARK
+
+    if picture is not None:
+        if picture.suffix.lower() not in ENDINGS:
+            raise UserError(
+                f"--picture {picture}: unsupported file type; use one of {', '.join(ENDINGS)}."
+            )
+        check_output(picture, overwrite=overwrite, recognised=contains(MARK))
+    with options.open_database(settings) as database, database.snapshot() as connection:
+        compared = compare_searches(connection, *names, metric)
+    if as_json:
+        echo_json(plain(compared), allow_nan=False)
+    else:
+        _print_searches(compared)
+    if picture is not None:
+        from tuner.pictures import draw_searches
+
+        drawn = draw_searches(compared)
+        content = drawn.render(picture.suffix.lower().removeprefix("."))
+        replaced = write_output(picture, content, overwrite=overwrite, recognised=contains(MARK))
+        echo(f"{picture}{REPLACED * replaced}", err=True)
+
+
+def _print_searches(compared: "Searches") -> None:
+    from tuner.answers.searches import table
+    from tuner.cli.console import as_rich, open_console, print_sentences
+    from tuner.cli.drawing import chart
+
+    console = open_console()
+    console.print()
+    common = compared.budgets[-1].epochs
+    budgets = sorted({max(1, round(common * (place + 1) / POINTS)) for place in range(POINTS)})
+    lines = [[one.at(budget) for budget in budgets] for one in compared.both]
+    series = [
+        (search.name, style, [None if mean is None else mean.value for mean in line])
+        for search, line, style in zip(compared.both, lines, ("cyan", "bold"), strict=True)
+    ]
+    console.print(chart(f"best {compared.metric} so far", series, last=f"{common:,} epochs"))
+    console.print()
+    console.print(as_rich(table(compared)))
+    print_sentences(console, compared.sentences)
+    console.print()

@@ -36,7 +36,9 @@ def early_look(
         yield None
         return
     make_cache(settings.home)
-    with _begin(spec, checker) as question:
+    from tuner.check.quick import begin, configurations
+
+    with begin(spec, configurations(spec)[0], checker, quick=True) as question:
         yield question
 
 
@@ -119,13 +121,6 @@ class Findings:
             self._question.kill()
             # The thread still reads the answers, which must not be closed before it ends.
             self._found.exception()
-
-
-def _begin(spec: "Spec", checker: "Checker") -> "Question":
-    from tuner.check.quick import begin, configurations
-
-    first = configurations(spec)[0]
-    return begin(spec, first, checker, quick=True)
 
 
 def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]") -> None:

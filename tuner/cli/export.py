@@ -138,7 +138,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
     from tuner.answers.columns import units
     from tuner.answers.compare import compare
     from tuner.answers.settings import has_replicates
-    from tuner.answers.sheets import contents, formats, selection
+    from tuner.answers.sheets import contents, formats
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
     from tuner.results import read_condition, trial_columns
@@ -178,7 +178,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
         else:
             first = order if best is not None or readable else None
             sheet = contents.trials(results, best_first=first, wide=wide or named)
-        sheet = selection.where(sheet, wanted)
+        sheet = sheet.where(wanted)
         complete = sheet
         if what in ("trials", "settings"):
             shown = TABLE_ROWS if readable and best is None and not asked else None
@@ -186,7 +186,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
             grouped = what == "trials" and order == "settings"
             sheet = sheet.first(best or shown, found.spec.varied if grouped else ())
         left_out = _count(complete) - _count(sheet)
-        sheet = selection.sort(sheet, sort)
+        sheet = sheet.sorted(sort)
         if columns is not None:
             sheet = sheet.only([name.strip() for name in columns.split(",")])
         elif readable and what == "settings":

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.answers.forecast import forecast, tell_budget
+from tuner.answers.forecast import budget_words, forecast
 from tuner.cli.console import DataConsole, notebook_display, styled
 from tuner.cli.terminal import readable
 from tuner.records import SHARE, Unit, Value, value_text
@@ -141,7 +141,7 @@ def draw(overview: Overview) -> RenderableType:
         )
     if overview.queued:
         parts.append(styled(queue_line(overview.queued)))
-    if (budget := tell_budget(overview)) is not None:
+    if (budget := budget_words(overview)) is not None:
         parts.append(Text(f"spent   {budget.spent}"))
         parts += [Text(f"needed  {budget.needed}")] * bool(budget.needed)
         parts += [styled(budget.short, "yellow")] * bool(budget.short)
@@ -164,7 +164,7 @@ def plain_line(overview: Overview) -> str:
     text = f"{counts.at_rest}/{counts.total} trials  {counts_line(overview)}"
     if overview.best is not None:
         text += f"  best {_briefly(overview.best, overview.metric, overview.unit)}"
-    if (budget := tell_budget(overview)) is not None:
+    if (budget := budget_words(overview)) is not None:
         text += f"  spent {budget.spent}"
         text += f"  {budget.short}" if budget.short else ""
     for line in overview.workers:

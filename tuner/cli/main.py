@@ -87,7 +87,7 @@ class ReaderLeftError(Exception):
 
 
 @contextmanager
-def _closed_pipe_told() -> Iterator[None]:
+def _closed_pipe_raised() -> Iterator[None]:
     """Let a closed pipe reach `run`; click would exit with 1."""
     try:
         yield
@@ -100,7 +100,7 @@ class LazyGroup(click.Group):
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         """Parse the command line; --help prints here already."""
-        with _closed_pipe_told():
+        with _closed_pipe_raised():
             return super().make_context(*arguments, **options)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -109,7 +109,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _closed_pipe_told():
+        with _closed_pipe_raised():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

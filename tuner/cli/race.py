@@ -11,12 +11,12 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
     """Say how a study's race went; empty if it has none."""
     if study.spec.replicates.of != "top":
         return []  # Most studies have no race, and the modules for it take long to load.
-    from tuner.answers.race import compare_contenders, tell_race
+    from tuner.answers.race import compare_contenders, race_story
     from tuner.results import Results
 
     with database.snapshot() as connection:
         results = Results(connection, study)
-        story = tell_race(results)
+        story = race_story(results)
         if story is None:
             return []
         lines = list(story.sentences)

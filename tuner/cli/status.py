@@ -177,11 +177,11 @@ def _print_race(database: "Database", ref: StudyRef) -> None:
 
 def _race(database: "Database", ref: StudyRef) -> dict[str, Any] | None:
     from tuner.answers.plain import plain
-    from tuner.answers.race import tell_race
+    from tuner.answers.race import race_story
     from tuner.results import Results
 
     with database.snapshot() as connection:
-        return cast("dict[str, Any] | None", plain(tell_race(Results.of(connection, ref))))
+        return cast("dict[str, Any] | None", plain(race_story(Results.of(connection, ref))))
 
 
 def _watch(database: "Database", ref: StudyRef) -> None:

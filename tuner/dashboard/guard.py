@@ -106,18 +106,18 @@ class Guard:
         headers = Headers(scope=scope)
         access = self._door.access
         if not access.names(headers.get("host", "")):
-            return _told(
+            return _refuse(
                 "This dashboard does not serve that host name. Use http://localhost, or start it "
                 "with --allow-host NAME.",
                 421,
             )
         if access.https_only and not self._door.way(scope).https:
-            return _told("This dashboard is reached by https:// only.", 403)
+            return _refuse("This dashboard is reached by https:// only.", 403)
         if _embedded_elsewhere(headers):
-            return _told("Requests from pages of other sites are refused.", 403)
+            return _refuse("Requests from pages of other sites are refused.", 403)
         # PostgreSQL's texts cannot contain NUL, and no name does.
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            return _told("There is a NUL in this address.", 400)
+            return _refuse("There is a NUL in this address.", 400)
         if scope["method"] not in READING and not self._is_written(scope):
             text = "Nothing can be changed here."
             return PlainTextResponse(f"{text}\n", 405, headers={"Allow": "GET, HEAD"})
@@ -142,13 +142,13 @@ class Guard:
             return self._explain(Request(scope), error)
         scope["state"]["caller"] = caller
         if scope["method"] not in READING and not self._comes_from_here(scope, caller):
-            return _told("This request came from a page of another site and was refused.", 403)
+            return _refuse("This request came from a page of another site and was refused.", 403)
         if PUBLIC.fullmatch(path):
             return None
         if caller is None:
             return _login_first(scope)
         if scope["method"] not in READING and path not in OWN and not caller.acts:
-            return _told("You have read-only access. Ask an operator to make changes.", 403)
+            return _refuse("You have read-only access. Ask an operator to make changes.", 403)
         return None
 
     def _comes_from_here(self, scope: Scope, caller: Caller | None) -> bool:
@@ -164,7 +164,7 @@ class Guard:
         return headers.get("sec-fetch-site") == "same-origin"
 
 
-def _told(text: str, code: int) -> Response:
+def _refuse(text: str, code: int) -> Response:
     return PlainTextResponse(f"{text}\n", code)
 
 
@@ -199,11 +199,11 @@ async def _whole_body(receive: Receive) -> bytes | Response:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    return _told("The connection was closed.", 400)
+                    return _refuse("The connection was closed.", 400)
                 chunks.append(message.get("body", b""))
                 size += len(chunks[-1])
                 if size > BODY_MOST:
-                    return _told("That is too large.", 413)
+                    return _refuse("That is too large.", 413)
                 if not message.get("more_body", False):
                     return b"".join(chunks)
     except TimeoutError:
@@ -253,7 +253,7 @@ def _outside(scope: Scope, base: str) -> Response:
     """Answer a request for a path that is not below the base."""
     if scope["path"] in ("/", base):
         return RedirectResponse(f"{base}/", 303)
-    return _told(f"This dashboard is served below {base}/.", 404)
+    return _refuse(f"This dashboard is served below {base}/.", 404)
 
 
 def _policy(path: str, base: str) -> str:

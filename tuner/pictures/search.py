@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from tuner.answers import words
 from tuner.answers.compare import measure_named
-from tuner.answers.influence import Influence
 from tuner.answers.influence import influence as measure_influence
 from tuner.errors import UserError
 from tuner.pictures import canvas
@@ -145,17 +145,12 @@ def _draw_axis(axis: Axes, at: int, name: str, ticks: Mapping[float, str]) -> No
 
 
 def _parallel_title(subject: Subject, metric: str) -> str:
-    influences = [influence for influence in _influences(subject) if influence.metric == metric]
-    if influences:
-        return influences[0].headline[0].upper() + influences[0].headline[1:]
+    # With too few trials to say what matters, the lines can still be drawn.
+    with suppress(UserError):
+        for one in measure_influence(subject.results):
+            if one.metric == metric:
+                return one.headline[0].upper() + one.headline[1:]
     return f"{subject.title}: {named(metric)} by parameter"
-
-
-def _influences(subject: Subject) -> list[Influence]:
-    try:
-        return measure_influence(subject.results)
-    except UserError:
-        return []  # too few trials to say what matters; the lines can be drawn all the same
 
 
 def _parallel_note(results: Results, drawn: Sequence[TrialRow]) -> str:

@@ -10,7 +10,7 @@ from tuner.answers.gap import gap, selection, sentences
 from tuner.answers.gap import table as gap_table
 from tuner.answers.influence import influence
 from tuner.answers.question import answer
-from tuner.answers.race import contenders, tell_race
+from tuner.answers.race import contenders, race_story
 from tuner.answers.setting_comparison import with_check
 from tuner.answers.settings import has_replicates, settings
 from tuner.errors import UserError
@@ -80,7 +80,7 @@ def _compared(results: Results) -> Iterator[Block]:
 
 
 def _raced(results: Results) -> Iterator[Block]:
-    story, compared = tell_race(results), contenders(results)
+    story, compared = race_story(results), contenders(results)
     if story is not None:
         yield Words(" ".join(story.sentences))
     if compared is not None:
@@ -122,10 +122,6 @@ def _best(results: Results) -> Iterator[Block]:
         yield from _optional(results, kind)
 
 
-def _lost(results: Results) -> Iterator[Block]:
-    yield from record.endings(results)
-
-
 def _optional(results: Results, kind: str) -> Iterator[Block]:
     """Yield a picture, or a sentence that says why there is none."""
     try:
@@ -145,7 +141,7 @@ _PARTS: dict[str, Passage] = {
     "Validation and test": _gap,
     "What matters": _matters,
     "The best trials": _best,
-    "Pruned, diverged and failed": _lost,
+    "Pruned, diverged and failed": record.endings,
     "Cost": record.cost,
     "Provenance": record.provenance,
     "The study file": record.study_file,

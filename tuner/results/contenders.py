@@ -71,18 +71,18 @@ def contender_names(results: Results, contenders: Collection[int]) -> dict[int, 
         for name in spec.varied
         if len({repr(contender[name]) for contender in chosen.values()}) > 1
     ]
-    names = {contender: _name(values, telling) for contender, values in chosen.items()}
+    # A parameter that is not active in a contender is not part of its name.
+    names = {
+        contender: " ".join(
+            f"{name}={_short(value)}" for name in telling if (value := values[name]) is not None
+        )
+        for contender, values in chosen.items()
+    }
     shared = Counter(names.values())
     return {
         contender: f"{name} #{contender}".strip() if not name or shared[name] > 1 else name
         for contender, name in names.items()
     }
-
-
-def _name(values: Mapping[str, Value | None], telling: Sequence[str]) -> str:
-    # A parameter that is not active in this contender is not part of its name.
-    active = {name: value for name in telling if (value := values[name]) is not None}
-    return " ".join(f"{name}={_short(value)}" for name, value in active.items())
 
 
 def _short(value: Value) -> str:

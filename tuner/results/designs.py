@@ -28,7 +28,7 @@ Picked = TypeVar("Picked")
 
 
 @dataclass(frozen=True)
-class Fall:
+class PrunedMedians:
     """When pruned trials were pruned, as medians."""
 
     epoch: int
@@ -50,7 +50,7 @@ class Standing:
     failed: int
     running: int
     waiting: int
-    fell: Fall | None
+    fell: PrunedMedians | None
     paused: int = 0
 
     @property
@@ -91,7 +91,7 @@ class Design:
     """
     left_out: int
     """Complete trials in no mean, because their counterpart at another level did not complete."""
-    asides: Mapping[Level, str] = field(default_factory=dict)
+    reasons: Mapping[Level, str] = field(default_factory=dict)
     """Why levels are not compared, for reasons that their standing does not show."""
     notes: tuple[str, ...] = ()
     """Further remarks for the answer."""
@@ -307,7 +307,7 @@ def standing_of(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Sta
     fallen = [row for row in rows if row["state"] == "PRUNED"]
     losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]
     epoch = int(median(row["epochs_run"] for row in fallen)) if fallen else 0
-    fell = Fall(epoch, median(losses)) if losses else None
+    fell = PrunedMedians(epoch, median(losses)) if losses else None
     return Standing(
         level=level,
         trials=len(rows),

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     )
     from tuner.statistics.ranks import average_ranks
     from tuner.statistics.selection import (
+        Candidates,
         SelectionBias,
-        Tried,
         selection_bias,
         selection_bias_of_mean,
     )
@@ -58,7 +58,7 @@ else:
             "power": "Observed PowerPlan plan",
             "proportions": "Discordance Effective Right apart effective mcnemar share_of wilson_of",
             "ranks": "average_ranks",
-            "selection": "SelectionBias Tried selection_bias selection_bias_of_mean",
+            "selection": "SelectionBias Candidates selection_bias selection_bias_of_mean",
             "sequential": "ContenderTest compare_with_best",
             "unpaired": "Group Groups",
             "variance": "CONFIDENCE Interval around",

@@ -35,7 +35,7 @@ class SelectionBias:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Candidates:
     """All trials that the best was picked from, and the values by image of the best of them."""
 
     means: Array
@@ -48,7 +48,7 @@ class Tried:
     """Their values, one row per trial and one column per image."""
 
 
-def selection_bias(tried: Tried, *, larger: bool) -> SelectionBias | None:
+def selection_bias(candidates: Candidates, *, larger: bool) -> SelectionBias | None:
     """Estimate the bias by picking the best of simulated studies.
 
     A simulated study has the settings' means, shrunk towards their common mean
@@ -56,14 +56,16 @@ def selection_bias(tried: Tried, *, larger: bool) -> SelectionBias | None:
     to each, and the images are resampled. The bias is the picked trial's excess
     over the shrunken mean of its setting.
     """
-    if len(tried.means) < 2:
+    if len(candidates.means) < 2:
         return None
     sign = 1.0 if larger else -1.0
-    residuals = _residuals(sign * tried.means, tried.settings)
-    near, of = np.unique(tried.settings[tried.best], return_inverse=True)
-    by_image = _by_image(sign * tried.values, of)
-    truths = _shrunken(sign * tried.means, tried.settings, residuals, _noise(by_image))[near]
-    order = np.argsort(-sign * tried.means[tried.best], kind="stable")[:MOST]
+    residuals = _residuals(sign * candidates.means, candidates.settings)
+    near, of = np.unique(candidates.settings[candidates.best], return_inverse=True)
+    by_image = _by_image(sign * candidates.values, of)
+    truths = _shrunken(sign * candidates.means, candidates.settings, residuals, _noise(by_image))[
+        near
+    ]
+    order = np.argsort(-sign * candidates.means[candidates.best], kind="stable")[:MOST]
     generator = np.random.default_rng(SEED)
     # The seed × image interaction is in the seeds' residuals already.
     shown = truths[of[order]] + _image_shifts(by_image, generator)[:, of[order]]
@@ -72,23 +74,25 @@ def selection_bias(tried: Tried, *, larger: bool) -> SelectionBias | None:
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[of[order]][picked]
     # A trial far ahead of the others has no bias, but random draws might make it negative.
-    return SelectionBias(max(0.0, float(flattered.mean())), residuals is not None, len(tried.means))
+    return SelectionBias(
+        max(0.0, float(flattered.mean())), residuals is not None, len(candidates.means)
+    )
 
 
-def selection_bias_of_mean(tried: Tried, *, larger: bool) -> SelectionBias | None:
+def selection_bias_of_mean(candidates: Candidates, *, larger: bool) -> SelectionBias | None:
     """Estimate the bias by picking the best setting by its mean over seeds, as `selection_bias`.
 
     A simulated setting has as many residuals as it has seeds, and their mean is added to its own.
     """
-    sizes = np.bincount(tried.settings)
+    sizes = np.bincount(candidates.settings)
     if len(sizes) < 2:
         return None
     sign = 1.0 if larger else -1.0
-    means = sign * tried.means
-    residuals = _residuals(means, tried.settings)
-    near, of = np.unique(tried.settings[tried.best], return_inverse=True)
-    by_image = _by_image(sign * tried.values, of)
-    truths = _shrunken(means, tried.settings, residuals, _noise(by_image))[near]
+    means = sign * candidates.means
+    residuals = _residuals(means, candidates.settings)
+    near, of = np.unique(candidates.settings[candidates.best], return_inverse=True)
+    by_image = _by_image(sign * candidates.values, of)
+    truths = _shrunken(means, candidates.settings, residuals, _noise(by_image))[near]
     generator = np.random.default_rng(SEED)
     shown = truths + _image_shifts(by_image, generator)
     if residuals is not None:
@@ -99,7 +103,7 @@ def selection_bias_of_mean(tried: Tried, *, larger: bool) -> SelectionBias | Non
     flattered = shown[np.arange(DRAWS), picked] - truths[picked]
     # As above: of a setting far ahead, random draws might make it negative.
     return SelectionBias(
-        max(0.0, float(flattered.mean())), residuals is not None, len(tried.means), len(sizes)
+        max(0.0, float(flattered.mean())), residuals is not None, len(candidates.means), len(sizes)
     )
 
 

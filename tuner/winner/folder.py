@@ -40,12 +40,12 @@ def written_whole(target: Path, *, overwrite: bool) -> Iterator[Path]:
     target = target.absolute()
     check_target(target, overwrite=overwrite)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
-    with _told(target):
+    with _write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
     try:
         yield aside
-        with _told(target):
+        with _write_errors(target):
             _sync(aside)
             # Checked again: training may have taken hours, and the target may exist now.
             check_target(target, overwrite=overwrite)
@@ -80,7 +80,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
+def _write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

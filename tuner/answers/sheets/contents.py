@@ -1,8 +1,10 @@
 """The sheets that can be exported: trials, settings, epochs, predictions, comparisons."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -115,6 +117,39 @@ class Sheet:
         for row in self.rows:
             groups.setdefault(tuple(row[place] for place in places), []).append(row)
         return Sheet(self.columns, [row for rows in list(groups.values())[:count] for row in rows])
+
+    def where(self, conditions: Sequence[Condition]) -> "Sheet":
+        """Return only the rows for which all conditions hold."""
+        if not conditions:
+            return self
+        places = [(self.place(one.column), one) for one in conditions]
+        rows = (row for row in self.rows if all(one.holds(row[at]) for at, one in places))
+        return Sheet(self.columns, list(rows) if isinstance(self.rows, list) else rows)
+
+    def sorted(self, by: str | None) -> "Sheet":
+        """Return the rows sorted by a column, from the largest if `by` begins with a hyphen.
+
+        Numbers come before texts; rows without a value come last in both directions.
+        """
+        if by is None:
+            return self
+        at = self.place(by.removeprefix("-"))
+        rows = list(self.rows)
+        filled = [row for row in rows if not _is_empty(row[at])]
+        empty = [row for row in rows if _is_empty(row[at])]
+        # Stable in both directions: rows with equal values keep their order.
+        filled.sort(key=lambda row: _order(row[at]), reverse=by.startswith("-"))
+        return Sheet(self.columns, [*filled, *empty])
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _order(cell: Any) -> tuple[int, float, str]:
+    if isinstance(cell, datetime):
+        return 0, cell.timestamp(), ""
+    return (0, float(cell), "") if isinstance(cell, int | float) else (1, 0.0, str(cell))
 
 
 @dataclass(frozen=True)

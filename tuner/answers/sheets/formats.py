@@ -143,7 +143,7 @@ def _json(sheet: Sheet) -> Iterator[bytes]:
 
 def _markdown(sheet: Sheet, layout: Layout) -> Iterator[bytes]:
     def line(cells: Sequence[str]) -> str:
-        return markup.row([_with_minus(cell) for cell in cells])
+        return markup.row([one.replace("-", "−") if _is_number(one) else one for one in cells])
 
     with tempfile.TemporaryFile() as body:
         numbers = _write_lines(body, sheet, layout, line)
@@ -171,10 +171,6 @@ def _read_again(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     while piece := file.read(PIECE):
         yield piece
-
-
-def _with_minus(cell: str) -> str:
-    return cell.replace("-", "−") if _is_number(cell) else cell
 
 
 def _latex(sheet: Sheet, layout: Layout) -> Iterator[bytes]:

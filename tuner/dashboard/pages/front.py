@@ -37,7 +37,7 @@ class Leader:
 
 
 @dataclass(frozen=True)
-class Found:
+class StudyVerdict:
     """A study's results so far."""
 
     verdict: str
@@ -65,7 +65,7 @@ class Card:
     """The number of its workers, by host."""
     tags: tuple[str, ...]
     archived: bool
-    found: Found | None = None
+    found: StudyVerdict | None = None
     """None while it is being computed."""
 
     JSON: ClassVar = (
@@ -153,15 +153,15 @@ def _matches(card: Card, wanted: list[str]) -> bool:
     return all(word in text for word in wanted)
 
 
-def _found(desk: Desk, study: Study) -> Found | None:
+def _found(desk: Desk, study: Study) -> StudyVerdict | None:
     try:
         kept = desk.verdict(_find, study)
     except TunerError as error:
-        return Found(str(error), None)
+        return StudyVerdict(str(error), None)
     return None if kept is None else kept.value
 
 
-def _find(results: Results) -> Found:
+def _find(results: Results) -> StudyVerdict:
     try:
         verdict = answer(results)[0]
     except UserError as error:
@@ -172,4 +172,4 @@ def _find(results: Results) -> Found:
         difference = None
     ranked = results.ranked_settings
     best = Leader(ranked[0].median.number, ranked[0].mean, len(ranked[0].seeds)) if ranked else None
-    return Found(verdict, difference, best)
+    return StudyVerdict(verdict, difference, best)

@@ -51,7 +51,7 @@ PICTURES_MOST = 60
 
 
 @dataclass(frozen=True)
-class Taken:
+class TrialPrediction:
     """One trial's prediction for an image."""
 
     trial: int
@@ -61,7 +61,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Apart:
+class DisagreedImage:
     """An image that some trials classify correctly and others do not."""
 
     image: str
@@ -69,17 +69,17 @@ class Apart:
     """Its index in the split of the first trial, which is in its thumbnail's address."""
     patient: str | None
     label: str
-    taken: tuple[Taken, ...]
+    taken: tuple[TrialPrediction, ...]
     """By trial, in the order of the comparison."""
 
 
 @dataclass(frozen=True)
-class ApartImages:
+class Disagreements:
     """The images on which trials disagree, with the most confident mistakes first."""
 
     trials: tuple[int, ...]
     split: SplitName
-    listed: tuple[Apart, ...]
+    listed: tuple[DisagreedImage, ...]
     total: int
     shared: int
     """The number of images that all of them predicted."""
@@ -89,7 +89,7 @@ class ApartImages:
     JSON: ClassVar = ("trials", "split", "listed", "total", "shared", "pictures")
 
     @property
-    def shown(self) -> tuple[Apart, ...]:
+    def shown(self) -> tuple[DisagreedImage, ...]:
         """Those shown as thumbnails."""
         return self.listed[:PICTURES_MOST]
 
@@ -110,7 +110,7 @@ class ComparedTrials:
     pair: Pair | None
     """The pairwise comparison, if there are two."""
     table: Table
-    apart: ApartImages
+    apart: Disagreements
 
     JSON: ClassVar = ("study", "trials", "differing", "verdict", "pair", "apart")
 
@@ -142,7 +142,7 @@ class SettingsPage:
     differing: tuple[tuple[str, tuple[Any, ...]], ...]
     diffs: tuple[SettingDiff, ...] | None
     """None while they are being computed."""
-    apart: ApartImages | None
+    apart: Disagreements | None
     """For the median seeds; None if a setting has none."""
 
     JSON: ClassVar = ("study", "settings", "differing", "comparisons=diffs", "apart")
@@ -289,7 +289,7 @@ def _table(read: Sequence[Predicted], study: str) -> Table:
 
 def _apart(
     results: Results, row: TrialRow, read: Sequence[Predicted], split: SplitName
-) -> ApartImages:
+) -> Disagreements:
     """Find the images on which trials disagree, among those that all predicted."""
     first = read[0]
     places = [{image: at for at, image in enumerate(one.ids)} for one in read]
@@ -314,17 +314,17 @@ def _apart(
     differ = np.flatnonzero(hits.any(axis=0) & ~hits.all(axis=0))
     surest = np.nan_to_num(np.where(hits, -1.0, chances), nan=-1.0).max(axis=0, initial=-1.0)
     order = differ[np.argsort(-surest[differ], kind="stable")]
-    return ApartImages(
+    return Disagreements(
         trials=tuple(one.trial for one in read),
         split=split,
         listed=tuple(
-            Apart(
+            DisagreedImage(
                 image=shared[one],
                 place=int(at[0, one]),
                 patient=first.patients[at[0, one]] if first.patients else None,
                 label=first.classes[labels[one]],
                 taken=tuple(
-                    Taken(
+                    TrialPrediction(
                         predicted.trial,
                         bool(hits[side, one]),
                         predicted.classes[taken[side, one]],
@@ -341,7 +341,7 @@ def _apart(
     )
 
 
-def _with_pictures(request: Request, study: Study, apart: ApartImages) -> ApartImages:
+def _with_pictures(request: Request, study: Study, apart: Disagreements) -> Disagreements:
     pictures = pictures_of(request, study, apart.images, apart.split, apart.wanted)
     return replace(apart, pictures=pictures)
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tuner.answers.compare import compare
-from tuner.answers.forecast import BudgetWords, Forecast, forecast, tell_budget
+from tuner.answers.forecast import BudgetWords, Forecast, budget_words, forecast
 from tuner.answers.question import FACTORS_MOST, answer
 from tuner.answers.setting_comparison import check, check_sentence, compare_settings, why_not
 from tuner.dashboard import rendering
@@ -73,7 +73,7 @@ class StudyPage:
     @property
     def budget(self) -> BudgetWords | None:
         """Sentences on the budget: spent, needed, and whether it is enough."""
-        return tell_budget(self.overview)
+        return budget_words(self.overview)
 
     @property
     def for_programs(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class OfSplit:
+class SplitPredictions:
     """A trial's predictions on one split: confusion, ROC, calibration and mistakes."""
 
     split: SplitName
@@ -83,7 +83,7 @@ class TrialPage:
 
     study: str
     trial: OneTrial
-    splits: tuple[OfSplit, ...]
+    splits: tuple[SplitPredictions, ...]
     outputs: tuple[histories.Output, ...]
     provenance: Provenance
     images: TrialImages | None
@@ -117,7 +117,11 @@ def trial_page(request: Request) -> Response:
         return TrialPage(
             study.title,
             trial,
-            tuple(_of_split(results, number, split) for split in ("test", "val") if split in kept),
+            tuple(
+                _split_predictions(results, number, split)
+                for split in ("test", "val")
+                if split in kept
+            ),
             tuple(histories.outputs(results.connection, study, number)),
             provenance(results, trial),
             TrialImages.of(results, trial.row),
@@ -245,14 +249,14 @@ def _checkpoints(desk: Desk, study: Study, number: int) -> TrialCheckpoints | No
     return None if kept is None else kept.value
 
 
-def _of_split(results: Results, number: int, split: SplitName) -> OfSplit:
+def _split_predictions(results: Results, number: int, split: SplitName) -> SplitPredictions:
     read = results.predicted(number, split)
     taken = most_probable(read.log_probabilities)
     wrong = np.flatnonzero(taken != read.labels)
     chances = np.exp(read.log_probabilities.astype(np.float64))
     sure = chances[wrong, taken[wrong]]
     order = wrong[np.argsort(-np.nan_to_num(sure, nan=-1.0), kind="stable")][:MISTAKES_MOST]
-    return OfSplit(
+    return SplitPredictions(
         split,
         confusion(read),
         roc_curves(read, most=ROC_MOST),
