@@ -66,7 +66,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     second = trained_once.json("table", "small", "--json")["settings"][1]
     other = second["median_trial"]
     named = trained_once.run("best", "small@1", "--trial", str(other))
-    assert f"Selected by number: trial {other} " in named
+    assert f"Selected by number: trial {other}, seed " in named
     assert "its setting is 2nd of 2 settings" in named
     assert "selection bias" not in named
 

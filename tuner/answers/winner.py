@@ -314,11 +314,12 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     mean_value = setting.means[metric]
     ranked = words.count(winner.settings_ranked, "setting")
     so_far = "" if winner.study.state == "complete" else " so far"
-    trial = f"trial {winner.number} (seed {winner.trial.row['seed']})"
+    seed = winner.trial.row["seed"]
     if setting.rank != 1 or mean_value is None:
         place = words.ordinal(setting.rank) if setting.rank else "unranked"
         return (
-            f"Selected by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
+            f"Selected by number: trial {winner.number}, seed {seed} ({by}); its setting is "
+            f"{place} of {ranked} by {metric}."
         )
     is_median = setting.median is not None and setting.median["trial"] == winner.number
     what = "the setting's median seed" if is_median else "selected by its seed"
@@ -331,7 +332,7 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
         f"Selected on validation images only: {which} "
         f"{mean(winner.measures[metric].unit, mean_value)} over "
         f"{words.count(mean_value.n, 'seed')}. "
-        f"This network is {trial}, {what}: {by}."
+        f"This network is trial {winner.number} (seed {seed}), {what}: {by}."
     )
 
 
