@@ -121,6 +121,27 @@ def test_uneven_classes_are_told(tmp_path: Path) -> None:
     assert "class pneumonia is 6% of the training images but 50% of test" in found
 
 
+def test_equal_shares_of_many_classes_are_not_rare(tmp_path: Path) -> None:
+    """Of eleven classes each has about 9% of the images, which is no reason for a warning."""
+    data = clean(tmp_path)
+
+    def many(split: Split) -> Split:
+        return replace(split, labels=np.arange(len(split.labels)) % 11)
+
+    assert data.test is not None
+    names = tuple(f"class{place}" for place in range(11))
+    found = told(
+        replace(
+            data,
+            train=many(data.train),
+            val=many(data.val),
+            test=many(data.test),
+            classes=names,
+        )
+    )
+    assert "is rare" not in found
+
+
 def test_few_patients_are_told(tmp_path: Path) -> None:
     """A validation split of 5 patients, however many images it has, judges nothing."""
     data = clean(tmp_path)

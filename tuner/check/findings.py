@@ -7,8 +7,8 @@ from tuner.statistics import FEWEST
 
 UNEVEN = 0.1
 """A class whose share differs by more than this between two splits is reported."""
-RARE = 0.1
-"""A class with a smaller share of the training images is called rare."""
+RARE = 0.2
+"""A class is called rare below this fraction of an equal share of the training images."""
 SHOWN = 5
 
 
@@ -100,7 +100,7 @@ def _balance(examination: Examination) -> Iterator[str]:
             )
     for name, count in train.classes.items():
         share = count / train.images
-        if share < RARE:
+        if share < RARE / len(train.classes):
             yield (
                 f"class {name} is rare: {count} of {train.images} training images. Look at "
                 "balanced accuracy and AUC, and try class_weights = 'balanced'."
