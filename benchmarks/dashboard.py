@@ -9,7 +9,9 @@ records an epoch of each every five seconds, through the ledger, as workers do. 
 turns: nobody looks; 20 tabs look at optuna-dashboard; 20 tabs look at `tuner dashboard`. One of
 the tabs is Chromium, whose times are measured. The others are programs that ask what its pages ask
 (of tuner, every part when something has changed; of optuna-dashboard, the study every ten seconds),
-so that the time of 19 more browsers is not taken from the same cores.
+so that the time of 19 more browsers is not taken from the same cores. The browser and these
+programs stand for other people's machines, so they give way to the workers, the database and the
+servers (nice 10).
 
 A page is open when it shows the study's name and its trials' numbers or, of optuna-dashboard, the
 name. It is complete when its answer, workers and curves are there, which is what a window of 1280
@@ -29,6 +31,7 @@ import json
 import math
 import os
 import random
+import shlex
 import shutil
 import socket
 import statistics
@@ -73,6 +76,8 @@ EPOCH_SECONDS = 5.0
 ROOM = 100
 """Trials of each study that are left to train."""
 TABS = 20
+NICE = 10
+"""By how much whatever stands for other machines gives way to the rest."""
 LOADS = 12
 """Pages that the browser opens in a turn."""
 WINDOW: ViewportSize = {"width": 1280, "height": 1600}
@@ -140,8 +145,8 @@ def main() -> None:
         return
     options = _options()
     figures: dict[str, Any] = {"trials": options.trials, "seconds": options.seconds}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with sync_playwright() as playwright, _nice_chromium() as program:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         if options.small:
             both = [name for name in options.only if name in SERVERS]
             with _stage(options.small, both, browser, options.seconds) as stage:
@@ -168,6 +173,17 @@ def main() -> None:
                 figures["memory"] = memory.figures
         browser.close()
     record.finish(options, "dashboard", figures, list(lines(figures)))
+
+
+@contextmanager
+def _nice_chromium() -> Iterator[Path | None]:
+    """Write a program that runs Chromium with a low priority; None where Playwright has its own."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        program = Path(folder) / "chromium"
+        if CHROMIUM is not None:
+            program.write_text(f'#!/bin/sh\nexec nice -n {NICE} {shlex.quote(CHROMIUM)} "$@"\n')
+            program.chmod(0o700)
+        yield program if CHROMIUM is not None else None
 
 
 @contextmanager
@@ -420,22 +436,27 @@ class _Parts(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.addresses: list[str] = []
+        self.moving: list[str] = []
+        """What it asks for although only trials under way have moved on."""
+        self.others: list[str] = []
         self.charts = 0
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:  # noqa: ARG002
         """Note a part or a chart."""
         given = dict(attrs)
-        part = given.get("hx-get") if "changed" in (given.get("hx-trigger") or "") else None
+        trigger = given.get("hx-trigger") or ""
+        part = given.get("hx-get") if "moved" in trigger or "changed" in trigger else None
         # Charts further down are asked for only by who scrolls there.
         chart = None if self.charts else given.get("data-chart")
         self.charts += chart is not None
         if address := part or chart:
-            self.addresses.append(address)
+            moves = "moved" in trigger or "data-moves" in given
+            (self.moving if moves else self.others).append(address)
 
 
 def _look(url: str, kind: str, *names: str) -> None:
     """Be this many tabs, until killed."""
+    os.nice(NICE)
 
     async def all_tabs() -> None:
         async with httpx2.AsyncClient(
@@ -470,7 +491,9 @@ async def _tuner_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:
     async with web.stream("GET", stream, timeout=None) as events:
         async for line in events.aiter_lines():
             if line in ("event: changed", "event: live"):
-                await asyncio.gather(*map(part, found.addresses))
+                await asyncio.gather(*map(part, [*found.moving, *found.others]))
+            elif line == "event: moved":
+                await asyncio.gather(*map(part, found.moving))
 
 
 async def _optuna_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:

@@ -15,6 +15,7 @@ from tuner.dashboard import live
 from tuner.dashboard.live import PAUSE, Announcements
 from tuner.dashboard.shelf import Shelf
 from tuner.errors import MachineError, UserError
+from tuner.store import studies
 from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.spending import Used
@@ -55,11 +56,14 @@ def test_what_workers_store_is_announced(database: Database) -> None:
         stream = announcements.stream(number)
         assert await next_event(stream) == "live"
 
-        async def does(what: Callable[[], object]) -> None:
+        async def does(what: Callable[[], object], event: str) -> None:
             before = announcements.version(number)
+            settled = announcements.settled_version(number)
             await asyncio.to_thread(what)
             await heard(lambda: announcements.version(number) != before)
-            assert await next_event(stream) == "changed"
+            assert await next_event(stream) == event
+            # What answers rest on is as it was while trials only move on.
+            assert (announcements.settled_version(number) == settled) == (event == "moved")
 
         worker = bench.worker()
         await heard(lambda: announcements.version(number)[-1] > 0)
@@ -67,10 +71,10 @@ def test_what_workers_store_is_announced(database: Database) -> None:
         lease = await asyncio.to_thread(claim_trial, worker)
         await heard(lambda: announcements.version(number)[-1] > 1)
         assert await next_event(stream) == "changed"
-        await does(lambda: worker.record(lease, [make_epoch(1)]))
-        await does(lambda: worker.keep_output(lease, "said"))
-        await does(lambda: worker.keep_output(lease, "said more"))
-        await does(lambda: worker.fail(lease, "not today"))
+        await does(lambda: worker.record(lease, [make_epoch(1)]), "moved")
+        await does(lambda: worker.keep_output(lease, "said"), "moved")
+        await does(lambda: worker.keep_output(lease, "said more"), "moved")
+        await does(lambda: worker.fail(lease, "not today"), "changed")
         assert announcements.version(unconcerned) == untouched
         task.cancel()
 
@@ -81,7 +85,7 @@ def test_a_change_that_was_not_announced_is_looked_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Transactions that commit beside an announcing one are silent: the echo shows theirs."""
-    monkeypatch.setattr(live, "ECHOES", (0.05,))
+    monkeypatch.setattr(live, "ECHOES", (0.3, 3.0))
 
     async def scene() -> None:
         bench = Bench.launch(database, make_spec())
@@ -89,10 +93,45 @@ def test_a_change_that_was_not_announced_is_looked_for(
         announcements = Announcements(database)
         task = asyncio.create_task(announcements.listen())
         await heard(lambda: announcements.live)
-        before = announcements.version(number)[-1]
+        with database.transaction() as silent:
+            with database.transaction() as announcing:
+                announcing.execute(
+                    sa.text(
+                        "SELECT pg_advisory_xact_lock(29806, :study),"
+                        " pg_notify('tuner', CAST(:study AS text))"
+                    ),
+                    {"study": number},
+                )
+                # Announced by nobody, since the other transaction announces at this moment.
+                studies.add_event(silent, bench.study, "looked", "")
+            await heard(lambda: announcements.version(number)[-1] == 1)
+        await heard(lambda: announcements.version(number)[-1] == 2)
+        assert announcements.settled_version(number)[-1] == 2
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_an_echo_of_nothing_new_wakes_nobody(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a study is looked at once more and is as it was, no page asks again."""
+    monkeypatch.setattr(live, "ECHOES", (0.02,))
+
+    async def scene() -> None:
+        number = Bench.launch(database, make_spec()).study.study_id
+        announcements = Announcements(database)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
         with database.transaction() as connection:
             connection.execute(sa.text("SELECT pg_notify('tuner', :study)"), {"study": str(number)})
-        await heard(lambda: announcements.version(number)[-1] >= before + 2)
+        await heard(lambda: announcements.version(number)[-1] == 1)
+        # Its echo is judged before this, which is announced after it.
+        await asyncio.sleep(0.05)
+        with database.transaction() as connection:
+            connection.execute(sa.text("SELECT pg_notify('tuner', '999999')"))
+        await heard(lambda: announcements.version(999999)[-1] == 1)
+        assert announcements.version(number)[-1] == 1
         task.cancel()
 
     asyncio.run(scene())

@@ -260,6 +260,29 @@ def test_a_name_means_the_newest_version_at_once(
         assert "small@2" in app.get("/studies/small").text
 
 
+def test_summaries_of_changed_studies_are_read_in_one_transaction(database: Database) -> None:
+    """What open pages of two studies will ask for is there before they are told to ask."""
+    first, second = (Bench.launch(database, make_spec(name)) for name in ("one", "two"))
+    unwatched = Bench.launch(database, make_spec("three"))
+    desk = Desk(database)
+    for bench in (first, second):
+        assert desk.overview(bench.study).counts.running == 0
+        claim_trial(bench.worker())
+        desk.announcements.changed(bench.study.study_id)
+    begun: list[object] = []
+    listener = ("begin", begun.append)
+    sa.event.listen(database.engine, *listener)
+    try:
+        desk.prepare([bench.study.study_id for bench in (first, second, unwatched)])
+        assert len(begun) == 1
+        for bench in (first, second):
+            assert desk.overview(bench.study).counts.running == 1
+        assert len(begun) == 1
+    finally:
+        sa.event.remove(database.engine, *listener)
+        desk.close()
+
+
 def _is_gone(app: TestClient, path: str) -> bool:
     return app.get(path).status_code == 404
 

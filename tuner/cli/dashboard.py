@@ -1,5 +1,6 @@
 """`tuner dashboard`: all studies as live pages."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+NICE = 5
+"""By how much the server is nicer than who started it, as nice(1) counts."""
 
 
 @click.group(
@@ -137,6 +141,9 @@ def dashboard(
             remains = removal.delete(settings, database, study, elsewhere=False)
             return f"{study.title} is deleted. {remains}" if remains else ""
 
+        # After the embedded database, which may have been started above and would inherit it: the
+        # pages of readers give way to workers, whose calls wait for the same cores.
+        os.nice(NICE)
         serve(settings, database, site, delete, ready=lambda lines: echo("\n".join(lines)))
 
 

@@ -1,8 +1,8 @@
 """The queries of pages: results from one snapshot, each answer computed once for all tabs."""
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,12 +12,14 @@ from tuner.dashboard.checkpoints import CheckpointFinder
 from tuner.dashboard.images import Gallery
 from tuner.dashboard.live import Announcements
 from tuner.dashboard.shelf import Kept, Shelf
+from tuner.errors import TunerError
 from tuner.questions import Checker
 from tuner.results import Results
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.database import Database
+from tuner.store.overview import Overview, overview, settled
 from tuner.store.studies import Study
 
 Value = TypeVar("Value")
@@ -28,6 +30,8 @@ DOCUMENTS_PATIENCE = 3.0
 CLOCK = 5.0
 """Seconds after which a page is read again without a notification: a silent worker or an expired
 lease depends only on the clock."""
+WATCHED = 20.0
+"""Seconds for which a summary is kept up to date after a request: open pages ask more often."""
 FILES_CLOCK = 60.0
 """Seconds after which files are read again: nothing notifies of their changes."""
 UNANNOUNCED = 600.0
@@ -57,7 +61,9 @@ class Desk:
             self.checkpoints = CheckpointFinder(settings)
         # Computing an answer holds a connection; there must be others left for pages.
         self._slow = Database(database.address)
-        self.announcements = Announcements(database)
+        self.announcements = Announcements(database, self.prepare)
+        self._watched: dict[int, tuple[Study, float]] = {}
+        """The studies whose summaries were requested, and when."""
         # Separate shelves: a study's page must not wait for the verdicts of two hundred others or
         # for somebody's report, and large values must not evict small ones.
         self._pages = Shelf(most=128)
@@ -120,6 +126,41 @@ class Desk:
 
         return self._pages.fresh((None, question), _tick(seconds), compute)
 
+    def overview(self, study: Study) -> Overview:
+        """Return a study's summary."""
+        self._watched[study.study_id] = (study, time.monotonic())
+        return self._overview(study, self.database.snapshot)
+
+    def prepare(self, study_ids: Collection[int]) -> None:
+        """Read the summaries that open pages of these studies will request, in one transaction."""
+        since = time.monotonic() - WATCHED
+        self._watched = {number: one for number, one in self._watched.items() if one[1] > since}
+        wanted = [self._watched[number][0] for number in study_ids if number in self._watched]
+        if not wanted:
+            return
+        # This waits for places of the shelf while it holds a connection; everybody else waits for
+        # a connection while holding a place. No deadlock: the pool has other connections for them.
+        with self.database.snapshot() as connection:
+            for study in wanted:
+                with suppress(TunerError):  # a deleted study: its page is told so when it asks
+                    self._overview(study, lambda: nullcontext(connection))
+
+    def _overview(
+        self, study: Study, snapshot: Callable[[], AbstractContextManager[sa.Connection]]
+    ) -> Overview:
+        number = study.study_id
+        settled_version = (self.announcements.settled_version(number), study, _tick(UNANNOUNCED))
+
+        def compute() -> Overview:
+            with snapshot() as connection:
+                known = self._pages.fresh(
+                    (number, "settled"), settled_version, lambda: settled(connection, study)
+                )
+                return overview(connection, study, known)
+
+        version = (self.announcements.version(number), study, _tick(CLOCK))
+        return self._pages.fresh((number, "overview"), version, compute)
+
     def ask(self, question: Hashable, ask: Callable[[Results], Value], study: Study) -> Value:
         """Return an answer that takes milliseconds to compute from a study's results."""
         return self.read(question, lambda connection: ask(Results(connection, study)), study)
@@ -133,19 +174,24 @@ class Desk:
     ) -> Kept[Value] | None:
         """Return an answer that may take seconds: current, slightly old, or None if not ready.
 
-        Pages of the study are notified when it is ready.
+        It may depend only on trials that have ended: running ones do not invalidate it. Pages of
+        the study are notified when it is ready.
         """
-        return self._recent(self._answers, question, ask, study, patience)
+        version = self.announcements.settled_version(study.study_id)
+        return self._recent(self._answers, question, version, ask, study, patience=patience)
 
     def verdict(self, ask: Callable[[Results], Value], study: Study) -> Kept[Value] | None:
         """Return in the same way, without waiting, a study's verdict for the front page."""
-        return self._recent(self._verdicts, "verdict", ask, study, 0.0)
+        version = self.announcements.settled_version(study.study_id)
+        return self._recent(self._verdicts, "verdict", version, ask, study, patience=0.0)
 
     def write(
         self, question: Hashable, ask: Callable[[Results], Value], study: Study
     ) -> Kept[Value] | None:
-        """Return in the same way a document: a report, a picture."""
-        return self._recent(self._documents, question, ask, study, DOCUMENTS_PATIENCE)
+        """Return in the same way a document: a report, a picture. Running trials may be in it."""
+        version = self.announcements.version(study.study_id)
+        patience = DOCUMENTS_PATIENCE
+        return self._recent(self._documents, question, version, ask, study, patience=patience)
 
     def look(
         self, question: Hashable, ask: Callable[[], Value], study: Study
@@ -171,8 +217,10 @@ class Desk:
         self,
         shelf: Shelf,
         question: Hashable,
+        version: Hashable,
         ask: Callable[[Results], Value],
         study: Study,
+        *,
         patience: float,
     ) -> Kept[Value] | None:
         def compute() -> Value:
@@ -181,7 +229,7 @@ class Desk:
 
         return shelf.recent(
             (study.study_id, question),
-            (self.announcements.version(study.study_id), study, _tick(UNANNOUNCED)),
+            (version, study, _tick(UNANNOUNCED)),
             compute,
             patience=patience,
             ready=lambda: self.tell(study.study_id),

@@ -4,10 +4,15 @@
                                                                       ──> a stream for each tab
 
 Of transactions that commit at the same time, only one notifies of its study (migration 0019).
-So a study that was announced counts as changed once more a moment later.
+So a study that was announced is examined again a moment later.
 
-A page is told that its study has changed, not what has changed: it requests the parts that it
-shows again, with the filters in its address, at most a few times a second.
+A notification names a study, not what has changed. At most a few times a second, one statement
+reads the marks of all studies announced since (`store/marks.py`). They tell an epoch of a running
+trial from changes that invalidate answers, charts and rankings, which only depend on trials that
+have ended.
+
+A page is told that its study has changed, or that only its running trials have moved on: it
+requests the parts concerned again, with the filters in its address.
 """
 
 import asyncio
@@ -15,18 +20,23 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from enum import Enum, auto
 from typing import Any
 
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+import sqlalchemy as sa
 
 from tuner.store.database import Database
+from tuner.store.marks import Mark, read_marks
 from tuner.store.tables import CHANNEL
 
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.25
 """The least number of seconds between two messages to a page."""
+SHARE = 0.4
+"""Processor cores. A server that has used more since its last messages delays the next ones."""
+PAUSE_MOST = 2.0
 BREATH = 15.0
 """Seconds without a change after which a page still reloads its parts. This also keeps proxies
 from closing a silent stream, and detects closed tabs."""
@@ -35,7 +45,7 @@ PROBE = 10.0
 AGAIN = 1.0
 """Seconds between two attempts to listen."""
 ECHOES = (0.5, 2.0, 8.0)
-"""Seconds after a study's last notification at which pages reload again. Transactions that
+"""Seconds after a study's last notification at which its marks are read again. Transactions that
 committed at the same time are visible by the first of these, unless they take long."""
 UNHEARD = 2.0
 """Without a connection, what was read counts as current for this many seconds."""
@@ -43,40 +53,71 @@ UNHEARD = 2.0
 Version = tuple[int, int, int]
 
 
+class Change(Enum):
+    """What of a study has changed; see `Mark`."""
+
+    SETTLED = auto()
+    WORKING = auto()
+    MOVING = auto()
+
+
 class Announcements:
     """Listens to the database, and knows the current version of each study."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, prepare: Callable[[Collection[int]], None] = lambda _: None
+    ) -> None:
+        """Create it; `prepare` reads what pages of the changed studies will request."""
         self._database = database
+        self._prepare = prepare
         self._versions: Counter[int] = Counter()
+        self._settled: Counter[int] = Counter()
+        """The same, incremented only by changes that invalidate answers."""
         self._all = 0
         """Incremented when changes may have been missed, or concern all studies."""
+        self._marks: dict[int, Mark] = {}
+        """The last marks of the studies that were announced."""
+        self._noted: dict[int, bool] = {}
+        """Studies whose marks are to be read; True if announced, False for an echo."""
         self._heard = 0.0
         self._tabs: set[_Tab] = set()
         self._echoes: dict[int, list[asyncio.TimerHandle]] = {}
+        self._wake: Callable[[], None] = lambda: None
+        """Ends the wait of the loop that reads marks."""
         self._closed = False
         self.live = False
         """Whether notifications arrive."""
 
     def version(self, study_id: int | None = None) -> Version:
         """Return a version that differs after a study, or any of them, has changed."""
-        silent = 0 if self.live else int(time.monotonic() / UNHEARD)
         changes = self._versions.total() if study_id is None else self._versions[study_id]
-        return self._all, silent, changes
+        return self._all, self._silent, changes
 
-    def name_version(self, study_id: int | None) -> tuple[Version, int]:
+    def settled_version(self, study_id: int) -> Version:
+        """Return a version that differs after a change that invalidates answers.
+
+        That is a change of the study itself, or a trial that ended, paused or was reopened.
+        """
+        return self._all, self._silent, self._settled[study_id]
+
+    def name_version(self, study_id: int | None) -> tuple[Version | None, int]:
         """Return a version that differs after a study, or what its name refers to, has changed.
 
         A newly launched study is announced by a number that was not seen before.
         """
-        return self.version(study_id), len(self._versions)
+        version = None if study_id is None else self.settled_version(study_id)
+        return version, len(self._versions)
+
+    @property
+    def _silent(self) -> int:
+        return 0 if self.live else int(time.monotonic() / UNHEARD)
 
     def changed(self, study_id: int | None) -> None:
         """Notify every page that shows this study, or all pages."""
         if study_id is None:
             self._all += 1
         else:
-            self._versions[study_id] += 1
+            self._raise(study_id, Change.SETTLED)
         self.refresh(study_id)
 
     def refresh(self, study_id: int | None) -> None:
@@ -85,33 +126,45 @@ class Announcements:
             if study_id is None or tab.study_id in (None, study_id):
                 tab.hear(study_id)
 
+    def _raise(self, study_id: int, change: Change) -> None:
+        self._versions[study_id] += 1
+        if change is Change.SETTLED:
+            self._settled[study_id] += 1
+
+    def _tell(self, study_id: int, change: Change) -> None:
+        for tab in self._tabs:
+            if tab.study_id in (None, study_id):
+                tab.hear(study_id, moved=change is Change.MOVING)
+
     async def stream(self, study_id: int | None) -> AsyncIterator[str]:
         """Yield server-sent events for one tab, or for all tabs of one browser.
 
-        They are about one study, or all; the data of `changed` are the numbers of the changed
-        studies, or empty if all may have changed.
+        They are about one study, or all. The data of `changed` are the numbers of the changed
+        studies, or empty if all may have changed; those of `moved` are the numbers of studies in
+        which only running trials have moved on.
         """
         tab = _Tab(study_id)
         self._tabs.add(tab)
         try:
             state = self.live
-            yield f"retry: 1500\nevent: {'live' if state else 'away'}\ndata:\n\n"
+            yield f"retry: 1500\n{_event('live' if state else 'away')}"
             while True:
                 try:
-                    await asyncio.wait_for(tab.changed.wait(), BREATH)
+                    await asyncio.wait_for(tab.told.wait(), BREATH)
                 except TimeoutError:
                     # A page reloads from time to time: how long a worker has been silent, for
                     # instance, is not announced.
-                    yield _changed([])
+                    yield _event("changed")
                     continue
                 if self._closed:
                     return
                 # Cleared before sending: a change from here on goes into the next message.
-                studies = tab.heard()
+                events = tab.heard()
                 if self.live != state:
                     state = self.live
-                    yield f"event: {'live' if state else 'away'}\ndata:\n\n"
-                yield _changed(studies)
+                    yield _event("live" if state else "away")
+                for event in events:
+                    yield event
                 await asyncio.sleep(PAUSE)
         finally:
             self._tabs.discard(tab)
@@ -134,17 +187,25 @@ class Announcements:
         """End all streams, for which a stopping server waits."""
         self._closed = True
         for tab in self._tabs:
-            tab.changed.set()
+            tab.told.set()
 
     async def _listen_once(self) -> None:
         connection = await asyncio.to_thread(self._open)
+        try:
+            await self._listen_to(connection)
+        finally:
+            connection.close()
+
+    async def _listen_to(self, connection: sa.Connection) -> None:
+        driver: Any = connection.connection.dbapi_connection
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        line = connection.fileno()
+        line = driver.fileno()
         loop.add_reader(line, readable.set)
+        self._wake = readable.set
         try:
             self._heard = loop.time()
-            sent = 0.0
+            sent, pace = 0.0, _Pace()
             while True:
                 if loop.time() - sent >= PROBE:
                     if sent and self._heard < sent:
@@ -152,56 +213,119 @@ class Announcements:
                         # arrives.
                         raise OSError("no announcement came back; is there a pooler between?")
                     sent = loop.time()
-                    await asyncio.to_thread(_announce, connection)
-                    self._hear(connection, loop.time())
+                    await asyncio.to_thread(connection.exec_driver_sql, f"NOTIFY {CHANNEL}")
+                    self._hear(driver, loop.time())
+                if self._noted and pace.rest <= 0:
+                    pace.begin()
+                    noted, self._noted = self._noted, {}
+                    # The only user of this connection while it runs: nothing here polls it.
+                    marks = await asyncio.to_thread(read_marks, connection, noted)
+                    changes = self._judge(noted, marks)
+                    # Versions first: what is prepared is of the new ones, and pages find it.
+                    for study_id, change in changes.items():
+                        self._raise(study_id, change)
+                    await asyncio.to_thread(self._prepare, changes)
+                    for study_id, change in changes.items():
+                        self._tell(study_id, change)
+                    self._hear(driver, loop.time())
+                wait = pace.rest if self._noted else PROBE
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(readable.wait(), PROBE)
+                    await asyncio.wait_for(readable.wait(), wait)
                 readable.clear()
-                connection.poll()
-                self._hear(connection, loop.time())
+                driver.poll()
+                self._hear(driver, loop.time())
         finally:
             # By number, because a lost connection no longer knows its descriptor.
             loop.remove_reader(line)
-            connection.close()
 
-    def _hear(self, connection: Any, now: float) -> None:
-        if not connection.notifies:
+    def _hear(self, driver: Any, now: float) -> None:
+        if not driver.notifies:
             return
         self._heard = now
-        studies = {note.payload for note in connection.notifies}
-        connection.notifies.clear()
+        studies = {note.payload for note in driver.notifies}
+        driver.notifies.clear()
         if not self.live:
             # Changes before the connection was restored are unknown.
             self.live = True
             self.changed(None)
         for payload in studies:
             # Anyone who can connect to the database can send any payload.
-            if payload.isascii() and payload.isdigit():
-                self.changed(int(payload))
+            if payload.isascii() and payload.isdigit() and len(payload) < 10:
+                self._noted[int(payload)] = True
                 self._echo(int(payload))
 
     def _echo(self, study_id: int) -> None:
-        """Count a study as changed again, some time after its last notification."""
+        """Have a study's marks read again, some time after its last notification."""
         for earlier in self._echoes.pop(study_id, ()):
             earlier.cancel()
         later = asyncio.get_running_loop().call_later
-        self._echoes[study_id] = [later(wait, self.changed, study_id) for wait in ECHOES]
+        self._echoes[study_id] = [later(wait, self._look_again, study_id) for wait in ECHOES]
 
-    def _open(self) -> Any:
-        connection = self._database.connect()
-        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-        with connection.cursor() as cursor:
-            cursor.execute(f"LISTEN {CHANNEL}")
+    def _look_again(self, study_id: int) -> None:
+        self._noted.setdefault(study_id, False)
+        self._wake()
+
+    def _judge(self, noted: Mapping[int, bool], marks: Mapping[int, Mark]) -> dict[int, Change]:
+        """Return what has changed of the studies whose marks were read."""
+        changes = {}
+        for study_id, announced in noted.items():
+            before, now = self._marks.pop(study_id, None), marks.get(study_id)
+            if now is not None:
+                self._marks[study_id] = now
+            if before is not None and now is not None:
+                change = _change(before, now)
+            else:  # not seen before, or deleted
+                change = Change.SETTLED if before is not now else None
+            if announced:
+                # Something has changed, even if no mark tells what.
+                change = change or (Change.SETTLED if now is None else Change.MOVING)
+            if change is not None:
+                changes[study_id] = change
+        return changes
+
+    def _open(self) -> sa.Connection:
+        connection = self._database.engine.connect()
+        try:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            # It is closed in the end, and never lent to anybody else.
+            connection.detach()
+            connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
-def _announce(connection: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"NOTIFY {CHANNEL}")
+def _change(before: Mark, now: Mark) -> Change | None:
+    if before.settled != now.settled:
+        return Change.SETTLED
+    if before.working != now.working:
+        return Change.WORKING
+    return Change.MOVING if before.moving != now.moving else None
 
 
-def _changed(studies: Collection[int]) -> str:
-    return f"event: changed\ndata: {' '.join(map(str, sorted(studies)))}\n\n"
+class _Pace:
+    """When pages are told next: after a pause, which is longer while this process is busy."""
+
+    def __init__(self) -> None:
+        self._begun = self._next = 0.0
+        self._used = time.process_time()
+
+    @property
+    def rest(self) -> float:
+        """How many seconds are left of the pause."""
+        return self._next - time.monotonic()
+
+    def begin(self) -> None:
+        """Begin a pause, by whose end this process has used its share of a core at most."""
+        now, used = time.monotonic(), time.process_time()
+        pause = (used - self._used) / SHARE - (now - self._begun)
+        self._begun, self._used = now, used
+        self._next = now + min(max(PAUSE, pause), PAUSE_MOST)
+
+
+def _event(name: str, studies: Collection[int] = ()) -> str:
+    return f"event: {name}\ndata: {' '.join(map(str, sorted(studies)))}\n\n"
 
 
 class _Tab:
@@ -209,20 +333,28 @@ class _Tab:
 
     def __init__(self, study_id: int | None) -> None:
         self.study_id = study_id
-        self.changed = asyncio.Event()
+        self.told = asyncio.Event()
         self._studies: set[int] | None = set()
         """The studies that changed since the last message; None for all."""
+        self._moved: set[int] = set()
 
-    def hear(self, study_id: int | None) -> None:
-        """Note that a study, or any study, has changed."""
+    def hear(self, study_id: int | None, *, moved: bool = False) -> None:
+        """Note that a study, or any study, has changed, or that only its running trials moved on."""
         if study_id is None:
             self._studies = None
+        elif moved:
+            self._moved.add(study_id)
         elif self._studies is not None:
             self._studies.add(study_id)
-        self.changed.set()
+        self.told.set()
 
-    def heard(self) -> Collection[int]:
-        """Return and reset the studies that have changed; empty stands for all."""
-        studies, self._studies = self._studies or (), set()
-        self.changed.clear()
-        return studies
+    def heard(self) -> list[str]:
+        """Return the events for what was noted, and reset it."""
+        studies, self._studies = self._studies, set()
+        moved, self._moved = self._moved, set()
+        self.told.clear()
+        if studies is None:
+            return [_event("changed")]
+        moved -= studies
+        events = [_event("changed", studies)] if studies else []
+        return [*events, _event("moved", moved)] if moved else events

@@ -149,10 +149,24 @@ class Overview:
         return self.state in ("complete", "spent")
 
 
-def overview(connection: sa.Connection, study: Study) -> Overview:
-    """Read the summary of a study."""
+@dataclass(frozen=True)
+class Settled:
+    """What of a summary stays as it is while trials under way move on."""
+
+    state: str
+    reason: str
+    budget: Budget
+    """As it is now: a launch may have raised it."""
+    best: Best | None
+    adopted: tuple[int, ...]
+    retried: tuple[int, ...]
+    ended: "Trained"
+    """The epochs of trials that have ended."""
+
+
+def settled(connection: sa.Connection, study: Study) -> Settled:
+    """Read of a summary what changes only with the study, or when a trial ends or goes on."""
     row = connection.execute(
-        # The budget as it is now: a launch may have raised it.
         sa.select(
             t.study.c.state, t.study.c.reason, t.study.c.spec["budget"].label("budget")
         ).where(t.study.c.study_id == study.study_id)
@@ -160,29 +174,45 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
     if row is None:
         # A study may be deleted while it is being watched.
         raise UnknownStudyError(f"The study {study.title} was deleted.")
+    return Settled(
+        state=row.state,
+        reason=row.reason,
+        budget=Budget(**row.budget),
+        best=_best(connection, study),
+        adopted=_adopted(connection, study),
+        retried=_retried(connection, study),
+        ended=_ended_each(connection, [study.study_id])[study.study_id],
+    )
+
+
+def overview(
+    connection: sa.Connection, study: Study, settled_before: Settled | None = None
+) -> Overview:
+    """Read the summary of a study, or the rest of it where what is settled is known."""
+    known = settled_before or settled(connection, study)
     counts = count(connection, study)
     lines = _workers(connection, study)
-    trained = trained_each(connection, [study.study_id])[study.study_id]
+    trained = _with_under_way(connection, {study.study_id: known.ended})[study.study_id]
     return Overview(
         title=study.title,
         question=study.spec.question,
-        state=row.state,
-        reason=row.reason,
+        state=known.state,
+        reason=known.reason,
         metric=study.spec.search.metric,
         unit=metric_of(study.spec.search.metric, study.spec.metrics).read_in,
         created=study.created,
         counts=counts,
         workers=lines,
-        best=_best(connection, study),
+        best=known.best,
         epochs_recorded=trained.epochs,
         epochs_reused=trained.reused,
         seconds_trained=trained.seconds,
         eta_seconds=_eta(counts, lines, trained.seconds),
         done=_done(counts, lines),
         variation=trained.variation,
-        budget=_budget(connection, study, Budget(**row.budget)),
-        adopted=_adopted(connection, study),
-        retried=_retried(connection, study),
+        budget=_budget(connection, study, known.budget),
+        adopted=known.adopted,
+        retried=known.retried,
         queued=tuple(
             place.chosen for place in queue.places(connection, study) if place.trial is None
         ),
@@ -364,8 +394,11 @@ def trained_each(connection: sa.Connection, study_ids: Sequence[int]) -> dict[in
 
     An outcome without sums is one that a worker of an older program left.
     """
+    return _with_under_way(connection, _ended_each(connection, study_ids))
+
+
+def _ended_each(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, Trained]:
     study_id = t.trial.c.study_id
-    mine = study_id.in_(study_ids)
     ended = (
         sa.select(
             study_id,
@@ -376,9 +409,19 @@ def trained_each(connection: sa.Connection, study_ids: Sequence[int]) -> dict[in
             sa.func.stddev_samp(t.outcome.c.seconds),
         )
         .select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
-        .where(mine)
+        .where(study_id.in_(study_ids))
         .group_by(study_id)
     )
+    found = dict.fromkeys(study_ids, Trained())
+    for number, epochs, reused, seconds, trials, deviation in connection.execute(ended):
+        known = trials >= VARIATION_TRIALS and seconds
+        variation = float(deviation) * trials / float(seconds) if known else None
+        found[number] = Trained(int(epochs or 0), int(reused or 0), float(seconds or 0), variation)
+    return found
+
+
+def _with_under_way(connection: sa.Connection, ended: Mapping[int, Trained]) -> dict[int, Trained]:
+    study_id = t.trial.c.study_id
     own = t.epoch.c.reused.is_(False)
     under_way = (
         sa.select(
@@ -392,14 +435,10 @@ def trained_each(connection: sa.Connection, study_ids: Sequence[int]) -> dict[in
                 t.epoch, t.epoch.c.trial_id == t.trial.c.trial_id
             )
         )
-        .where(mine, t.outcome.c.epochs_run.is_(None))
+        .where(study_id.in_(ended), t.outcome.c.epochs_run.is_(None))
         .group_by(study_id)
     )
-    found = dict.fromkeys(study_ids, Trained())
-    for number, epochs, reused, seconds, trials, deviation in connection.execute(ended):
-        known = trials >= VARIATION_TRIALS and seconds
-        variation = float(deviation) * trials / float(seconds) if known else None
-        found[number] = Trained(int(epochs or 0), int(reused or 0), float(seconds or 0), variation)
+    found = dict(ended)
     for number, epochs, reused, seconds in connection.execute(under_way):
         before = found[number]
         found[number] = replace(

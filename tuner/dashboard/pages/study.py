@@ -19,7 +19,7 @@ from tuner.dashboard.pages.evidence import Board, ComparedLevels, Influences, Va
 from tuner.dashboard.pages.view import View, curve_kinds, groups
 from tuner.errors import TunerError, UserError
 from tuner.results import Results
-from tuner.store.overview import Overview, overview
+from tuner.store.overview import Overview
 from tuner.store.studies import Study
 
 Value = TypeVar("Value")
@@ -103,7 +103,7 @@ def study_page(request: Request) -> Response:
 
     data = StudyPage(
         study=study.title,
-        overview=desk.read("overview", lambda connection: overview(connection, study), study),
+        overview=desk.overview(study),
         view=view,
         groups=groups(study),
         answer=asked("answer", lambda: answered(desk, study)),

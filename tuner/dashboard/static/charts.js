@@ -19,8 +19,9 @@ export function mountCharts() {
   }
 }
 
-export function refreshCharts() {
+export function refreshCharts(onlyMoved) {
   for (const [figure, chart] of charts) {
+    if (onlyMoved && figure.dataset.moves === undefined) continue;
     chart.stale = chart.changed = true;
     if (chart.visible) load(figure);
   }

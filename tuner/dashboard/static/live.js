@@ -8,7 +8,7 @@ const AGAIN = 3000;
 let port = null;
 let source = null;
 let answered = false;
-let changed = () => {};
+let changed = () => {}; // called with true where nothing but trials under way has changed
 
 function say(state) {
   if (!live) return;
@@ -19,7 +19,7 @@ function say(state) {
 function become(state) {
   say(state);
   // Whatever changed before the stream was there, or while it was lost, nobody told this page.
-  if (state === "live") changed();
+  if (state === "live") changed(false);
 }
 
 function concerns(studies) {
@@ -36,7 +36,8 @@ function share() {
     port.onmessage = ({ data }) => {
       answered = true;
       if (data.state) become(data.state);
-      else if (concerns(data.changed)) changed();
+      else if (data.moved) concerns(data.moved) && changed(true);
+      else if (concerns(data.changed)) changed(false);
     };
   } catch {
     port = null;
@@ -61,7 +62,8 @@ function listen() {
   source = new EventSource(document.body.dataset.events);
   source.addEventListener("live", () => become("live"));
   source.addEventListener("away", () => become("away"));
-  source.addEventListener("changed", () => changed());
+  source.addEventListener("changed", () => changed(false));
+  source.addEventListener("moved", () => changed(true));
   source.onerror = () => {
     say("lost");
     // A stream that the server refused is not opened again by the browser.

@@ -7,10 +7,13 @@ import { placePinned } from "./pinned.js";
 import "./print.js";
 import { mountView } from "./study.js";
 
-function changed() {
+// Of what only moved, trials under way are shown anew and nothing else.
+function changed(onlyMoved) {
+  htmx.trigger(document.body, "moved");
+  refreshCharts(onlyMoved);
+  if (onlyMoved) return;
   htmx.trigger(document.body, "changed");
   refreshParts();
-  refreshCharts();
 }
 
 // Selected trials stand in the address, so that a link shows the same.

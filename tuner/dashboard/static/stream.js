@@ -20,6 +20,7 @@ function open() {
   source.addEventListener("live", () => become("live"));
   source.addEventListener("away", () => become("away"));
   source.addEventListener("changed", (event) => tell({ changed: event.data }));
+  source.addEventListener("moved", (event) => tell({ moved: event.data }));
   source.onerror = () => {
     become("lost");
     if (source && source.readyState === EventSource.CLOSED) {
