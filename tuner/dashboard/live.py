@@ -339,7 +339,7 @@ class _Tab:
         self._moved: set[int] = set()
 
     def hear(self, study_id: int | None, *, moved: bool = False) -> None:
-        """Note that a study, or any study, has changed, or that only its running trials moved on."""
+        """Note that a study, or any study, has changed; or only its running trials moved on."""
         if study_id is None:
             self._studies = None
         elif moved:
