@@ -79,10 +79,15 @@ def check_equal(report: Report, bench: Bench, undisturbed: Bench) -> None:
     for name in mine:
         if mine[name] != theirs[name]:
             differing = set(mine[name]) ^ set(theirs[name])
-            report.faults.append(f"{len(differing)} rows of {name} differ: {sorted(differing)[:2]}")
+            report.faults.append(f"{len(differing)} rows of {name} differ: {_some(differing)}")
     differing = set(_as_optuna_sees(bench)) ^ set(_as_optuna_sees(undisturbed))
     if differing:
-        report.faults.append(f"{len(differing)} trials of Optuna differ: {sorted(differing)[:2]}")
+        report.faults.append(f"{len(differing)} trials of Optuna differ: {_some(differing)}")
+
+
+def _some(rows: set[Any]) -> str:
+    """Show the beginnings of two rows; a whole one has all images' predictions."""
+    return "; ".join(f"{row!s:.200}" for row in sorted(rows)[:2])
 
 
 def _check_trial(

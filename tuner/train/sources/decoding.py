@@ -70,7 +70,8 @@ def decode(
     notes = list(kept.facts["notes"])
     if unread:
         names = [f"{found[place].id} ({why})" for place, why in unread.items()]
-        notes.append(f"{len(unread)} unreadable images were left out: {listed(names)}.")
+        left = "image was" if len(unread) == 1 else "images were"
+        notes.append(f"{len(unread)} unreadable {left} left out: {listed(names)}.")
     read = tuple(place for place in range(len(found)) if place not in unread)
     return Decoded(kept.array, read, tuple(notes), str(kept.facts["kind"]), shape)
 
