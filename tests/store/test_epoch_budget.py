@@ -49,7 +49,7 @@ def left(bench: Bench, spec: Spec) -> int:
         transaction = Transaction(connection, lambda: bench.binding.storage, bench.study, 0)
         more = grants.left(transaction, spec)
     assert more is not None
-    return more
+    return more.free
 
 
 @dataclass

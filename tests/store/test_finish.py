@@ -171,6 +171,22 @@ def test_what_was_given_back_takes_no_epoch_of_a_chosen_trial(database: Database
     assert isinstance(peer.claim(None, adopt=True), Wait)
 
 
+def test_an_interrupted_chosen_trial_keeps_its_epochs(database: Database) -> None:
+    """After three interruptions in a row others go first, but only with what is left beside."""
+    bench = Bench.launch(database, limited(small(trials=8), 12))
+    worker = bench.worker()
+    train(worker, claim_trial(worker))
+    finish(bench, 0)
+    for _ in range(3):
+        held = claim_trial(worker)
+        assert held.number == 0
+        worker.interrupt(held, "killed from outside")
+    stretches = go(worker)
+    assert [one[:2] for one in stretches[:-1]] == [(1, 0), (2, 0), (3, 0)]
+    assert stretches[-1] == (0, 1, None)
+    assert (bench.state(), len(bench.rows(t.epoch))) == ("spent", 12)
+
+
 def test_nobody_else_is_promoted_because_chosen_trials_pass_rungs(database: Database) -> None:
     """A study that was complete is complete again with those that were chosen."""
     bench = Bench.launch(database, small(trials=12))

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.specs import SETUP, Bench, claim_trial, make_epoch
+from tests.store.test_promotion_claims import small
 from tests.train.blobs import Blobs, blob_job, nothing
 from tests.train.checkpoint_cases import MINE, OTHERS, train
 from tuner.errors import MachineError
+from tuner.store.checkpoints import labels
 from tuner.store.database import Database
 from tuner.text import masked
 from tuner.train.checkpoints.manifest import Description
 from tuner.train.checkpoints.saver import CheckpointPlan, Saver
 from tuner.train.checkpoints.timely import Lookups, opened
 from tuner.train.checkpoints.tree import Tree
-from tuner.work.housekeeping import survey
+from tuner.work.housekeeping import remove, survey
 
 ADDRESSES = {
     "s3://AKIA:hunter2@bucket/a": "s3://***@bucket/a",
@@ -124,3 +127,24 @@ def test_tidying_leaves_another_databases_checkpoints(
     room = survey(tree, database, limit=0)
     assert room.removable == []
     assert {entry.epoch for entry in room.foreign} == {1, 3}
+
+
+def test_a_state_that_was_promised_after_the_survey_stays(
+    tmp_path: Path, blobs: Blobs, database: Database
+) -> None:
+    """A trial was paused where an ended one had left the same state."""
+    bench = Bench.launch(database, small())
+    worker, peer = bench.worker(), bench.worker()
+    ended, pausing = claim_trial(worker), claim_trial(peer)
+    trained = train(blobs.workbench(), blob_job(), labels(bench.study, ended.number))
+    tree = Tree(str(tmp_path / "kept"))
+    trained.store(tree, 1, 3)
+    keys = {entry.epoch: entry.key for entry in tree.listing()}
+    worker.record(ended, [make_epoch(1)])
+    worker.prune(ended, SETUP, "diverged at epoch 1")
+    room = survey(tree, database, limit=0)
+    assert {entry.epoch for entry in room.removable} == {1, 3}
+    peer.record(pausing, [make_epoch(1)])
+    peer.pause(pausing, SETUP, keys[1])
+    assert [entry.epoch for entry in remove(tree, database, room.removable)] == [3]
+    assert tree.known(keys.values()) == {keys[1]}

@@ -44,7 +44,7 @@ def clean(
     """
     from tuner.train.checkpoints.timely import TimelyPlace
     from tuner.train.checkpoints.tree import Tree
-    from tuner.work.housekeeping import places
+    from tuner.work.housekeeping import places, remove
 
     with options.open_database(settings) as database:
         told = []
@@ -55,8 +55,7 @@ def clean(
                 entries = _removable(tree, database, limit, everything=everything, foreign=foreign)
                 orphans = tree.sweep(dry=dry_run)
                 if not dry_run:
-                    for entry in entries:
-                        tree.remove([entry.key], entry.labels)
+                    entries = remove(tree, database, entries)
                 taken = sum(entry.bytes for entry in tree.listing())
             except DatabaseError:
                 raise

@@ -147,15 +147,14 @@ def _check_budget(transaction: Transaction, chosen: Sequence[sa.Row[Any]]) -> No
     if (left := grants.left(transaction, spec)) is None:
         return
     needed = sum(spec.length(row.chosen) - row.epochs for row in chosen)
-    # Granted to nobody yet, but promised: claims take all chosen trials before any other.
-    before = grants.promised(transaction, spec)
-    if left < needed + before:
+    if left.free < needed:
         assert spec.epoch_limit is not None
+        before = left.promised
         beside = f" beside the {before:,} of trials chosen before" if before else ""
-        larger = " ".join(_budget_of(spec, spec.epoch_limit + needed + before - left))
+        larger = " ".join(_budget_of(spec, spec.epoch_limit + needed - left.free))
         raise UserError(
-            f"Finishing these trials takes {needed:,} epochs{beside}, and {max(0, left):,} of the "
-            f"budget are left. Add  {larger}  to the launch."
+            f"Finishing these trials takes {needed:,} epochs{beside}, and {max(0, sum(left)):,} "
+            f"of the budget are left. Add  {larger}  to the launch."
         )
 
 

@@ -69,13 +69,7 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
     with database.transaction() as connection:
         stored = studies.listing(connection)
         trials = {study.study_id: _trials(connection, study) for study in stored}
-        promised = set(
-            connection.execute(
-                sa.select(t.lease.c.checkpoint).where(
-                    t.lease.c.state != "ended", t.lease.c.checkpoint.is_not(None)
-                )
-            ).scalars()
-        )
+        promised = set(connection.execute(_promised()).scalars())
     running: set[Owner] = set()
     leaving: set[Owner] = set()
     owners: dict[Owner, tuple[Study, int]] = {}
@@ -95,6 +89,34 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
     branches = _branches(ours, owners)
     removable = removals(ours, limit, running, branches, promised, leaving=leaving)
     return Room(entries, removable, foreign, frozenset(running), frozenset(promised))
+
+
+def remove(
+    tree: Tree, database: Database, entries: Sequence[StoredCheckpoint]
+) -> list[StoredCheckpoint]:
+    """Remove checkpoints that a survey found removable; return them, without those needed since.
+
+    A trial may have been paused since the survey where an ended one left the same state. One
+    that is paused between our look and the removal has written the state under its own labels
+    just before, and then the owner that the survey found does not match.
+    """
+    removed = []
+    for entry in entries:
+        # Asked anew each time: on a slow place, removing thousands takes minutes.
+        with database.transaction() as connection:
+            mine = _promised().where(t.lease.c.checkpoint == entry.key).limit(1)
+            if connection.execute(mine).first() is not None:
+                continue
+        tree.remove([entry.key], entry.labels)
+        removed.append(entry)
+    return removed
+
+
+def _promised() -> sa.Select[tuple[str]]:
+    """Select the keys of the checkpoints that trials go on from which have not ended."""
+    return sa.select(t.lease.c.checkpoint).where(
+        t.lease.c.state != "ended", t.lease.c.checkpoint.is_not(None)
+    )
 
 
 def forget(tree: Tree, study: Study) -> int:
@@ -140,9 +162,7 @@ class Tidier:
         try:
             tree = Tree(self._place)
             room = survey(tree, self._database, self._limit)
-            for entry in room.removable:
-                # Another database's trial may have stored the same state since the survey.
-                tree.remove([entry.key], entry.labels)
+            remove(tree, self._database, room.removable)
             tree.sweep()
         # Tidying is optional: no trial may fail because a disk or the database is away.
         except Exception as error:  # noqa: BLE001

@@ -94,11 +94,14 @@ def claim(
     spec = _spec(transaction, standing)
     if spent := exhausted(transaction.connection, transaction.study.study_id, spec.budget):
         return _end_spent(transaction, spec, standing, spent)
-    left = grants.left(transaction, spec)
+    budget = grants.left(transaction, spec)
+    left = None if budget is None else budget.free
     out = left is not None and left <= 0
     if company is not None:
         return Wait(OUT) if out else _companion(transaction, spec, standing, company, left, adopt)
-    orphans = Orphans(without_epochs=not out, expired=adopt)
+    # Chosen trials, to which the rest may be promised, are taken over before all others.
+    any_left = budget is None or sum(budget) > 0
+    orphans = Orphans(without_epochs=any_left, expired=adopt)
     # Out of epochs there are no new trials that an often interrupted one could yield to.
     below = None if out else YIELDS
     if (adopted := _adopt(transaction, spec, orphans, below=below)) is not None:
@@ -341,7 +344,7 @@ def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) ->
             sa.true() if below is None else t.lease.c.interruptions < below,
         )
         .order_by(
-            # The budget has room for those that a person has chosen: others must not take it.
+            # Those that a person has chosen. The budget keeps their epochs.
             sa.desc(grants.is_chosen()),
             t.lease.c.strikes + t.lease.c.interruptions,
             t.lease.c.trial_id,

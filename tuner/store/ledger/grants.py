@@ -1,6 +1,7 @@
 """A budget in epochs: how far each trial may be trained, so that none is trained beyond it.
 
-    limit = trained + granted to trials that are in training and not yet trained + left
+    limit = trained + granted to trials that are in training and not yet trained
+          + promised to chosen trials that wait for a worker + free
 
 A claim grants a trial the epochs to where it pauses or ends, or as many as are left. Then it pauses
 there, and goes on when others have left epochs over, or when a launch raises the limit. What a
@@ -9,7 +10,7 @@ more the moment its ending is stored, because nothing but trials in training cou
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -22,10 +23,19 @@ CUT = (t.lease.c.state == "paused") & t.lease.c.granted.is_not(None)
 """Of a trial that the budget has paused: it goes on before all others."""
 
 
-def left(transaction: Transaction, spec: Spec, but: int | None = None) -> int | None:
+class Left(NamedTuple):
+    """The epochs of a budget that are neither trained nor granted."""
+
+    free: int
+    """What any trial may have. Below 0 if the budget was lowered, or no longer keeps a promise."""
+    promised: int
+    """What the trials need that a person has chosen and no worker has."""
+
+
+def left(transaction: Transaction, spec: Spec, but: int | None = None) -> Left | None:
     """Return how many epochs may still be granted; None without a limit.
 
-    Those of the trial `but` count as left. Call it under the study's lock: only claims grant.
+    Those of the trial `but` count as free. Call it under the study's lock: only claims grant.
     """
     if spec.epoch_limit is None:
         return None
@@ -33,27 +43,37 @@ def left(transaction: Transaction, spec: Spec, but: int | None = None) -> int | 
     spent = sa.select(sa.func.coalesce(sa.func.sum(t.worker.c.trained), 0)).where(
         t.worker.c.study_id == study_id
     )
-    open_ones = (t.lease.c.study_id == study_id) & (t.lease.c.state == "held")
+    here = t.lease.c.study_id == study_id
     if but is not None:
-        open_ones &= t.lease.c.trial_id != but
+        here &= t.lease.c.trial_id != but
     ahead = sa.func.greatest(sa.func.coalesce(t.lease.c.granted, _end(spec)) - _stored(), 0)
     granted = (
         sa.select(sa.func.coalesce(sa.func.sum(ahead), 0))
         .select_from(t.lease.join(t.trial))
-        .where(open_ones)
+        .where(here, t.lease.c.state == "held")
     )
-    # One statement, one snapshot: an epoch that a worker is just storing (it needs no lock of the
-    # study) is in both sums as before or in both as after, and never counts as left.
+    # The whole way to their end, though they may have been interrupted so often that others go
+    # first now: there was room for them when they were chosen, and there is when they go on.
+    promised = (
+        sa.select(sa.func.coalesce(sa.func.sum(_end(spec) - _stored()), 0))
+        .select_from(t.lease.join(t.trial))
+        .where(here, t.lease.c.state == "released", is_chosen())
+    )
+    # One statement, one snapshot. A worker that stores an epoch or gives a trial back needs no
+    # lock of the study; what it changes is in all sums as before or in all as after. An epoch
+    # never counts as left that is just being stored, nor a chosen trial twice or not at all.
     statement = sa.select(
         spent.scalar_subquery(),
         granted.scalar_subquery(),
+        promised.scalar_subquery().label("promised"),
         sa.exists().where(_unlimited(study_id)).label("unlimited"),
     )
     row = transaction.connection.execute(statement).one()
     if row.unlimited:
         _limit(transaction, spec)
         row = transaction.connection.execute(statement).one()
-    return spec.epoch_limit - int(row[0]) - int(row[1])
+    kept = int(row.promised)
+    return Left(spec.epoch_limit - int(row[0]) - int(row[1]) - kept, kept)
 
 
 def _unlimited(study_id: int) -> sa.ColumnElement[bool]:
@@ -82,15 +102,6 @@ def _limit(transaction: Transaction, spec: Spec) -> None:
     )
 
 
-def promised(transaction: Transaction, spec: Spec) -> int:
-    """Return how many epochs the trials need that a person has chosen and nobody has claimed."""
-    mine = t.lease.c.study_id == transaction.study.study_id
-    needed = sa.select(sa.func.coalesce(sa.func.sum(_end(spec) - _stored()), 0))
-    needed = needed.select_from(t.lease.join(t.trial))
-    waiting = needed.where(mine, t.lease.c.state == "released", is_chosen())
-    return int(transaction.connection.execute(waiting).scalar_one())
-
-
 def regrant(transaction: Transaction, spec: Spec, trial_id: int, *, lost: bool) -> None:
     """Grant a trial that another worker takes over what it needs, as far as it is left.
 
@@ -99,7 +110,7 @@ def regrant(transaction: Transaction, spec: Spec, trial_id: int, *, lost: bool) 
     if (more := left(transaction, spec, but=trial_id)) is None:
         granted: Any = None
     else:
-        granted = sa.func.least(_end(spec), _stored() + max(0, more))
+        granted = sa.func.least(_end(spec), _stored() + max(0, more.free))
         if lost:
             # Its holder may be alive and store epochs until we take the lease; those are counted
             # and granted no more, so the sum stays the same.
