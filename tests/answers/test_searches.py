@@ -1,15 +1,23 @@
 """Two searches by the best value so far: courses, budgets, epochs saved, and how sure that is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from tuner.answers.searches import AtBudget, Course, Searches, SearchRuns
+from tests.store.specs import DATASET, SETUP, Bench, claim_trial, make_epoch, make_result, make_spec
+from tests.store.test_epoch_budget import limited
+from tests.store.test_promotion_claims import EPOCHS, go, small, train
+from tests.store.test_spending import relaunch
+from tuner.answers.searches import AtBudget, Course, Searches, SearchRuns, compare_searches
 from tuner.pictures.searches import draw_searches
 from tuner.results import MEASURES
+from tuner.spec.study import Spec
 from tuner.statistics.means import welch
+from tuner.store.database import Database
+from tuner.store.ledger.ledger import Ledger
 
 
 def course(
@@ -65,6 +73,14 @@ def test_epochs_to_the_same_value() -> None:
         assert "4.0 times as many" in both.verdict
 
 
+def test_of_two_that_reach_the_same_the_faster_one_is_ahead() -> None:
+    """Two searches of the same settings often find the same best trial."""
+    late, early = (SearchRuns(name, (course([at], [0.2]),)) for name, at in (("a", 60), ("b", 20)))
+    both = compared(late, early)
+    assert both.ahead == (early, late)
+    assert "b reached 0.2000 after 20 epochs, a after 60 (3.0 times as many)" in both.verdict
+
+
 def test_one_run_each_is_not_judged() -> None:
     """Without repeats there is no interval, and the verdict says how to get one."""
     both = compared(*(SearchRuns(one.name, one.courses[:1]) for one in (FAST, SLOW)))
@@ -83,14 +99,6 @@ def test_equal_searches_do_not_differ() -> None:
     both = compared(one, other)
     assert not both.differs
     assert "no significant difference" in both.verdict
-
-
-def test_a_trial_whose_epochs_were_all_reused_costs_nothing() -> None:
-    """A ratio to 0 epochs is left out; the rest is reported."""
-    free = SearchRuns("free", (course([0], [0.1]),))
-    both = compared(free, SearchRuns("slow", SLOW.courses[:1]))
-    assert both.saved == {"free": 0, "slow": 80}
-    assert "times as many" not in both.verdict
 
 
 def test_runs_without_any_spread_are_not_judged() -> None:
@@ -138,3 +146,77 @@ def test_the_picture_says_what_the_verdict_says() -> None:
     picture = draw_searches(both)
     assert f"{picture.title}." == both.sentences[0]
     assert picture.render("png")[:4] == b"\x89PNG"
+
+
+def search(database: Database, spec: Spec, name: str) -> Bench:
+    """Store a study under another name."""
+    return Bench.launch(database, replace(spec, name=name))
+
+
+def test_trials_that_pause_against_trials_that_do_not(database: Database) -> None:
+    """Best value by epochs spent: six settings begin at epoch 1, and the best one is finished."""
+    go(search(database, small(), "pausing").worker())
+    whole = search(database, make_spec(trials=3, epochs=EPOCHS, at="best"), "whole").worker()
+    for _ in range(3):
+        train(whole, claim_trial(whole), loss=0.2)
+    with database.snapshot() as connection:
+        both = compare_searches(connection, "pausing", "whole")
+    paused, full = (run.courses[0] for run in both.both)
+    # Rungs at 1 and 3: three at epoch 1 and one at 3, again three and one, then one to the end.
+    assert paused.total == 4 * 1 + 3 + EPOCHS
+    assert list(paused.epochs) == [paused.total]
+    assert list(paused.best) == pytest.approx([1 / EPOCHS])
+    assert list(full.epochs) == [EPOCHS]
+    assert full.total == 3 * EPOCHS
+    assert [one.epochs for one in both.budgets] == [1, 2, 4, 8, 16]
+    assert both.budgets[-2].one is None
+    assert "pausing has reached val_loss 0.1111 and whole 0.3111" in both.verdict
+
+
+def test_a_search_whose_budget_in_epochs_ends_it_is_compared_up_to_there(
+    database: Database,
+) -> None:
+    """Trials that are paused then are no answer yet; with a larger budget the course goes on."""
+    bench = search(database, limited(small(), 8), "limited")
+    go(bench.worker())
+    other = search(database, make_spec(trials=1, epochs=EPOCHS, at="best"), "whole").worker()
+    train(other, claim_trial(other))
+    with database.snapshot() as connection:
+        both = compare_searches(connection, "limited", "whole")
+    assert both.budgets[-1].epochs == 8
+    assert "not every run of limited and whole had a complete trial" in both.verdict
+    relaunch(bench, limited(replace(small(), name="limited"), 100))
+    go(bench.worker())
+    with database.snapshot() as connection:
+        longer = compare_searches(connection, "limited", "whole").one.courses[0]
+    assert longer.total == 4 * 1 + 3 + EPOCHS
+    assert len(longer.best) == 1
+
+
+def reuse(worker: Ledger, reused: int) -> None:
+    """Train a trial whose first epochs are those of the very first trial."""
+    held = claim_trial(worker)
+    mine = 0.01 * held.trial_id
+    curve = [
+        make_epoch(place, 0.3, reused=place <= reused, seconds=0.01 if place <= reused else mine)
+        for place in range(1, EPOCHS + 1)
+    ]
+    worker.record(held, curve)
+    worker.complete(held, SETUP, DATASET, make_result(curve))
+
+
+def test_epochs_of_another_study_are_spent_and_those_of_its_own_are_not(
+    database: Database,
+) -> None:
+    """Whichever search comes second in a folder, it needs as many epochs as it would alone."""
+    spec = make_spec(trials=3, epochs=EPOCHS, at="best")
+    first = search(database, spec, "first").worker()
+    second = search(database, spec, "second").worker()
+    for reused in (0, 4, 0):
+        reuse(first, reused)
+    for reused in (EPOCHS, 4, 2):
+        reuse(second, reused)
+    with database.snapshot() as connection:
+        both = compare_searches(connection, "first", "second")
+    assert [run.total for run in both.both] == [EPOCHS + 5 + EPOCHS, EPOCHS + 5 + 7]
+    assert [list(run.courses[0].epochs) for run in both.both] == [[EPOCHS], [EPOCHS]]

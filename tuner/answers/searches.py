@@ -6,7 +6,10 @@
 A search is one study, or several that match a pattern such as 'tpe-*' and repeat it under other
 `[search] seed`s. A study with replicates has one course for each seed. The value at a budget is
 that of the best trial completed by then, which is the trial that the search would have returned.
-Reused epochs were not trained and cost nothing.
+
+An epoch counts once, when a trial of the search first has it, even if it was reused from another
+study. Of two searches in one folder, the second finds epochs of the first one stored: if they
+counted for nothing, it would seem to need almost none.
 """
 
 import math
@@ -52,10 +55,10 @@ class Course:
     seed: int | None
     """The seed that its trials share; None if all trials of the study are one course."""
     epochs: Array
-    """The epochs trained whenever the best value improved, in rising order."""
+    """The epochs needed whenever the best value improved, in rising order."""
     best: Array
     total: int
-    """The total number of epochs trained."""
+    """The total number of epochs needed."""
     tested: tuple[float | None, ...] = ()
     """The test accuracies of those trials."""
 
@@ -185,15 +188,19 @@ class Searches:
 
     @property
     def ahead(self) -> tuple[SearchRuns, SearchRuns]:
-        """The search with the better mean at the common budget, and the other one."""
+        """The search with the better mean at the common budget, and the other one.
+
+        Of two that reach the same, the one that reached it first.
+        """
         last = self.budgets[-1]
         if last.one is None or last.other is None:
             return (self.one, self.other) if last.other is None else (self.other, self.one)
-        better = (
-            last.one.value <= last.other.value
-            if self.smaller
-            else (last.one.value >= last.other.value)
-        )
+        value, other = last.one.value, last.other.value
+        if math.isclose(value, other, rel_tol=1e-12):
+            mine, theirs = (one.first(value, smaller=self.smaller) for one in self.both)
+            better = mine is not None and (theirs is None or mine <= theirs)
+        else:
+            better = value < other if self.smaller else value > other
         return (self.one, self.other) if better else (self.other, self.one)
 
     @property
@@ -218,7 +225,8 @@ class Searches:
         ahead, behind = self.ahead
         first, second = ahead.at(last.epochs), behind.at(last.epochs)
         if first is None or second is None:
-            missing = behind.name if second is None else ahead.name
+            without = [one.name for one in self.both if one.at(last.epochs) is None]
+            missing = words.listed(without)
             nothing = (
                 f"The budgets compared end after {words.count(last.epochs, 'epoch')}. By then, not "
                 f"every run of {missing} had a complete trial, so there is nothing to compare."
@@ -232,9 +240,8 @@ class Searches:
         )
         said = [f"{reached}{self._certainty(last)}"]
         needed = self.saved or {}
-        mine, theirs = needed.get(ahead.name, 0), needed.get(behind.name, 0)
-        # The epochs of a first trial may all have been reused; then there is no ratio.
-        if 0 < mine < theirs:
+        mine, theirs = needed.get(ahead.name), needed.get(behind.name)
+        if mine is not None and theirs is not None and mine < theirs:
             said.append(
                 f"{ahead.name} reached {words.figure(unit, second.value)} after {mine:,} epochs, "
                 f"{behind.name} after {theirs:,} ({theirs / mine:.1f} times as many)."
@@ -368,7 +375,7 @@ def _common_metric(every: Sequence[Results]) -> str:
 
 def _courses(results: Results, metric: str) -> list[Course]:
     """Return one course per seed, or one for all if seeds are not repeats of the search."""
-    moments = _trained(results)
+    moments = _needed(results)
     rows = results.rows_with(metric)
     replicates = results.spec.replicates
     if replicates.seeds == 1 or replicates.of == "top" or not rows:
@@ -382,13 +389,29 @@ def _courses(results: Results, metric: str) -> list[Course]:
     ]
 
 
-def _trained(results: Results) -> dict[int, list[datetime]]:
-    """Return when each seed's epochs were recorded, in order, without reused ones."""
-    query = (
-        sa.select(t.trial.c.seed, t.epoch.c.recorded)
+def _needed(results: Results) -> dict[int, list[datetime]]:
+    """Return when the search first had each of its epochs, by seed, in order.
+
+    A reused epoch has the figures of the one that was trained, its seconds included, to the bit:
+    it is the same epoch, which is counted where it was trained, or else where it came first.
+    """
+    alike = (t.epoch.c.epoch, t.epoch.c.train_loss, t.epoch.c.val_loss, t.epoch.c.seconds)
+    order = (t.epoch.c.reused, t.epoch.c.recorded, t.epoch.c.trial_id)
+    every = (
+        sa.select(
+            t.trial.c.seed,
+            t.epoch.c.recorded,
+            t.epoch.c.reused,
+            sa.func.row_number().over(partition_by=alike, order_by=order).label("place"),
+        )
         .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == results.study.study_id, ~t.epoch.c.reused)
-        .order_by(t.epoch.c.recorded)
+        .where(t.trial.c.study_id == results.study.study_id)
+        .subquery()
+    )
+    query = (
+        sa.select(every.c.seed, every.c.recorded)
+        .where(~every.c.reused | (every.c.place == 1))
+        .order_by(every.c.recorded)
     )
     moments: dict[int, list[datetime]] = {}
     for seed, recorded in results.connection.execute(query):
@@ -400,13 +423,13 @@ def _course(
     results: Results,
     seed: int | None,
     rows: Sequence[TrialRow],
-    trained: Sequence[datetime],
+    needed: Sequence[datetime],
     metric: str,
 ) -> Course:
     smaller = not results.measures[metric].larger
     column = f"{results.prefix}{metric}"
     own = metric == results.spec.search.metric
-    recorded = np.array([moment.timestamp() for moment in trained])
+    recorded = np.array([moment.timestamp() for moment in needed])
     complete = sorted((row for row in rows if row.complete), key=lambda row: row["ended"])
     epochs: list[float] = []
     values: list[float] = []
@@ -425,7 +448,7 @@ def _course(
         seed=seed,
         epochs=np.array(epochs),
         best=np.array(values),
-        total=len(trained),
+        total=len(needed),
         tested=tuple(tested),
     )
 

@@ -35,7 +35,7 @@ def draw_searches(compared: Searches) -> Picture:
             axis.fill_between(budgets, low, high, step="post", color=shade, alpha=0.15,
                               linewidth=0)  # fmt: skip
         axis.set_xlim(left=0)
-        axis.set_xlabel("epochs trained")
+        axis.set_xlabel("epochs spent")
         axis.set_ylabel(f"best {named(compared.metric)} so far")
         sheet.explain_labelled(axis)
     return Picture(sheet, compared.sentences[0].rstrip("."), _note(compared))
@@ -52,7 +52,7 @@ def _note(compared: Searches) -> str:
     several = any(len(search.courses) > 1 for search in compared.both)
     return sentence(
         [
-            "The best complete trial at the moment when it completed; reused epochs cost nothing",
+            "The best complete trial at the moment when it completed; a shared epoch counts once",
             "Thin lines are single runs, bands 95% intervals of their mean" if several else "",
             "" if compared.same_images else "Validated on different images: two scales",
         ]
