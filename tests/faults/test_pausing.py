@@ -89,7 +89,7 @@ def test_keep_none_leaves_only_what_paused_trials_resume_from(scene: Scene) -> N
     options = {"first": 2, "eta": 2, "finish": 2}
     bench = scene.launch(
         "none",
-        space={"lr": RATES[:3]},
+        space={"lr": RATES[2::-1]},
         fixed={"epochs": 3},
         search={"allocator": "promote", "allocator_options": options},
         checkpoints={"keep": "none"},

@@ -202,17 +202,20 @@ def test_a_trial_pauses_where_the_budget_ends_and_goes_on_from_there(database: D
 
 def test_a_trial_that_the_budget_paused_is_compared_at_its_rungs_only(database: Database) -> None:
     """It is on its way to the next rung: the decision stands, and no other is made of it."""
-    bench = Bench.launch(database, limited(small(), 4))
+    spec = small(finish=2)
+    bench = Bench.launch(database, limited(spec, 4))
     assert go(bench.worker()) == [(0, 0, 1), (1, 0, 1), (2, 0, 1), (0, 1, 2)]
     assert bench.state() == "spent"
-    relaunch(bench, limited(small(), 10))
-    told = go(bench.worker())
-    assert told == [(0, 2, 3), *[(n, 0, 1) for n in (3, 4, 5)], (1, 1, 3)]
+    relaunch(bench, limited(spec, 10))
+    assert go(bench.worker()) == [(0, 2, 3), (0, 3, 8)]
     starts = sorted((row.start, row.until) for row in bench.rows(t.stretch) if row.start)
-    assert starts == [(1, 3), (1, 3)]
+    assert starts == [(1, 3), (3, None)]
+    relaunch(bench, limited(spec, 16))
+    told = go(bench.worker())
+    assert told == [(0, 8, None), *[(n, 0, 1) for n in (3, 4, 5)], (1, 1, 3)]
     # The last one paused at its rung with the last epoch: it is no trial in the middle.
-    relaunch(bench, limited(small(), 12))
-    assert go(bench.worker()) == [(0, 3, 5)]
+    relaunch(bench, limited(spec, 18))
+    assert go(bench.worker()) == [(1, 3, 5)]
 
 
 def test_reused_epochs_cost_nothing_until_they_have_to_be_trained(database: Database) -> None:

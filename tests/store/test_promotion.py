@@ -179,9 +179,10 @@ def test_one_worker_follows_the_rule_step_by_step() -> None:
     told = [(one.number, one.start, one.why, reached(one)) for one in done.decisions]
     assert told == [
         (0, 1, "promoted", 3),
+        # Nothing is complete yet, so it need not wait for the best third of three.
+        (0, 3, "first to finish", 1),
         (1, 1, "promoted", 6),
         (2, 1, "promoted", 9),
-        (0, 3, "promoted", 3),
         # Two are to be complete: by turns, the higher rung first.
         (1, 3, "in turn", 3),
     ]
@@ -227,8 +228,23 @@ def test_no_stretch_is_given_twice_and_each_is_the_best_of_its_rung(
     given_out = [(one.number, one.start) for one in done.decisions]
     assert len(set(given_out)) == len(given_out)
     for one in done.decisions:
+        first = one.start == RUNGS[-1] and one.saw["complete"] == one.saw["finishing"] == 0
         in_top = one.saw["rank"] <= reached(one) // eta
-        assert in_top == (one.why == "promoted")
+        assert (one.why == "first to finish") == first
+        assert (one.why == "promoted") == (in_top and not first)
+
+
+@given(searches)
+def test_the_first_trial_at_the_last_rung_is_finished_at_once(
+    search: tuple[list[float], int, int, int, int],
+) -> None:
+    """One, not several: the next one needs the best share of the rung, or its turn."""
+    values, eta, finish, _, seed = search
+    done = Simulation(values, Ladder(RUNGS, eta, finish), 1, random.Random(seed)).go()
+    last = [one for one in done.decisions if one.start == RUNGS[-1]]
+    assert [one.why == "first to finish" for one in last] == [True, *[False] * (len(last) - 1)][
+        : len(last)
+    ]
 
 
 @given(searches)

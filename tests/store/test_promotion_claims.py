@@ -100,10 +100,10 @@ def test_a_study_is_trained_by_the_rule(paused: Bench) -> None:
     assert go(paused.worker()) == [
         *[(number, 0, 1) for number in (0, 1, 2)],
         (0, 1, 3),
+        # The first one at the last rung.
+        (0, 3, None),
         *[(number, 0, 1) for number in (3, 4, 5)],
         (1, 1, 3),
-        # None is among the best third of two at epoch 3; one is to be finished.
-        (0, 3, None),
     ]
     assert paused.state() == "complete"
     leases = [row.state for row in sorted(paused.rows(t.lease), key=lambda row: row.trial_id)]
@@ -111,13 +111,13 @@ def test_a_study_is_trained_by_the_rule(paused: Bench) -> None:
     assert decisions(paused) == [
         *[(0, "begun")] * 3,
         (1, "promoted"),
+        (3, "first to finish"),
         *[(0, "begun")] * 3,
         (1, "promoted"),
-        (3, "in turn"),
     ]
     saw = max(paused.rows(t.stretch), key=lambda row: row.stretch_id).saw
-    rungs = {"1": {"reached": 6, "paused": 4}, "3": {"reached": 2, "paused": 2}}
-    assert saw == {"rank": 1, "rungs": rungs, "complete": 0, "finishing": 0}
+    rungs = {"1": {"reached": 6, "paused": 5}, "3": {"reached": 1, "paused": 0}}
+    assert saw == {"rank": 2, "rungs": rungs, "complete": 1, "finishing": 0}
     first = min(paused.rows(t.stretch), key=lambda row: row.stretch_id).saw
     assert first == {"rungs": {}, "complete": 0, "finishing": 0}
     assert len(paused.rows(t.epoch)) == 4 * 1 + 3 + EPOCHS
@@ -280,8 +280,9 @@ def test_what_was_retrained_elsewhere_counts_by_its_new_values(paused: Bench) ->
     assert rungs == {1: 5.0, 3: 3.0}
     worker.pause(held, SETUP, "")
     assert (1, "promoted") in decisions(paused)
-    # It is the last of three now, so the best third is another one.
-    assert claim_trial(worker).number == 1
+    # It is the last of three now, so the best third is another one; but the first to finish.
+    assert claim_trial(worker).number == 0
+    assert claim_trial(paused.worker()).number == 1
     assert decisions(paused).count((1, "promoted")) == 2
 
 

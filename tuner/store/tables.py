@@ -244,7 +244,7 @@ stretch = Table(
     Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), nullable=False),
     Column("start", Integer, nullable=False),
     Column("until", Integer),  # the epoch at which it pauses; NULL: the trial's end
-    Column("why", Text, nullable=False),  # begun | promoted | in turn | chosen
+    Column("why", Text, nullable=False),  # promotion.Why
     Column("saw", JSONB, nullable=False),
     _moment("made", required=True),
     UniqueConstraint("trial_id", "start"),

@@ -112,7 +112,7 @@ def remove(
     return removed
 
 
-def _promised() -> sa.Select[tuple[str]]:
+def _promised() -> sa.Select[str]:
     """Select the keys of the checkpoints that trials go on from which have not ended."""
     return sa.select(t.lease.c.checkpoint).where(
         t.lease.c.state != "ended", t.lease.c.checkpoint.is_not(None)

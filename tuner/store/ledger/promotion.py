@@ -5,10 +5,12 @@
 
 A worker that asks gets, in this order:
 
-1. from the highest rung down, the best paused trial, if it is among the best 1/eta of all
+1. while no trial is complete or on its way there, the best paused trial of the last rung: the
+   search has an answer early, at the price of one training that might have been a better one's;
+2. from the highest rung down, the best paused trial, if it is among the best 1/eta of all
    that have reached that rung (a promotion);
-2. a new trial, as long as the study has settings left;
-3. until enough trials are complete, the best paused trial of each rung in turn.
+3. a new trial, as long as the study has settings left;
+4. until enough trials are complete, the best paused trial of each rung in turn.
 
 Pure functions over what is stored; claims apply them under the study's lock. No worker
 waits for another one to reach a rung, and a decision is never revised.
@@ -25,7 +27,7 @@ from typing import Any, Literal
 
 from tuner.spec.study import Spec
 
-Why = Literal["begun", "promoted", "in turn", "chosen"]
+Why = Literal["begun", "first to finish", "promoted", "in turn", "chosen"]
 """Why a trial is given a stretch of training; `chosen` by a person."""
 
 
@@ -115,7 +117,10 @@ class Climb:
     """The rungs, if the database has counted them; else they are made of `climbers`."""
 
     def promotion(self) -> Stretch | None:
-        """Return the trial to promote, if a paused one is among the best of its rung."""
+        """Return the trial that goes on before any new one: the first to finish, or promoted."""
+        last = self.ladder.rungs[-1:]
+        if self.complete + self.finishing == 0 and set(last) & self._occupied.keys():
+            return self._stretch(*last, "first to finish")
         for epoch in sorted(self._occupied, reverse=True):
             rung = self._occupied[epoch]
             if rung.rank <= rung.reached // self.ladder.eta:
