@@ -118,9 +118,9 @@ class Climb:
 
     def promotion(self) -> Stretch | None:
         """Return the trial that goes on before any new one: the first to finish, or promoted."""
-        last = self.ladder.rungs[-1:]
-        if self.complete + self.finishing == 0 and set(last) & self._occupied.keys():
-            return self._stretch(*last, "first to finish")
+        last = max(self._occupied, default=0)
+        if last in self.ladder.rungs[-1:] and self.complete + self.finishing == 0:
+            return self._stretch(last, "first to finish")
         for epoch in sorted(self._occupied, reverse=True):
             rung = self._occupied[epoch]
             if rung.rank <= rung.reached // self.ladder.eta:
