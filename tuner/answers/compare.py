@@ -253,7 +253,9 @@ def _with_fewer_seeds(results: Results) -> dict[int, str]:
     ranked = results.ranked_settings
     most = ranked[0].counted if ranked else 0
     counted = {one.configuration: one.counted for one in ranked}
-    behind = [one for one in settings(results) if counted.get(one.configuration, 0) < most]
+    behind = [
+        setting for setting in settings(results) if counted.get(setting.configuration, 0) < most
+    ]
     return {
         one.configuration: f"is not compared: only {one.complete} of its {one.trials} seeds "
         f"{'is' if one.complete == 1 else 'are'} complete ({one.lost})."
@@ -266,7 +268,7 @@ def _with_fewer_seeds(results: Results) -> dict[int, str]:
 def _level_reasons(results: Results, factor: str, behind: Mapping[int, str]) -> dict[Level, str]:
     """Return the same reasons by level of a factor."""
     names = factor.split(",")
-    values = {one.configuration: one.values for one in settings(results)}
+    values = {setting.configuration: setting.values for setting in settings(results)}
     found: dict[Level, str] = {}
     for configuration, why in behind.items():
         mine = {name: values[configuration][name] for name in names}
@@ -356,7 +358,7 @@ def _verdict(sample: Sample | None, measure: Measure, named: int | None, n: int)
         return verdict
     # One seed cannot separate the effect of a setting from that of its seed, however many images
     # there are; nor can few patients from that of the patients.
-    others = tuple(Against(one.level, one.difference, 1.0, False) for one in verdict.others)
+    others = tuple(Against(other.level, other.difference, 1.0, False) for other in verdict.others)
     return Verdict(verdict.reference, others)
 
 
@@ -474,7 +476,7 @@ def headline(finding: Finding) -> str | None:
     names = [words.level_name(level) for level in finding.design.levels]
     if verdict is None or finding.n < 2 or len(names) < 2 or finding.too_few:
         return None
-    apart = [names[one.level] for one in verdict.others if one.differs]
+    apart = [names[other.level] for other in verdict.others if other.differs]
     tied = [names[level] for level in verdict.tied]
     metric = finding.measure.name
     worse = f"{words.listed(apart)} {'is' if len(apart) == 1 else 'are'} significantly worse"
@@ -556,17 +558,17 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
     if len(names) > MANY:
         return _judged_together(finding, verdict)
     said = [
-        f"{names[one.level]} and {best} are not distinguishable: "
-        f"{words.difference(measure.unit, one.difference)}."
-        for one in verdict.others
-        if not one.differs
+        f"{names[other.level]} and {best} are not distinguishable: "
+        f"{words.difference(measure.unit, other.difference)}."
+        for other in verdict.others
+        if not other.differs
     ]
-    for one in verdict.others:
-        if one.differs:
-            ahead = (one.difference.value > 0) == measure.larger
+    for other in verdict.others:
+        if other.differs:
+            ahead = (other.difference.value > 0) == measure.larger
             said.append(
-                f"{names[one.level]} is {'better' if ahead else 'worse'} than {best} by "
-                f"{words.amount(measure.unit, one.difference)}."
+                f"{names[other.level]} is {'better' if ahead else 'worse'} than {best} by "
+                f"{words.amount(measure.unit, other.difference)}."
             )
     return said
 
@@ -580,13 +582,13 @@ def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
         f"better than {best}": [],
     }
     alike, worse, better = groups.values()
-    for one in verdict.others:
-        if not one.differs:
-            alike.append(finding.names[one.level])
-        elif (one.difference.value > 0) == finding.measure.larger:
-            better.append(finding.names[one.level])
+    for other in verdict.others:
+        if not other.differs:
+            alike.append(finding.names[other.level])
+        elif (other.difference.value > 0) == finding.measure.larger:
+            better.append(finding.names[other.level])
         else:
-            worse.append(finding.names[one.level])
+            worse.append(finding.names[other.level])
     others = len(verdict.others)
     if len(alike) == others:
         return [f"None of the other {others} is distinguishable from {best}."]

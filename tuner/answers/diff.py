@@ -322,7 +322,7 @@ def _shared(
         return None
     seeds = sorted({seed for seed, _ in both})
     panels = []
-    sources = [Source(one, measure) for one in studies]
+    sources = [Source(study, measure) for study in studies]
     same_images = bool(sources[0].ids()) and sources[0].ids() == sources[1].ids()
     if same_images:
         _share_patients(*sources)

@@ -85,7 +85,7 @@ def ensemble(results: Results) -> Ensemble:
             f"needs several; `tuner status {results.title}` shows how far the study is."
         )
     numbers = [int(row["trial"]) for row in setting.seeds]
-    splits: list[SplitName] = [one.split for one in best.splits]
+    splits: list[SplitName] = [part.split for part in best.splits]
     read = {split: [results.predicted(number, split) for number in numbers] for split in splits}
     for split, predicted in read.items():
         if any(one.ids != predicted[0].ids for one in predicted):
@@ -218,7 +218,7 @@ def figures(ensemble: Ensemble) -> Table:
     rows = []
     for split, own in ensemble.splits.items():
         networks = [("ensemble", own)]
-        networks += [(f"seed {one.seed}", one.splits[split]) for one in ensemble.members]
+        networks += [(f"seed {member.seed}", member.splits[split]) for member in ensemble.members]
         for network, measured in networks:
             on, rates = measured.figures, measured.rates
             sides = (rates.sensitivity, rates.specificity) if rates else (None, None)

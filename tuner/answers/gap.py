@@ -560,7 +560,7 @@ def bias_of_best(results: Results) -> SelectionBias | None:
         # The settings that could have been picked: a setting with fewer seeds is not.
         first = results.ranked_settings[:1]
         seeds = len(first[0].seeds) if first else 0
-        peers = [one for one in results.ranked_settings if len(one.seeds) == seeds]
+        peers = [setting for setting in results.ranked_settings if len(setting.seeds) == seeds]
         numbers = {seed.number for one in peers for seed in one.seeds}
         leaders = [row for row in leaders if row["trial"] in numbers]
     source = Source(results, measure)

@@ -361,7 +361,7 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
         )
     found = importance(
         spec,
-        [dict(zip(spec.varied, one, strict=True)) for one in settings],
+        [dict(zip(spec.varied, setting, strict=True)) for setting in settings],
         [float(np.mean(figures)) for figures in settings.values()],
         larger=measure.larger,
     )
@@ -428,7 +428,7 @@ class _GivenTrials(optuna.storages.InMemoryStorage):
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         super().__init__()
         # The bootstrap may draw a trial twice; the evaluator distinguishes trials by id.
-        self._given = [copy(one) for one in trials]
+        self._given = [copy(trial) for trial in trials]
         for place, one in enumerate(self._given):
             one.number = place
             one._trial_id = place  # Optuna has no public way to name it

@@ -40,7 +40,7 @@ def _settings(results: Results) -> list[str]:
         found = headlines(comparisons)
         if found and len(comparisons) == len(found):
             # Each comparison is followed by its result on test.
-            told = [one for one in comparisons if one.headline is not None]
+            told = [comparison for comparison in comparisons if comparison.headline is not None]
             found = [with_check(results, one, one.headline or "") for one in told]
     story, compared = race_story(results), contenders(results)
     if story is not None and compared is not None:

@@ -105,7 +105,7 @@ def race_story(results: Results) -> Story | None:
     if race is None or len(race.contenders) < 2:
         return None
     rows, called = results.rows, contender_names(results, race.contenders)
-    runners = tuple(_runner(one, race, rows, called) for one in race.contenders)
+    runners = tuple(_runner(contender, race, rows, called) for contender in race.contenders)
     story = Story(
         runners=runners,
         metric=spec.search.metric,
@@ -256,7 +256,9 @@ def _design(results: Results, evidence: Evidence, race: Race) -> Design:
     usable = {
         row["trial"] for row in evidence.rows if has_figure(row, evidence.measure, results.at)
     }
-    standings = tuple(standing_of(called[one], mine[one], usable) for one in race.contenders)
+    standings = tuple(
+        standing_of(called[contender], mine[contender], usable) for contender in race.contenders
+    )
     done = evidence.done(max(row["seed"] for row in evidence.rows))
     compared, seeds = _compared(race, done)
     used = len(compared) * len(seeds)

@@ -121,7 +121,7 @@ class SearchRuns:
 
     def first(self, value: float, *, smaller: bool) -> int | None:
         """Return the number of epochs after which its mean best value reaches this value."""
-        moments = sorted({float(one) for course in self.courses for one in course.epochs})
+        moments = sorted({float(epoch) for course in self.courses for epoch in course.epochs})
         for moment in moments:
             mean = self.at(moment)
             # A mean of equal values may differ from them in the last bit.

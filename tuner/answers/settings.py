@@ -154,7 +154,9 @@ def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:
 def setting_of(results: Results, trial: int) -> Setting:
     """Return the setting of a trial."""
     row = next(row for row in results.rows if row["trial"] == trial)
-    return next(one for one in settings(results) if one.configuration == row.configuration)
+    return next(
+        setting for setting in settings(results) if setting.configuration == row.configuration
+    )
 
 
 def trial_of_seed(results: Results, seed: int) -> int:
@@ -175,17 +177,17 @@ def trial_of_seed(results: Results, seed: int) -> int:
 def short_names(settings: Sequence[Setting], spec: Spec) -> dict[int, str]:
     """Return short names of settings: the values in which they differ."""
     telling = [
-        key for key in spec.varied if len({repr(one.values[key]) for one in settings}) > 1
+        key for key in spec.varied if len({repr(setting.values[key]) for setting in settings}) > 1
     ] or spec.varied
     return {
-        one.configuration: name(
+        setting.configuration: name(
             {
                 key: float(f"{value:.3g}") if isinstance(value, float) else value
                 for key in telling
-                for value in [one.values[key]]
+                for value in [setting.values[key]]
             }
         )
-        for one in settings
+        for setting in settings
     }
 
 

@@ -109,12 +109,12 @@ class OneTrial:
     @property
     def by_split(self) -> dict[SplitName, SplitFigures]:
         """Its figures by split."""
-        return {one.split: one for one in self.splits}
+        return {part.split: part for part in self.splits}
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Its events, for programs."""
-        return [{"at": one.at, "kind": one.kind, "text": one.text} for one in self.events]
+        return [{"at": event.at, "kind": event.kind, "text": event.text} for event in self.events]
 
 
 def one_trial(results: Results, number: int) -> OneTrial:
@@ -137,8 +137,8 @@ def one_trial(results: Results, number: int) -> OneTrial:
         complete=standing.complete,
         peers=standing.peers,
         epochs=tuple(
-            dict(zip(epoch_columns(results.spec), one, strict=True))
-            for one in results.epochs([number])
+            dict(zip(epoch_columns(results.spec), epoch, strict=True))
+            for epoch in results.epochs([number])
         ),
         splits=splits,
         gap=_gap(splits),
@@ -196,7 +196,7 @@ def _own(results: Results, predicted: Predicted) -> Iterator[tuple[str, Interval
 
 
 def _gap(splits: Sequence[SplitFigures]) -> Interval | None:
-    by_name = {one.split: one for one in splits}
+    by_name = {part.split: part for part in splits}
     if set(by_name) != {"val", "test"}:
         return None
     return apart(by_name["val"].accuracy, by_name["test"].accuracy)
@@ -215,16 +215,16 @@ def table(trial: OneTrial) -> Table:
     """Return the figures of each split, and the gap."""
     rows: list[tuple[str, ...]] = [
         (
-            one.split,
-            words.sampled_cell(one.images, one.patients),
-            words.figure(NATS, trial.row[f"{one.split}_loss"]),
-            words.with_ends(SHARE, one.accuracy),
-            words.with_ends(FRACTION, one.auc),
-            f"{one.calibration_error:.3f}",
-            f"{one.brier:.3f}",
-            *trial.own_cells(one.split),
+            part.split,
+            words.sampled_cell(part.images, part.patients),
+            words.figure(NATS, trial.row[f"{part.split}_loss"]),
+            words.with_ends(SHARE, part.accuracy),
+            words.with_ends(FRACTION, part.auc),
+            f"{part.calibration_error:.3f}",
+            f"{part.brier:.3f}",
+            *trial.own_cells(part.split),
         )
-        for one in trial.splits
+        for part in trial.splits
     ]
     if trial.gap is not None:
         own = ("" for _ in trial.own)

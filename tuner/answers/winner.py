@@ -144,7 +144,7 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
         sizes={name: int(dataset.sizes[name]) for name in sorted(dataset.sizes)},
         rates=_rates(results, trial) if len(classes) == 2 else {},
         over_seeds=_over_seeds(results, trial, setting),
-        setting_gap=next((one.gap for one in gaps if chosen in one.trials), None),
+        setting_gap=next((gap.gap for gap in gaps if chosen in gap.trials), None),
         gap=measured,
         selection_bias=bias_of_best(results) if first else None,
         setting=setting,
@@ -154,8 +154,8 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
 
 def _rates(results: Results, trial: OneTrial) -> dict[SplitName, ClassRates]:
     found = {
-        one.split: rates_of(results.predicted(trial.row["trial"], one.split))
-        for one in trial.splits
+        part.split: rates_of(results.predicted(trial.row["trial"], part.split))
+        for part in trial.splits
     }
     return {split: rates for split, rates in found.items() if rates is not None}
 
@@ -187,7 +187,7 @@ def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> d
     if setting is not None:
         numbers = {row["trial"] for row in setting.seeds}
     group = [row for row in results.rows if row["trial"] in numbers and row.complete]
-    own = (f"{split}_{one.name}" for one in results.spec.metrics for split in ("val", "test"))
+    own = (f"{split}_{metric.name}" for metric in results.spec.metrics for split in ("val", "test"))
     names = ("val_loss", "val_acc", "test_loss", "test_acc", "gap", *own)
     columns = {name: [row[results.prefix + name] for row in group] for name in names}
     if results.spec.search.metric not in columns:
@@ -243,7 +243,7 @@ def described(winner: Winner) -> dict[str, Any]:
         "fixed": dict(winner.fixed),
         "classes": list(winner.classes),
         "sizes": dict(winner.sizes),
-        "splits": {one.split: _described_split(winner, one) for one in winner.splits},
+        "splits": {part.split: _described_split(winner, part) for part in winner.splits},
         "gap": plain(winner.trial.gap),
         "gap_of_setting": plain(winner.setting_gap),
         "over_seeds": {
@@ -340,7 +340,11 @@ def over_seeds(winner: Winner) -> str:
     """State the setting's means over its seeds, and what to expect of a new training run."""
     seeds = len(winner.trial.peers) + 1
     setting = winner.setting
-    own = [f"{split}_{one.name}" for one in winner.study.spec.metrics for split in ("val", "test")]
+    own = [
+        f"{split}_{metric.name}"
+        for metric in winner.study.spec.metrics
+        for split in ("val", "test")
+    ]
     parts = [
         f"{name.replace('_acc', ' accuracy').replace('val ', 'validation ')} "
         f"{mean(winner.measures[name].unit, one)}"
@@ -435,29 +439,29 @@ def seeds(winner: Winner) -> Table:
     assert setting is not None, "called only for studies with replicates"
     metric = winner.study.spec.search.metric
     names = [metric, *(one for one in shown_figures(winner.study.spec) if one != metric)]
-    names = [one for one in names if setting.means.get(one) is not None]
+    names = [name for name in names if setting.means.get(name) is not None]
     rows = [
         (
             str(row["seed"]),
             str(row["trial"]),
             *(
                 words.figure(
-                    winner.measures[one].unit,
-                    row.value if one == metric else row[figure(winner.study, one)],
+                    winner.measures[name].unit,
+                    row.value if name == metric else row[figure(winner.study, name)],
                 )
-                for one in names
+                for name in names
             ),
             "this network" if row["trial"] == winner.number else "",
         )
         for row in setting.seeds
     ]
-    means = [setting.means[one] for one in names]
+    means = [setting.means[name] for name in names]
     shown = [
         words.figure(winner.measures[one].unit, None if mean is None else mean.value)
         for one, mean in zip(names, means, strict=True)
     ]
     rows.append(("mean", "", *shown, ""))
-    head = ("seed", "trial", *(one.replace("_", " ") for one in names), "")
+    head = ("seed", "trial", *(name.replace("_", " ") for name in names), "")
     return Table(head, tuple(rows), left=(len(head) - 1,))
 
 
@@ -466,7 +470,7 @@ def figures(winner: Winner) -> Table:
     binary = ("sensitivity", "specificity", "AUC") if winner.rates else ()
     own = [one.name for one in winner.trial.own]
     head = ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier", *own)
-    return Table(head, tuple(_split_row(winner, one) for one in winner.splits), left=(0,))
+    return Table(head, tuple(_split_row(winner, part) for part in winner.splits), left=(0,))
 
 
 def _split_row(winner: Winner, one: SplitFigures) -> tuple[str, ...]:

@@ -256,7 +256,9 @@ def _show(
             print_combinations(console, results, comparison, title)
         else:
             console.print(as_fitting(console, table(comparison), FIRST_DROPPED))
-        print_sentences(console, [one for one in comparison.sentences if one not in said])
+        print_sentences(
+            console, [sentence for sentence in comparison.sentences if sentence not in said]
+        )
         said.update(comparison.sentences)
         on_test = check_sentence(check(results, comparison))
         if on_test:

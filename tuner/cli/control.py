@@ -112,7 +112,7 @@ def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
     with options.open_database(settings) as database:
         with database.transaction() as connection:
             found = studies.find(connection, study)
-            named = [one.full_name for one in studies.versions(connection, found.name)]
+            named = [version.full_name for version in studies.versions(connection, found.name)]
             seen = overview(connection, found)
         if len(named) > 1 and study.version is None:
             raise UserError(

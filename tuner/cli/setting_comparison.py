@@ -75,10 +75,10 @@ def _fitting(  # the content of the table, and the console that it has to fit
     apart: dict[str, list[str]] = {}
     if comparison.factor != "contender":
         levels = [{factor: row[factor] for factor in factors} for row in results.rows]
-        values = {combination_name(one): one for one in levels}
+        values = {combination_name(level): level for level in levels}
         if len(factors) == 1:
-            values = {level_name(one[factors[0]]): one for one in levels}
-        apart = {factor: [level_name(values[one][factor]) for one in names] for factor in factors}
+            values = {level_name(level[factors[0]]): level for level in levels}
+        apart = {factor: [level_name(values[name][factor]) for name in names] for factor in factors}
     figures = _figures(comparison, rows, checked)
     kept = [
         {head: cells for head, cells in figures.items() if head not in FIRST_DROPPED[:dropped]}

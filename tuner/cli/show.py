@@ -77,9 +77,9 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
         console.print(as_rich(table(trial)))
     for sentence in remarks([trial.row], "" if study.spec.search.at == "best" else "last_"):
         console.print(sentence)
-    curves = {name: [one[name] for one in trial.epochs] for name in ("val_loss", "train_nll")}
+    curves = {name: [epoch[name] for epoch in trial.epochs] for name in ("val_loss", "train_nll")}
     shares = {
-        name: [None if one[name] is None else 100 * one[name] for one in trial.epochs]
+        name: [None if epoch[name] is None else 100 * epoch[name] for epoch in trial.epochs]
         for name in ("val_acc", "train_acc")
     }
     if trial.epochs:
@@ -104,7 +104,7 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
             )
         )
     for metric in trial.own:
-        values = [one[f"val_{metric.name}"] for one in trial.epochs]
+        values = [epoch[f"val_{metric.name}"] for epoch in trial.epochs]
         if any(value is not None for value in values):
             console.print(chart(metric.name, [("validation", "bold yellow", values)], height=6))
     console.print()

@@ -105,8 +105,12 @@ class Site:
                 "the connection. From another machine an SSH tunnel needs none of them: "
                 "ssh -L 8080:127.0.0.1:8080 MACHINE"
             )
-        addresses = [one for one in self.addresses if not ipaddress.ip_address(one).is_unspecified]
-        own = {f"[{one}]" if ":" in one else one for one in addresses}
+        addresses = [
+            address
+            for address in self.addresses
+            if not ipaddress.ip_address(address).is_unspecified
+        ]
+        own = {f"[{address}]" if ":" in address else address for address in addresses}
         return Access(
             login=not self.local,
             hosts=frozenset(name.lower() for name in self.names) | own,

@@ -84,7 +84,7 @@ def endings(results: Results) -> Iterator[Block]:
 
 
 def _numbers(trials: tuple[int, ...]) -> str:
-    shown = ", ".join(str(one) for one in trials[:NUMBERS_MOST])
+    shown = ", ".join(str(trial) for trial in trials[:NUMBERS_MOST])
     return f"{shown}, …" if len(trials) > NUMBERS_MOST else shown
 
 

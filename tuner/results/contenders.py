@@ -130,7 +130,9 @@ class Evidence:
         self, contenders: Sequence[int], seeds: Sequence[int]
     ) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Return the trial numbers by contender and seed, as in a design."""
-        return tuple(tuple((self._numbers[one, seed],) for seed in seeds) for one in contenders)
+        return tuple(
+            tuple((self._numbers[contender, seed],) for seed in seeds) for contender in contenders
+        )
 
 
 # A look at the race

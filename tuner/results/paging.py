@@ -162,7 +162,9 @@ def chosen(
 def _query(
     known: dict[str, Column], study: Study, conditions: Sequence[Condition]
 ) -> sa.Select[Any]:
-    wanted = [_holds(_column(known, study, one.column), one) for one in conditions]
+    wanted = [
+        _holds(_column(known, study, condition.column), condition) for condition in conditions
+    ]
     return (
         sa.select(t.trial.c.number)
         .select_from(
@@ -274,7 +276,7 @@ def _beyond(
 
 def _written(row: Any, keys: int) -> str:
     values = [getattr(row, f"key_{place}") for place in range(keys)]
-    plain = [one.isoformat() if hasattr(one, "isoformat") else one for one in values]
+    plain = [value.isoformat() if hasattr(value, "isoformat") else value for value in values]
     return json.dumps([*plain, row.number], separators=(",", ":"))
 
 

@@ -78,8 +78,12 @@ class Results:
     def where(self, conditions: Sequence[Condition]) -> list[TrialRow]:
         """Return the rows for which all conditions hold."""
         check_columns(self.study, conditions)
-        rows = self.rows_with(*(one.column for one in conditions))
-        return [row for row in rows if all(one.holds(row[one.column]) for one in conditions)]
+        rows = self.rows_with(*(condition.column for condition in conditions))
+        return [
+            row
+            for row in rows
+            if all(condition.holds(row[condition.column]) for condition in conditions)
+        ]
 
     @cached_property
     def complete(self) -> list[TrialRow]:

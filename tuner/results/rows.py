@@ -118,11 +118,11 @@ def epoch_columns(spec: Spec) -> tuple[str, ...]:
 def check_columns(study: Study, conditions: Sequence[Condition]) -> None:
     """Refuse conditions on columns that the study's trials do not have."""
     known = (*trial_columns(study.spec), *FURTHER)
-    for one in conditions:
-        if one.column not in known:
+    for condition in conditions:
+        if condition.column not in known:
             raise UserError(
-                f"{study.title} has no column {one.column!r} to search by."
-                f"{meant(one.column, known)}"
+                f"{study.title} has no column {condition.column!r} to search by."
+                f"{meant(condition.column, known)}"
             )
 
 

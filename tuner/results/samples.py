@@ -339,7 +339,7 @@ def by_trial(results: Results, design: Design, measure: Measure, units: int = 0)
         own = units if measure.counts_images else 0
         blocks = (np.array(means)[:, :, None],)
         return Sample(Panel(blocks, counts_images=False, own_images=own), images_shared=False)
-    groups = tuple(Group(one, (), (), ()) for one in means)
+    groups = tuple(Group(mean, (), (), ()) for mean in means)
     return Sample(Groups(groups, counts_images=False), images_shared=False)
 
 

@@ -47,7 +47,7 @@ class Verdict:
     @property
     def tied(self) -> tuple[int, ...]:
         """The levels not significantly different from the reference, which is included."""
-        same = [one.level for one in self.others if not one.differs]
+        same = [other.level for other in self.others if not other.differs]
         return (self.reference, *same)
 
 

@@ -82,7 +82,7 @@ def _figures(subject: Winner | Ensemble) -> Iterator[str]:
     yield ""
     yield (
         "In parentheses 95% intervals over "
-        f"{sampling_unit(max(one.patients for one in winner.splits))}. "
+        f"{sampling_unit(max(part.patients for part in winner.splits))}. "
         + "; ".join(f"{name}: {meaning[name]}" for name in figures.head if name in meaning)
         + "."
     )
@@ -140,7 +140,8 @@ def _trained(winner: Winner, model: Model) -> Iterator[str]:
         yield f"Trained on {_plain(str(winner.trial.setup.get('device', '')))}; the weights are:"
         yield ""
         rows = [
-            [str(one.trial), str(one.seed), str(one.epoch), one.origin] for one in model.members
+            [str(member.trial), str(member.seed), str(member.epoch), member.origin]
+            for member in model.members
         ]
         yield from _table(("trial", "seed", "weights of epoch", "taken from"), rows)
         return

@@ -122,7 +122,7 @@ class Sheet:
         """Return only the rows for which all conditions hold."""
         if not conditions:
             return self
-        places = [(self.place(one.column), one) for one in conditions]
+        places = [(self.place(condition.column), condition) for condition in conditions]
         rows = (row for row in self.rows if all(one.holds(row[at]) for at, one in places))
         return Sheet(self.columns, list(rows) if isinstance(self.rows, list) else rows)
 
@@ -228,7 +228,7 @@ def settings(results: Results) -> Sheet:
         *(f"{name}{end}" for name in figures for end in ("", "_low", "_high")),
         *("n", "trials", "complete", "pruned", "diverged", "failed", "median_trial"),
     )
-    return Sheet(columns, [_setting(one, figures) for one in ranked_settings(results)])
+    return Sheet(columns, [_setting(setting, figures) for setting in ranked_settings(results)])
 
 
 def _setting_figures(results: Results) -> tuple[str, ...]:

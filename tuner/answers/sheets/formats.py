@@ -143,7 +143,7 @@ def _json(sheet: Sheet) -> Iterator[bytes]:
 
 def _markdown(sheet: Sheet, layout: Layout) -> Iterator[bytes]:
     def line(cells: Sequence[str]) -> str:
-        return markup.row([one.replace("-", "−") if _is_number(one) else one for one in cells])
+        return markup.row([cell.replace("-", "−") if _is_number(cell) else cell for cell in cells])
 
     with tempfile.TemporaryFile() as body:
         numbers = _write_lines(body, sheet, layout, line)

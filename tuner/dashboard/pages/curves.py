@@ -110,7 +110,7 @@ def _curves(results: Results, view: View) -> Curves:
         drawn = [(label, found[number]) for number, label in named.items() if number in found]
     else:
         chosen = None if not view.filtered else sorted(numbers)
-        by_level = {one.level: one for one in curves(results, view.group, chosen)}
+        by_level = {curve.level: curve for curve in curves(results, view.group, chosen)}
         levels = results.spec.in_order(view.group, by_level)[:CURVES_MOST]
         if len(by_level) > len(levels):
             notes.append(f"{len(levels)} of {len(by_level)} levels of {view.group} are shown.")
@@ -126,13 +126,13 @@ def _curves(results: Results, view: View) -> Curves:
             notes.append(f"{len(shown)} of {words.count(len(lost), 'stopped trial')} are drawn.")
     span, log = _range(lines, stopped, view.curve)
     unit = unit_of(view.curve, results.spec.metrics)
-    lengths = [len(one.mean) for one in lines] + [len(one.values[view.curve]) for one in stopped]
+    lengths = [len(line.mean) for line in lines] + [len(one.values[view.curve]) for one in stopped]
     epochs = max(lengths, default=0)
-    places = _places(epochs, [one.best_epoch for one in lines])
+    places = _places(epochs, [line.best_epoch for line in lines])
     return Curves(
         label=with_unit(curve_kinds(results.study)[view.curve], unit),
         epochs=[place + 1 for place in places],
-        lines=tuple(_thinned(one, places) for one in lines),
+        lines=tuple(_thinned(line, places) for line in lines),
         note=" ".join(notes),
         strays=tuple(
             StrayLine(one.trial, _at(_numbers(one.values[view.curve]), places)) for one in stopped
@@ -168,7 +168,7 @@ def _range(
     It covers all lines, and stopped trials up to 1.5 times their range: otherwise an exploding loss
     would squeeze all others into one pixel.
     """
-    kept = [value for one in lines for value in (*one.low, *one.high) if value is not None]
+    kept = [value for line in lines for value in (*line.low, *line.high) if value is not None]
     strayed = np.array([value for one in stopped for value in one.values[name]])
     strayed = strayed[np.isfinite(strayed)]
     if not kept and len(strayed):
@@ -193,7 +193,9 @@ def _best_settings(results: Results, numbers: frozenset[int]) -> tuple[dict[int,
     """Return the best settings' names by number, and a remark on those left out."""
     chosen = {row.configuration for row in results.rows if row["trial"] in numbers}
     ranked = [
-        one for one in settings(results) if one.rank is not None and one.configuration in chosen
+        setting
+        for setting in settings(results)
+        if setting.rank is not None and setting.configuration in chosen
     ]
     shown = ranked[:CURVES_MOST]
     names = short_names(shown, results.spec)

@@ -185,7 +185,7 @@ def val_test(results: Results, view: View) -> ValTest:
     numbers = view.numbers(results)
     # At the judged epoch, like the settings.
     column = results.prefix + "val_acc"
-    chosen = [one for one in found.settings if not numbers.isdisjoint(one.trials)]
+    chosen = [setting for setting in found.settings if not numbers.isdisjoint(setting.trials)]
     lost = [
         row for row in results.rows
         if row["trial"] in numbers and row.lost and _finite(row[column]) is not None
@@ -346,7 +346,9 @@ def board(results: Results, view: View) -> Board:
         )
     chosen = {row.configuration for row in results.rows if row["trial"] in numbers}
     ranked = [
-        one for one in settings(results) if one.rank is not None and one.configuration in chosen
+        setting
+        for setting in settings(results)
+        if setting.rank is not None and setting.configuration in chosen
     ]
     best = ranked[: view.top]
     metric = spec.search.metric

@@ -253,7 +253,7 @@ def compare_curves(request: Request) -> Response:
 def _trials(request: Request) -> tuple[int, ...]:
     wanted = request.query_params.get("trials", "").split(",")
     numbers = [rendering.number_in(one) for one in wanted]
-    found = tuple(dict.fromkeys(one for one in numbers if one is not None))
+    found = tuple(dict.fromkeys(number for number in numbers if number is not None))
     if None in numbers or not 2 <= len(found) <= SIDES_MOST or len(found) < len(numbers):
         raise UserError(f"Two to {SIDES_MOST} different trials are compared: /compare?trials=3,5.")
     return found

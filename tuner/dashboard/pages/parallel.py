@@ -254,15 +254,18 @@ def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float
     """Return the part of an axis that conditions select; None if they select all of it."""
     if not conditions:
         return None
-    if scale.low is None or all(one.text == "" for one in conditions):
+    if scale.low is None or all(condition.text == "" for condition in conditions):
         fits = [
             tick.place
             for tick in scale.ticks
-            if tick.text is not None and all(one.holds(tick.text or None) for one in conditions)
+            if tick.text is not None
+            and all(condition.holds(tick.text or None) for condition in conditions)
         ]
         return (min(fits), max(fits)) if fits else None
     # A brush cannot show a single value excluded by !=.
-    bounds = [one for one in conditions if one.sign != "!=" and _numbers(one)]
+    bounds = [
+        condition for condition in conditions if condition.sign != "!=" and _numbers(condition)
+    ]
     if not bounds:
         return None
     low, high = 0.0, 1.0

@@ -132,10 +132,10 @@ def trial_page(request: Request) -> Response:
         data,
         splits=tuple(
             replace(
-                one,
-                pictures=pictures_of(request, study, data.images, one.split, one.wanted),
+                part,
+                pictures=pictures_of(request, study, data.images, part.split, part.wanted),
             )
-            for one in data.splits
+            for part in data.splits
         ),
         checkpoints=_checkpoints(desk, study, number),
     )

@@ -143,4 +143,4 @@ def _size(wanted: str | None) -> int:
 
 def _picked(wanted: str) -> tuple[int, ...]:
     numbers = (rendering.number_in(one) for one in wanted.split(","))
-    return tuple(dict.fromkeys(one for one in numbers if one is not None))
+    return tuple(dict.fromkeys(number for number in numbers if number is not None))

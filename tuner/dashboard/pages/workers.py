@@ -77,7 +77,7 @@ def _workers(connection: sa.Connection) -> WorkersPage:
     found = []
     for study in reversed(wanted):
         of = counts[study.study_id]
-        waiting = [one.chosen for one in queue.places(connection, study) if one.trial is None]
+        waiting = [place.chosen for place in queue.places(connection, study) if place.trial is None]
         found.append(
             StudyAtWork(
                 study=study.title,
