@@ -1,1 +1,1 @@
-"""What a study found: rows, tables and exports. Nothing here loads torch."""
+"""The questions that people ask of a study, one module each. Nothing here loads torch."""

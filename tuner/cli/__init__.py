@@ -1,1 +1,1 @@
-"""The command line: parse, call down, print. Only this room prints and sets exit codes."""
+"""The command line. Only this room prints and sets exit codes."""

@@ -1,4 +1,4 @@
-"""A study as it is stored: its trials, their predictions, and samples for the statistics.
+"""A stored study: its trials, their predictions, and samples for the statistics.
 
 Other rooms use these names. Each is loaded when it is first used: a command that prints
 rows does not load the statistics of a race.

@@ -1,4 +1,4 @@
-"""What is exported, in which formats, and what each column means."""
+"""Exports: their rows, and the formats in which they are written."""
 
 from collections.abc import Mapping
 
