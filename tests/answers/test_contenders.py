@@ -10,8 +10,10 @@ import sqlalchemy as sa
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
+from tuner.answers import leaderboard
 from tuner.answers.compare import Comparison, compare
 from tuner.answers.race import Story, compare_contenders, race_story
+from tuner.answers.settings import best_sentence, settings
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results import Results, contender_names, judge_look, read_race
@@ -239,6 +241,13 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
     with database.transaction() as connection:
         assert race_story(Results(connection, plain.study)) is None
         assert race_story(Results(connection, exploring.study)) is None
+        # Until contenders have additional seeds, settings are ranked and shown under seed 0.
+        found = settings(Results(connection, exploring.study))
+        title = leaderboard.settings(
+            exploring.study, len(found), found, ("val_acc",), varied=("lr",)
+        ).title
+        assert title.endswith("over seeds only")
+        assert " over 1 seed." in best_sentence(Results(connection, exploring.study))
     with pytest.raises(UserError, match="of = "):
         compared(plain)
     with pytest.raises(UserError, match="no additional seeds yet"):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from tuner.answers import words
 from tuner.answers.columns import unit_of
-from tuner.answers.settings import Setting
+from tuner.answers.settings import Setting, over_additional_seeds
 from tuner.answers.table import Table
 from tuner.records import NUMBER, Metric, Unit, value_text
 from tuner.results import Factor, TrialRow
@@ -62,7 +62,7 @@ def settings(
     """
     search = study.spec.search
     of = f"best {len(shown)} of {count}" if len(shown) < count else count
-    raced = study.spec.replicates.of == "top"
+    raced = any(over_additional_seeds(study.spec, setting) for setting in shown)
     over = "additional seeds (seed 0 selected the contenders)" if raced else "seeds only"
     lost = any(setting.lost for setting in shown)
     head = (*varied, *figures, "n", "done", *(["lost"] if lost else []))

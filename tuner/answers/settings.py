@@ -30,6 +30,7 @@ __all__ = [
     "best_sentence",
     "has_replicates",
     "name",
+    "over_additional_seeds",
     "setting_of",
     "settings",
     "short_names",
@@ -84,6 +85,11 @@ class Setting:
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
+def over_additional_seeds(spec: Spec, setting: Setting) -> bool:
+    """Return whether a setting's means are over a contender's additional seeds, without seed 0."""
+    return spec.replicates.of == "top" and bool(setting.seeds) and setting.seeds[0]["seed"] > 0
+
+
 def has_replicates(spec: Spec) -> bool:
     """Return whether settings have several seeds, so that they are ranked by their means."""
     return spec.replicates.seeds > 1
@@ -126,7 +132,7 @@ def best_sentence(results: Results) -> str:
     mean, test = best.means[metric], best.means.get(results.check)
     assert mean is not None, "a ranked setting has a mean"
     count = len(results.ranked_settings)
-    further = "further " if results.spec.replicates.of == "top" else ""
+    additional = "additional " if over_additional_seeds(results.spec, best) else ""
     ended = sum(row.ended for row in results.rows)
     finished = results.study.state == "complete" or ended >= results.spec.total_trials
     so_far = "" if finished else " so far"
@@ -135,7 +141,7 @@ def best_sentence(results: Results) -> str:
         checked = results.measures[results.check]
         what = "accuracy" if results.check == "test_acc" else checked.name.removeprefix("test_")
         check = f" On test, its {what} is {_limited(checked, test, '', ' over seeds')}."
-    called, over = name(best.values), words.count(mean.n, f"{further}seed")
+    called, over = name(best.values), words.count(mean.n, f"{additional}seed")
     shown = _limited(results.measures[metric], mean, f" over {over}")
     which = f"best of {count} settings{so_far} by {metric} is {called}"
     if count == 1:
