@@ -1,8 +1,8 @@
 """Who may use the dashboard: accounts, their sessions and links, and tokens for scripts.
 
-Whatever lets somebody in is a random secret of 256 bits, of which the database has the SHA-256
-alone: whoever reads the database, or a dump of it, cannot log in with what is there. (A password
-is guessable and gets argon2; a random secret needs no slow hash.)
+Sessions, links and tokens are random secrets of 256 bits. The database stores only their SHA-256,
+so nobody can log in with what they read in it or in a dump. (Passwords can be guessed and get
+argon2; a random secret needs no slow hash.)
 """
 
 import hashlib
@@ -31,17 +31,17 @@ LONGEST = 1000
 """Characters of a password."""
 
 IDLE = timedelta(hours=12)
-"""A session ends when nothing has been asked for this long."""
+"""A session ends after this long without a request."""
 WHOLE = timedelta(days=7)
-"""A session ends this long after its login, whatever is asked."""
+"""A session ends this long after the login in any case."""
 LINK = timedelta(hours=24)
 TOUCH = timedelta(minutes=1)
-"""How often at most it is stored that a session or a token was used."""
+"""The use of a session or token is stored at most this often."""
 
 hasher = PasswordHasher()
 """argon2id with the library's parameters, those of RFC 9106 for machines with little memory."""
 NOBODYS = "$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$" + "A" * 43
-"""Compared with where there is no such account, or it has no password: costs the same time."""
+"""Checked where there is no such account, or it has no password, so that it takes the same time."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Token:
-    """What a script logs in with."""
+    """A secret that a script logs in with."""
 
     name: str
     role: Role
@@ -68,7 +68,7 @@ class Token:
 
 
 def key_of(secret: str) -> str:
-    """Return what is stored of a secret."""
+    """Return the hash under which a secret is stored."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -83,7 +83,7 @@ def hashed(password: str) -> str:
 
 
 def matches(account: Account | None, password: str) -> bool:
-    """Say whether this is an account's password, in the same time whether or not there is one."""
+    """Return whether this is the account's password; takes equally long without an account."""
     stored = account.password if account else None
     try:
         right = hasher.verify(stored or NOBODYS, _typed(password[:LONGEST]))
@@ -93,7 +93,7 @@ def matches(account: Account | None, password: str) -> bool:
 
 
 def _typed(password: str) -> str:
-    """Return a password in one form: keyboards write é as one character or as two."""
+    """Return a password in Unicode's composed form: keyboards send é as one character or as two."""
     return unicodedata.normalize("NFKC", password)
 
 
@@ -108,7 +108,7 @@ def add(connection: sa.Connection, name: str, role: Role, password: str | None) 
             f"{name!r} cannot be a user's name: use letters, digits and . _ @ -, at most 63."
         )
     query = insert(t.account).values(name=name, role=role, password=password)
-    # Of two that add the same name at once, the second waits here and then adds nothing.
+    # If two add the same name at once, the second waits here and then adds nothing.
     if connection.execute(query.on_conflict_do_nothing()).rowcount == 0:
         raise UserError(
             f"There is a user {name!r} already. A new password:  tuner dashboard user password "
@@ -146,9 +146,9 @@ def remove(connection: sa.Connection, account: Account) -> None:
 
 def set_password(connection: sa.Connection, account: Account, password: str) -> None:
     """Give an account another password (its hash); all its sessions and links end."""
-    # The account's row is written first. A login that checked the old password takes the same row
-    # before it begins a session (`begin_session`), so it either finds another password there, or
-    # began its session before the deletion below, which then sees it.
+    # The account's row is written first. A login that checked the old password locks the same row
+    # before it begins a session (`begin_session`). So it either finds the new password there, or
+    # has begun its session before the deletion below, which then removes it.
     connection.execute(
         sa.update(t.account)
         .where(t.account.c.account_id == account.account_id)
@@ -164,9 +164,9 @@ def change_password(
     """Set another password (its hash) for somebody who knows the old one, and begin a session.
 
     All their other sessions end. Returns the account and the session's secret; None if the password
-    has been changed since it was looked at.
+    has been changed since it was read.
     """
-    # Of two changes at once, the second waits for the account's row and finds another password.
+    # If two change it at once, the second waits for the account's row and finds another password.
     if not _has_password_still(connection, account):
         return None
     set_password(connection, account, password)
@@ -177,7 +177,7 @@ def change_password(
 
 
 def _has_password_still(connection: sa.Connection, account: Account) -> bool:
-    """Lock an account's row, and say whether its password is the one that was looked at."""
+    """Lock an account's row, and return whether its password is still the one that was read."""
     row = connection.execute(
         sa.select(t.account.c.password)
         .where(t.account.c.account_id == account.account_id)
@@ -214,9 +214,9 @@ def begin_session(connection: sa.Connection, account: Account) -> str | None:
 def session_account(
     connection: sa.Connection, secret: str, *, touch: bool = True
 ) -> Account | None:
-    """Return whose session this is; None if there is none, or it has ended.
+    """Return the account of a session; None if there is no such session, or it has ended.
 
-    With `touch` it is stored that the session was used.
+    With `touch`, the use of the session is recorded.
     """
     row = connection.execute(
         sa.select(t.account, _old(t.session.c.seen).label("old"))
@@ -240,7 +240,7 @@ def end_session(connection: sa.Connection, secret: str) -> None:
 
 def add_link(connection: sa.Connection, account: Account) -> str:
     """Return the secret of a link by which an account's owner chooses a password."""
-    # Only the newest link of an account is good.
+    # Only the newest link of an account is valid.
     connection.execute(sa.delete(t.link).where(t.link.c.account_id == account.account_id))
     secret = secrets.token_urlsafe(32)
     connection.execute(
@@ -254,7 +254,7 @@ def add_link(connection: sa.Connection, account: Account) -> str:
 
 
 def link_account(connection: sa.Connection, secret: str) -> Account | None:
-    """Return whose link this is; None if it has been used or has expired."""
+    """Return the account of a link; None if the link was used or has expired."""
     row = connection.execute(
         sa.select(t.account).join(t.link).where(t.link.c.key == key_of(secret), _open_link())
     ).one_or_none()
@@ -262,8 +262,8 @@ def link_account(connection: sa.Connection, secret: str) -> Account | None:
 
 
 def use_link(connection: sa.Connection, secret: str, password: str) -> Account | None:
-    """Set the password (its hash) of a link's account; None if the link is no longer good."""
-    # Of two that use one link at once, only one deletes its row.
+    """Set the password (its hash) of a link's account; None if the link is no longer valid."""
+    # If two use one link at once, only one of them deletes its row.
     row = connection.execute(
         sa.delete(t.link)
         .where(t.link.c.key == key_of(secret), _open_link())
@@ -302,7 +302,7 @@ def tokens(connection: sa.Connection) -> list[Token]:
 
 
 def token_by(connection: sa.Connection, secret: str) -> Token | None:
-    """Return the token that has this secret; None if there is none, or it has expired."""
+    """Return the token with this secret; None if there is none, or it has expired."""
     open_still = t.token.c.expires.is_(None) | (t.token.c.expires > sa.func.clock_timestamp())
     query = sa.select(*_token_columns(), _old(t.token.c.seen).label("old"))
     row = connection.execute(query.where(t.token.c.key == key_of(secret), open_still)).one_or_none()

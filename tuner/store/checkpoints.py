@@ -1,4 +1,4 @@
-"""Where a study's checkpoints go, and by what a trial's are told from all others."""
+"""Where a study's checkpoints are stored, and the labels that identify each trial's."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from tuner.spec.study import Spec
 from tuner.store.studies import Study
 
 NOWHERE = "off"
-"""Given as the location, it switches checkpoints off."""
+"""The location that switches checkpoints off."""
 
 
 def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
-    """Return where a study's checkpoints go: by its file, else by the settings, else the home."""
+    """Return where to store checkpoints: as the study says, else the settings, else in the home."""
     if NOWHERE in {settings.checkpoints, spec.checkpoints.location}:
         return None
     written = spec.checkpoints.location

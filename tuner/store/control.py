@@ -1,4 +1,4 @@
-"""What a person may do to a stored study; commands and the dashboard call the same functions."""
+"""What people can do with a stored study; commands and the dashboard call the same functions."""
 
 import math
 import re
@@ -37,7 +37,7 @@ def retry(
 ) -> list[int] | None:
     """Reopen failed trials under their own numbers, all or those listed; return their numbers.
 
-    A paused or stopped study is opened even if none has failed. None: there was nothing to do.
+    A paused or stopped study is opened even if none has failed. Returns None if nothing changed.
     """
     with database.transaction() as connection, binding.within(connection) as storage:
         now = studies.locked(connection, study)
@@ -54,7 +54,7 @@ def retry(
         chosen = sorted(numbers or failed)
         endings.reopen(transaction, [failed[number] for number in chosen], "retried")
         if chosen or now.state != "complete":
-            # Whoever retries may have mended the code.
+            # The person may have fixed the code.
             identities.reset(connection, now.study_id)
         if not chosen and now.state not in ("paused", "stopped", "spent"):
             return None
@@ -67,13 +67,13 @@ def retry(
 def finish(
     database: Database, binding: Binding, study: Study, numbers: Sequence[int], who: str = ""
 ) -> list[int]:
-    """Have paused trials trained to their end, before all others; return those not chosen before.
+    """Have paused trials trained to completion, before all others; return those newly chosen.
 
-    What the budget has no room for is refused, so that none of them pauses on its way. A study
-    that was complete is opened.
+    Refused if the budget has no room for all of them, so that none pauses again on its way. A study
+    that was complete is reopened.
     """
     with database.transaction() as connection, binding.within(connection) as storage:
-        # As a claim does: no trial goes on meanwhile, and no epoch is granted.
+        # Under the lock of claims: meanwhile no trial is resumed and no epoch granted.
         now = studies.locked(connection, study)
         transaction = Transaction(connection, lambda: storage, now, NOBODY, who=who)
         chosen = [row for row in _fit(connection, now, numbers) if row.lease == "paused"]
@@ -86,13 +86,13 @@ def finish(
 
 
 def check_finish(database: Database, study: Study, numbers: Sequence[int]) -> None:
-    """Raise the error of `finish` for trials that cannot be trained to their end."""
+    """Raise the error that `finish` would raise for these trials; change nothing."""
     with database.transaction() as connection:
         _fit(connection, study, numbers)
 
 
 def _fit(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> list[sa.Row[Any]]:
-    """Return the trials with these numbers, in order, if each is paused or was chosen before."""
+    """Return the trials with these numbers, in order; raise unless all are paused or chosen."""
     rows = {row.number: row for row in _asked(connection, study, numbers)}
     asked = sorted(set(numbers))
     wrong = [why for number in asked if (why := _unfit(number, rows.get(number))) is not None]
@@ -122,7 +122,7 @@ def _asked(
 
 
 def _unfit(number: int, row: sa.Row[Any] | None) -> str | None:
-    """Say why a trial cannot be chosen to be finished; None if it can."""
+    """Return why a trial cannot be chosen for completion; None if it can."""
     if row is None:
         return f"trial {number} does not exist"
     if row.state == "FAILED":
@@ -131,7 +131,7 @@ def _unfit(number: int, row: sa.Row[Any] | None) -> str | None:
         return f"trial {number} is complete"
     if row.state is not None:
         return f"trial {number} was stopped for good ({row.reason})"
-    # Chosen before, and not ended yet: the same launch again.
+    # A trial chosen before may be chosen again: the same launch was repeated.
     if row.lease == "paused" or row.is_chosen:
         return None
     does = "waits for a worker" if row.lease == "released" else "is being trained"
@@ -159,17 +159,17 @@ def _check_budget(transaction: Transaction, chosen: Sequence[sa.Row[Any]]) -> No
 
 
 def _budget_of(spec: Spec, epochs: int) -> Iterator[str]:
-    """Yield options with which a study's budget has this many epochs: each limit below that."""
+    """Yield the options that raise each limit below this many epochs to it."""
     if spec.budget.epochs is not None and spec.budget.epochs < epochs:
         yield f"--set budget.epochs={epochs}"
     if spec.full_epochs is not None and spec.full_epochs < epochs:
-        # Rounded up: with a little less there would be one epoch too few.
+        # Rounded up, or the budget would be one epoch short.
         full = math.ceil(round(epochs / spec.longest * 10_000, 4)) / 10_000
         yield f"--set budget.full={full:.10g}"
 
 
 def stop(database: Database, study: Study, who: str = "") -> None:
-    """Ask all workers of a study, on every machine, to finish their epoch and leave."""
+    """Ask all workers of a study, on every machine, to leave after their current epoch."""
     by = who or "`tuner stop`"
     with database.transaction() as connection:
         now = _unfinished(connection, study, "stop")
@@ -177,7 +177,7 @@ def stop(database: Database, study: Study, who: str = "") -> None:
 
 
 def pause(database: Database, study: Study, who: str = "") -> None:
-    """Let workers finish the trials that they have, and begin no other."""
+    """Let workers finish their trials without starting others."""
     with database.transaction() as connection:
         now = _unfinished(connection, study, "pause")
         if now.state == "stopped":
@@ -239,7 +239,7 @@ def extend(
         return studies.find(connection, now.ref)
 
 
-# What people keep beside a study
+# Labels and notes
 
 
 def tag(
@@ -249,14 +249,14 @@ def tag(
     remove: Collection[str] = (),
     who: str = "",
 ) -> tuple[str, ...]:
-    """Add tags to a study and remove others; return those that it has then."""
+    """Add tags to a study and remove others; return the resulting tags."""
     wrong = [word for word in add if TAG.fullmatch(word) is None]
     if wrong:
         raise UserError(
             f"{wrong[0]!r} cannot be a tag: use letters, digits and . _ + -, at most 40."
         )
     with database.transaction() as connection:
-        # Two people who add a tag at once: the second adds to what the first has stored.
+        # Under the lock: of two people who add tags at once, the second adds to the first's.
         now = studies.locked(connection, study)
         tags = tuple(sorted(({*now.tags} | set(add)) - set(remove)))
         if len(tags) > TAGS_MOST:
@@ -267,7 +267,7 @@ def tag(
 
 
 def note(database: Database, study: Study, text: str, who: str = "") -> None:
-    """Keep a note with a study, in place of the one before; "" removes it."""
+    """Replace a study's note; "" removes it."""
     text = text.replace("\r\n", "\n").strip()
     if len(text) > NOTE_MOST:
         raise UserError(f"A note has at most {NOTE_MOST:,} characters.")
@@ -278,7 +278,7 @@ def note(database: Database, study: Study, text: str, who: str = "") -> None:
 
 
 def archive(database: Database, study: Study, *, archived: bool, who: str = "") -> None:
-    """Hide a study from lists, or show it again; nothing of it is lost."""
+    """Hide a study from lists, or show it again; no data are lost."""
     with database.transaction() as connection:
         now = studies.locked(connection, study)
         if (now.archived is not None) == archived:
@@ -298,7 +298,7 @@ def _keep(
 
 def _unfinished(connection: sa.Connection, study: Study, verb: str) -> Study:
     """Return a study as it is now, locked; raise if it is complete."""
-    # Under the lock: a worker may be completing the study at this moment, and a stop after that
+    # Under the lock: a worker may be completing the study right now, and stopping it afterwards
     # would make a finished study look unfinished.
     now = studies.locked(connection, study)
     if now.state == "complete":

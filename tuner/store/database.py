@@ -41,10 +41,10 @@ SERVER_SIDE = {
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "1min",
 }
-"""Named as the server shows them, so that it can be asked whether they hold."""
+"""By the names and values that SHOW returns, so that connections can be checked for them."""
 
 UNSUPPORTED = "unsupported startup parameter"
-"""What PgBouncer says to `options`, unless its configuration has it ignore them."""
+"""PgBouncer's answer to `options`, unless it is configured to ignore them."""
 
 STUBBORN_TRIES = 10
 """Takes 10 to 20 seconds, given the pauses in between."""
@@ -121,9 +121,8 @@ class Database:
     def snapshot(self) -> Iterator[sa.Connection]:
         """Open a read-only connection that sees one snapshot throughout.
 
-        Otherwise a study in training would have trials in one answer that are missing
-        from the next. The connection may stay idle while figures are computed: no worker
-        waits for its locks.
+        Otherwise, while a study is training, one answer could contain trials that another lacks.
+        The connection may stay idle while figures are computed: no worker waits for its locks.
         """
         with self.engine.connect() as opened:
             connection = opened.execution_options(
@@ -171,18 +170,18 @@ class Database:
         except psycopg2.OperationalError as error:
             if UNSUPPORTED not in str(error):
                 raise
-            # A PgBouncer that was not told to let `options` pass; its role may have them anyway.
+            # This PgBouncer refuses `options`; the role may have the settings anyway.
             connection = psycopg2.connect("", **(arguments | ({"options": own} if own else {})))
         if self._membership is None:
             self._check_settings(connection)
         return connection
 
     def _check_settings(self, connection: Any) -> None:
-        """Refuse a connection without our timeouts: PgBouncer drops them without a word.
+        """Refuse a connection without our timeouts: PgBouncer may drop them silently.
 
-        Without them a worker that is frozen inside a transaction would hold its locks for ever.
+        Without them, a worker frozen inside a transaction would hold its locks forever.
         """
-        # Also without a transaction around it, one message to the server and back.
+        # Without a transaction around it, this is a single round trip.
         connection.autocommit = True
         with connection.cursor() as cursor:
             shown = ", ".join(f"current_setting('{name}')" for name in SERVER_SIDE)
@@ -242,13 +241,13 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """Return the server's code for an error; None if the server did not answer or was not asked."""
+    """Return the server's code for an error; None if the error is not from the server."""
     cause = _driver_error(error)
     return cause.pgcode if isinstance(cause, psycopg2.Error) else None
 
 
 def is_stubborn(error: BaseException) -> bool:
-    """Return whether an error may be temporary, but is permanent if it keeps coming back.
+    """Return whether an error may be temporary, but counts as permanent if it keeps recurring.
 
     A full disk or exhausted memory (53), a server limit (54), a statement or an idle
     transaction that took too long (57014, 25P03).
@@ -258,7 +257,7 @@ def is_stubborn(error: BaseException) -> bool:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether the same transaction may succeed when it is tried again.
+    """Return whether the same transaction may succeed if it is retried.
 
     Optuna wraps the driver's error, and a lost connection appears as any of several types
     (OperationalError, InterfaceError, PendingRollbackError, or plain DatabaseError from a
@@ -298,9 +297,8 @@ def patiently(
 ) -> T:
     """Retry a transaction until it succeeds or `stop` ends the attempts.
 
-    A stubborn error is raised when it came STUBBORN_TRIES times in a row.
-    The work must be safe to repeat when it was committed but the answer was lost;
-    every transaction of the ledger is.
+    A stubborn error is raised after STUBBORN_TRIES in a row. The work must be safe to repeat if it
+    was committed and only the answer was lost; every transaction of the ledger is.
     """
 
     in_a_row: dict[str | None, int] = {}

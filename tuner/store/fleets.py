@@ -1,8 +1,8 @@
-"""Fleets as they are stored: what a launcher started, and what people want of it.
+"""Stored fleets: the workers that a launcher started, and the requests to scale or stop them.
 
-A fleet is asked to scale or to stop by the database, so that any machine can do it. The launcher of
-local workers looks here every few seconds. Fleets of other engines outlive their launcher, and
-whoever asks acts on the engine at once.
+Requests are stored in the database, so that people can make them from any machine. The launcher of
+local workers polls for them every few seconds. Fleets of other engines outlive their launcher; for
+those, the command that makes a request acts on the engine itself.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Asked = Literal["", "stop", "now"]
 
 @dataclass(frozen=True)
 class StoredFleet:
-    """A fleet, as it is stored."""
+    """A fleet, as stored."""
 
     fleet_id: int
     study_id: int
@@ -29,21 +29,21 @@ class StoredFleet:
     crew: Mapping[str, Any]
     handle: Mapping[str, Any]
     workers: int
-    """How many are wanted."""
+    """How many are requested."""
     asked: Asked
-    """Whether its workers are to leave: politely, or now."""
+    """Whether its workers are to leave: after their epoch, or now."""
     host: str
     pid: int
-    """Where its launcher ran, or still runs."""
+    """The launcher's process on that host; it may have ended."""
     who: str
     started: datetime
     seen: datetime
     running: int
-    """How many workers ran when it was seen last."""
+    """How many workers were running when it was last seen."""
     ended: datetime | None
     reason: str
     unseen: float
-    """For how many seconds it had not been seen when it was read, by the server's clock."""
+    """Seconds since it was last seen, by the server's clock, when this was read."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def begin(
 ) -> int:
     """Store a fleet that is about to be started, and return its number.
 
-    Before it is started: a launcher that dies right afterwards leaves a fleet that can be found.
+    Stored beforehand, so that the fleet can be found even if its launcher dies right afterwards.
     """
     row = {
         "study_id": study.study_id,
@@ -89,9 +89,9 @@ def find(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
 
 
 def locked(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
-    """Return a fleet, and let nobody else act on it until the transaction ends.
+    """Return a fleet, locked until the transaction ends.
 
-    Two people who scale it at once would each start the workers that are missing.
+    Otherwise two people who scale it at once would each start the missing workers.
     """
     query = _fleets().where(t.fleet.c.fleet_id == fleet_id).with_for_update()
     return _one(connection, query)
@@ -109,13 +109,13 @@ def of_study(connection: sa.Connection, study: Study, *, ended: bool = False) ->
 def keep(
     connection: sa.Connection, stored: StoredFleet, handle: Mapping[str, Any], running: int | None
 ) -> StoredFleet | None:
-    """Store what finds a fleet again and how many of it run; return the fleet as it is now.
+    """Store a fleet's handle and how many of its workers run; return the fleet as it is now.
 
-    None: its engine could not say, so the fleet was not seen. One that was taken for ended, because
-    its launcher was cut off, works again if any of it runs.
+    `running` is None if the engine did not answer, so that the fleet was not seen. A fleet recorded
+    as ended, because its launcher was cut off, is open again if any of its workers runs.
 
-    If somebody else has acted on it since it was read, the handle of that person stays: it names
-    workers that ours does not know.
+    If somebody else has acted on the fleet since it was read, their handle stays: it names workers
+    that ours does not know.
     """
     mine = t.fleet.c.fleet_id == stored.fleet_id
     unchanged = t.fleet.c.handle == sa.cast(sa.literal(dict(stored.handle), JSONB), JSONB)
@@ -132,19 +132,19 @@ def keep(
 
 
 def want(connection: sa.Connection, fleet_id: int, workers: int) -> None:
-    """Store how many workers are wanted."""
+    """Store how many workers are requested."""
     mine = t.fleet.c.fleet_id == fleet_id
     connection.execute(sa.update(t.fleet).where(mine).values(workers=workers))
 
 
 def ask_to_stop(connection: sa.Connection, fleet_id: int, how: Asked) -> None:
-    """Store that its workers are to leave; what was asked before is not taken back by less."""
+    """Store that its workers are to leave; a weaker request does not replace a stronger one."""
     mine = (t.fleet.c.fleet_id == fleet_id) & (t.fleet.c.asked != "now")
     connection.execute(sa.update(t.fleet).where(mine).values(asked=how))
 
 
 def end(connection: sa.Connection, fleet_id: int, reason: str = "") -> None:
-    """Store that no worker of a fleet is left, and why if that was not as wanted."""
+    """Store that a fleet has no workers left, and the reason if that was not requested."""
     values = {"ended": sa.func.clock_timestamp(), "running": 0, "reason": reason}
     mine = (t.fleet.c.fleet_id == fleet_id) & t.fleet.c.ended.is_(None)
     connection.execute(sa.update(t.fleet).where(mine).values(values))

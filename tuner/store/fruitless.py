@@ -1,8 +1,8 @@
-"""Workers that were sent away before their first epoch, counted by place, in a study's history.
+"""Workers that ended before their first epoch, counted by place in a study's history.
 
-A place is what an engine gives a worker, again and again: an element of an array, an actor, the
-pods of a Job. Its name is the engine's. A worker there is another process each time, perhaps on
-another machine, so the count is kept here, as events; a person who looks for the reason reads them.
+A place is what an engine fills with workers again and again: an element of a job array, an actor,
+the pods of a Job; the engine names it. Each worker there is a new process, perhaps on another
+machine, so the count is stored here, as events, which also tell people the reason.
 """
 
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Fruitless:
-    """Workers in a row that had a trial at a place and stored no epoch."""
+    """Consecutive workers at a place that had a trial and stored no epoch."""
 
     workers: int = 0
     lives: int = 0
-    """How many of them had their whole lifetime."""
+    """How many of them reached the end of their lifetime."""
 
 
 def count(connection: sa.Connection, study_id: int, place: str) -> Fruitless:
-    """Return how many workers in a row were fruitless at a place, up to now.
+    """Return how many of the last workers at a place were fruitless without interruption.
 
-    Whoever stored an epoch there ends the row, and as long as that worker stays none begins: where
-    several share a place, one may train for weeks while the others are sent away again and again.
+    A worker that stores an epoch there resets the count, which stays 0 while that worker is alive:
+    where several share a place, one may train for weeks while others are preempted again and again.
     """
     here = (
         t.event.c.study_id == study_id,
@@ -65,7 +65,7 @@ def count(connection: sa.Connection, study_id: int, place: str) -> Fruitless:
 
 
 def note(connection: sa.Connection, study_id: int, place: str, worker_id: int, kind: str) -> None:
-    """Add to the history what a worker at a place has come to: TAKEN, LIVED or PROGRESS."""
+    """Add to the history how a worker at a place fared: TAKEN, LIVED or PROGRESS."""
     connection.execute(
         sa.insert(t.event).values(
             study_id=study_id,

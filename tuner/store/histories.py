@@ -1,4 +1,4 @@
-"""What happened in a study and what its trials printed, for reading only."""
+"""Reads the events of a study and the output of its trials."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,7 +29,7 @@ class Event:
     kind: str
     text: str
     who: str = ""
-    """The person who did it; "" for what workers did."""
+    """The person who caused it; "" if it was a worker."""
 
 
 def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
@@ -72,12 +72,11 @@ def events(connection: sa.Connection, study: Study, number: int | None) -> list[
     )
     if number is not None:
         query = query.where(t.trial.c.number == number)
-    return [_as_read(Event(*row)) for row in connection.execute(query)]
-
-
-def _as_read(happened: Event) -> Event:
-    """Show a diverged trial as diverged: its event is stored under Optuna's state, pruned."""
-    if happened.kind == "pruned" and happened.text.startswith(DIVERGED):
-        where = happened.text.removeprefix(DIVERGED).strip()
-        return replace(happened, kind=DIVERGED, text=where)
-    return happened
+    history = [Event(*row) for row in connection.execute(query)]
+    # A trial that diverged has an event of kind pruned, Optuna's state for it.
+    return [
+        replace(event, kind=DIVERGED, text=event.text.removeprefix(DIVERGED).strip())
+        if event.kind == "pruned" and event.text.startswith(DIVERGED)
+        else event
+        for event in history
+    ]

@@ -1,8 +1,8 @@
-"""Which code and data a study was trained with, and what happened to changes in them.
+"""The code and data that a study is trained with, and accepted changes of them.
 
-The newest row of each kind and key counts. The first trial of a study writes the
-first row; a person who accepts a change writes the next, which remains as a mark
-on the study. Trials that differ from the newest row are not recorded.
+The newest row of each kind and key is in force. The first trial of a study writes the first row.
+Accepting a change adds a row, which remains as a mark on the study. A trial whose code or data
+differ from the newest row is not recorded.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from tuner.store import tables as t
 
 CODE, DATA, IMAGES, TUNER = "code", "data", "images", "tuner"
 SHOWN = 8
-"""How many changed files are named one by one."""
+"""At most this many changed files are listed."""
 
 
 @dataclass(frozen=True)
 class IdentityPart:
-    """One part of an identity: its kind and key, its hash, and what differences are worded from."""
+    """One part of an identity: kind and key, hash, and the content for describing differences."""
 
     kind: str
     key: str
@@ -60,8 +60,8 @@ def is_settled(connection: sa.Connection, study_id: int) -> bool:
     """Return whether results of the study depend on its code and data, or may soon."""
     trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == study_id)
     results = t.outcome.c.state.in_(["COMPLETE", "PRUNED"])
-    # Including expired leases: their worker may wake up and go on with the old code. And paused
-    # trials: they were compared by what that code made of them.
+    # Expired leases count, because their worker may wake up and go on with the old code. So do
+    # paused trials: they were compared by the results of that code.
     training = t.lease.c.state.in_(["held", "paused"])
     return any(
         connection.execute(
@@ -75,9 +75,9 @@ def is_settled(connection: sa.Connection, study_id: int) -> bool:
 def reset(connection: sa.Connection, study_id: int) -> None:
     """Let the next trial set the study's code and data again, unless results depend on them.
 
-    For a person who fixes an objective after its first trials failed. The caller has the study's
+    For people who fix an objective after its first trials failed. The caller holds the study's
     lock, so no trial is claimed meanwhile, and every trial is compared again when it is built.
-    Epochs of the old code stay only if the new code trains them again with the same figures.
+    Epochs of the old code stay only if the new code reproduces their figures.
     """
     if not is_settled(connection, study_id):
         connection.execute(sa.delete(t.identity).where(t.identity.c.study_id == study_id))
@@ -87,7 +87,7 @@ def check(connection: sa.Connection, study_id: int, identity: Identity) -> list[
     """Return the differences from the study's identity; store the parts it does not have yet."""
     changes: list[str] = []
     for part in parts(identity):
-        # The first writer wins: if a peer's row came first, we are compared with that.
+        # The first writer wins: if a peer's row came first, ours is compared with it.
         _insert(connection, study_id, part, 1)
         stored = _newest(connection, study_id, part)
         if part.kind == TUNER:
@@ -98,7 +98,7 @@ def check(connection: sa.Connection, study_id: int, identity: Identity) -> list[
 
 
 def accept(connection: sa.Connection, study_id: int, identity: Identity) -> list[str]:
-    """Make this code and data the study's from now on, with a mark; return the changes."""
+    """Make this code and data the study's from now on, and mark it; return the changes."""
     changes: list[str] = []
     for part in parts(identity):
         if part.kind == TUNER:
@@ -118,7 +118,7 @@ def accept(connection: sa.Connection, study_id: int, identity: Identity) -> list
 
 
 def current(connection: sa.Connection, study_id: int) -> list[IdentityPart]:
-    """Return the newest row of each kind and key, the oldest key first."""
+    """Return the newest row of each kind and key, oldest key first."""
     rows = connection.execute(
         sa.select(t.identity)
         .where(t.identity.c.study_id == study_id)
@@ -164,7 +164,7 @@ def _completed(part: IdentityPart, stored: IdentityPart, objective: str) -> Iden
 
 
 def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
-    """Return the changes that a study went through, the oldest first."""
+    """Return the accepted changes of a study, oldest first."""
     rows = connection.execute(
         sa.select(t.identity)
         .where(t.identity.c.study_id == study_id)
@@ -176,7 +176,7 @@ def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
         if row.number > 1:
             changes = tuple(differences(before[row.kind, row.key], row))
             mark = Mark(row.made, row.kind, changes, _ended(connection, study_id, row.made))
-            # Changes accepted together are one mark: their rows differ by fractions of a second.
+            # Changes accepted together, whose times differ by fractions of a second, are one mark.
             if marks and marks[-1].kind != TUNER != mark.kind and marks[-1].ended == mark.ended:
                 last = marks.pop()
                 joined = tuple(dict.fromkeys((*last.changes, *changes)))
@@ -214,7 +214,7 @@ def data_fingerprints(
 ) -> tuple[str, ...]:
     """Return the hashes of all data that a study was trained on under these keys of [data].
 
-    More than one where a change was accepted; none of a study that is older than identities.
+    Several if changes were accepted; none if the study is older than identities.
     """
     rows = connection.execute(
         sa.select(t.identity.c.fingerprint)
@@ -293,7 +293,7 @@ def _insert(connection: sa.Connection, study_id: int, part: IdentityPart, number
             fingerprint=part.fingerprint,
             body=dict(part.body),
         )
-        # Waits for a peer that is storing the same key, then keeps the peer's row.
+        # If a peer is storing the same key, this waits for it and keeps the peer's row.
         .on_conflict_do_nothing()
     )
 
@@ -312,7 +312,7 @@ def _newest(connection: sa.Connection, study_id: int, part: IdentityPart) -> Any
 
 
 def _note_tuner(connection: sa.Connection, study_id: int, part: IdentityPart, newest: Any) -> None:
-    """Store each version of tuner that trained once; workers of two versions may alternate."""
+    """Store each version of tuner that trains once, though workers of two versions alternate."""
     row = connection.execute(
         sa.select(t.identity.c.number).where(
             t.identity.c.study_id == study_id,

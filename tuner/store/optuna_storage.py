@@ -31,12 +31,12 @@ from tuner.store import tables as t
 from tuner.store.database import Database
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-# SQLAlchemy would do this at the first query. Done here, forks of a fork server have it done.
+# SQLAlchemy would do this at the first query. Done at import, forks of a fork server inherit it.
 orm.configure_mappers()
 
 DRIVER = "postgresql+psycopg2://"
 METRIC_NAMES = "study:metric_names"
-"""Optuna's attribute for the metric's name; its dashboard shows Objective 0 without it."""
+"""Optuna's attribute for the metric's name; without it, its dashboard shows "Objective 0"."""
 RUNG = "completed_rung_"
 """Prefix of the trial attributes in which Optuna's pruners record completed rungs."""
 TRIALS: sa.Table = models.TrialModel.__table__
@@ -59,16 +59,16 @@ def create_tables(database: Database) -> None:
 
 
 class Cache(_CachedStorage):
-    """Optuna's cache of finished trials, which can forget some of them."""
+    """Optuna's cache of finished trials, from which some can be dropped."""
 
     def forget(self, study_id: int, trial_ids: Iterable[int]) -> None:
-        """Have trials read again, even if they were finished when they were read."""
+        """Drop trials, so that they are read again."""
         for trial_id in trial_ids:
             place = self._trial_id_to_study_id_and_number.pop(trial_id, None)
             if place is not None:
                 study = self._studies[study_id]
                 del study.trials[place[1]]
-                # The next reading reads these, and all that are newer than what it has seen.
+                # Optuna rereads unfinished trials, and all that are newer than those in the cache.
                 study.unfinished_trial_ids.add(trial_id)
 
 
@@ -139,8 +139,8 @@ class Binding:
     def heed(self, connection: sa.Connection, study_id: int) -> None:
         """Forget cached trials that were reopened; call it before trials are read.
 
-        Optuna's cache never reads a finished trial again: for pruners here, a trial that failed
-        and was retried, or that paused and went on, would stay ended for ever.
+        Optuna's cache never rereads a finished trial: for pruners here, a trial that failed and
+        was retried, or was paused and resumed, would stay ended forever.
         """
         reopened = self._reopenings.since(connection, study_id)
         if reopened is None:
@@ -156,8 +156,8 @@ class Binding:
         try:
             yield self._cached
         except BaseException:
-            # The cache still has what was rolled back: a phantom trial, a finished
-            # state. Rebuild it rather than repair it.
+            # The cache may contain what was rolled back: a trial that does not exist, or a finished
+            # state. It is cheaper to rebuild than to repair.
             self._cached = Cache(self._rdb)
             raise
         finally:
@@ -171,21 +171,22 @@ class Binding:
 
 
 _IS_OPEN = t.lease.c.state.not_in(["paused", "ended"]).label("is_open")
-"""Whether Optuna is to see a trial as running."""
+"""Whether a trial is running for Optuna."""
 _MAKING = threading.Lock()
-"""Held while a storage is made, because `_no_version_manager` replaces a name for all threads: two
-at a time could leave the replacement, and tables would be made without their version."""
+"""Held while a storage is created, because `_no_version_manager` replaces a name for all threads.
+Two at a time could leave the replacement in place, and tables would be created without a
+version."""
 
 
 @contextmanager
 def _no_version_manager() -> Iterator[None]:
-    """Have Optuna's storages made without what migrates their tables.
+    """Create Optuna's storages without their version manager.
 
-    `store/schema` has checked the tables. Optuna would load Alembic and ask the database four
-    times more, 0.2 s in every worker before its first trial.
+    `store/schema` has checked the tables already. Optuna would load Alembic and query the database
+    four more times, which costs every worker 0.2 s before its first trial.
     """
     usual = getattr(storage_module, "_VersionManager", None)
-    if usual is None:  # an Optuna that has none by this name is only slower
+    if usual is None:  # an Optuna without this name is just slower
         yield
         return
     storage_module._VersionManager = lambda *_: None  # type: ignore[assignment,misc]
@@ -213,8 +214,8 @@ def add_trial(
 ) -> tuple[int, int]:
     """Create a RUNNING trial with its parameters; return its id and number.
 
-    One statement on Optuna's tables, where its storage takes about twenty: other workers wait
-    for it. The study's lock keeps them from taking the same number.
+    One statement on Optuna's tables instead of its storage's twenty, because other workers wait
+    meanwhile. The study's lock keeps them from taking the same number.
     """
     trial = (
         sa.insert(TRIALS)
@@ -264,7 +265,7 @@ def _set_attributes(
         index_elements=[ATTRIBUTES.c.trial_id, ATTRIBUTES.c.key],
         set_={"value_json": statement.excluded.value_json},
     )
-    # With RETURNING, all rows go in one statement; without it SQLAlchemy sends them one by one.
+    # With RETURNING, SQLAlchemy sends all rows in one statement; without it, one by one.
     connection.execute(statement.returning(ATTRIBUTES.c.key), rows)
 
 
@@ -292,8 +293,8 @@ def reports(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
 def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:
     """Remove a trial's reported values from epoch `first` on.
 
-    The first `rungs` of its completed rungs stay; None keeps all. asha and hyperband keep a
-    rung's value as an attribute of the trial and compare peers with it.
+    The first `rungs` of its completed rungs stay; None keeps all. ASHA and Hyperband store a rung's
+    value as an attribute of the trial and compare peers with it.
     """
     connection.execute(
         sa.delete(REPORTS).where(REPORTS.c.trial_id == trial_id, REPORTS.c.step >= first)
@@ -315,8 +316,8 @@ def end_trial(
 ) -> None:
     """End a trial for good, with the attributes that become columns in the dashboard.
 
-    Three statements, where Optuna's storage takes four for each attribute; our fence has
-    checked that the trial may still be written.
+    Three statements instead of Optuna's four per attribute; our fence has checked that the trial
+    may still be written.
     """
     _set_attributes(connection, trial_id, attributes)
     if value is not None:
@@ -384,4 +385,4 @@ class TrialsInMemory(optuna.storages.InMemoryStorage):
         return [trial for trial in self._frozen if trial.state in states]  # type: ignore[operator]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
-        """Ignore a sampler's notes to its peers: our trials get all parameters at once."""
+        """Ignore a sampler's notes for its peers: our trials get all parameters at once."""

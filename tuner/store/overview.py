@@ -18,9 +18,9 @@ from tuner.store.spending import read_spending
 from tuner.store.studies import Study
 
 VARIATION_TRIALS = 3
-"""So many trials must have ended before anything is said of how their times vary."""
+"""Number of ended trials needed to estimate how much their times vary."""
 SILENT_SECONDS = 20.0
-"""A worker that was not seen for this long is no longer shown as working."""
+"""A worker that has not been seen for this long is no longer shown."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Counts:
     waiting: int = 0
     """Released or orphaned trials that a worker will resume."""
     paused: int = 0
-    """Trials that stopped at a rung, and go on if they turn out to be among the best; or where the
-    budget in epochs ended."""
+    """Trials paused at a rung, to be resumed if they are among the best; or by the budget."""
 
     @property
     def ended(self) -> int:
@@ -71,10 +70,10 @@ class WorkerLine:
     lease_seconds: float | None = None
     """Seconds until the lease expires."""
     bytes_sent: int | None = None
-    """Of the large predictions that the worker is storing, if it is."""
+    """Bytes of large predictions stored so far, while the worker is storing some."""
     bytes_to_send: int | None = None
     load: Mapping[str, Any] | None = None
-    """What the worker's last renewal measured: `memory`, `cores`, `gpu`, `gpu_memory`,
+    """The load at the worker's last renewal: `memory`, `cores`, `gpu`, `gpu_memory`,
     `gpu_total`."""
 
 
@@ -91,19 +90,19 @@ class Best:
     seeds: int = 1
     """How many complete seeds its setting was ranked by."""
     mean: Mapping[str, float | None] | None = None
-    """The means over these seeds of the metric (`value`), `val_acc` and `test_acc`; None where the
-    study has one seed a setting, so that trials are ranked."""
+    """The means over these seeds of the metric (`value`), `val_acc` and `test_acc`; None in a study
+    with one seed per setting, which ranks trials."""
 
 
 @dataclass(frozen=True)
 class BudgetLine:
-    """What a study has spent of its hours, its money and its epochs."""
+    """How much of its budget of hours, money and epochs a study has spent."""
 
     hours_spent: float
     hours: float | None
     """The limit, if there is one."""
     money_spent: float | None
-    """None where no price is known."""
+    """None if no price is known."""
     money: float | None
     epochs_spent: int = 0
     epochs: int | None = None
@@ -119,7 +118,7 @@ class Overview:
     reason: str
     metric: str
     unit: Unit
-    """Of the metric."""
+    """The metric's unit."""
     created: datetime
     counts: Counts
     workers: tuple[WorkerLine, ...]
@@ -129,34 +128,35 @@ class Overview:
     epochs_reused: int
     seconds_trained: float
     eta_seconds: float | None
-    """If the remaining trials take as long as the ended ones; `answers/forecast` has the range."""
+    """Seconds left if the remaining trials take as long as the ended ones; `answers/forecast`
+    gives the range."""
     adopted: tuple[int, ...]
     """Numbers of the trials that another worker took over, or that were started again."""
     retried: tuple[int, ...] = ()
     """Those of them with a failed attempt; the others were interrupted and resumed."""
     queued: tuple[Mapping[str, Value], ...] = ()
-    """The settings that wait in the queue, the next one first."""
+    """The settings in the queue, next one first."""
     done: float = 0.0
     """Trials that have ended, and the parts of those that are running."""
     variation: float | None = None
-    """The coefficient of variation of ended trials' training time; None before the third."""
+    """The coefficient of variation of ended trials' training times; None before the third."""
     budget: BudgetLine | None = None
-    """Its hours, money and epochs, where they are limited or have a price."""
+    """Its hours, money and epochs, if they are limited or have a price."""
 
     @property
     def over(self) -> bool:
-        """Whether workers are done with the study: it is complete, or its budget is spent."""
+        """Whether the study has ended: it is complete, or its budget is spent."""
         return self.state in ("complete", "spent")
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What of a summary stays as it is while trials under way move on."""
+    """The parts of a summary that do not change while trials only train further."""
 
     state: str
     reason: str
     budget: Budget
-    """As it is now: a launch may have raised it."""
+    """The current budget: a launch may have raised it."""
     best: Best | None
     adopted: tuple[int, ...]
     retried: tuple[int, ...]
@@ -165,14 +165,14 @@ class Settled:
 
 
 def settled(connection: sa.Connection, study: Study) -> Settled:
-    """Read of a summary what changes only with the study, or when a trial ends or goes on."""
+    """Read the parts of a summary that change only with the study or when a trial ends or resumes."""
     row = connection.execute(
         sa.select(
             t.study.c.state, t.study.c.reason, t.study.c.spec["budget"].label("budget")
         ).where(t.study.c.study_id == study.study_id)
     ).one_or_none()
     if row is None:
-        # A study may be deleted while it is being watched.
+        # The study was deleted while it was being watched.
         raise UnknownStudyError(f"The study {study.title} was deleted.")
     return Settled(
         state=row.state,
@@ -248,7 +248,7 @@ def count_each(connection: sa.Connection, studies: Sequence[Study]) -> dict[int,
 
 
 def workers_each(connection: sa.Connection) -> dict[int, dict[str, int]]:
-    """Count the workers that were seen lately, by the number of their study and by host."""
+    """Count the workers seen recently, by study and host."""
     unseen = sa.extract("epoch", sa.func.clock_timestamp() - t.worker.c.seen)
     rows = connection.execute(
         sa.select(t.worker.c.study_id, t.worker.c.host, sa.func.count())
@@ -263,7 +263,7 @@ def workers_each(connection: sa.Connection) -> dict[int, dict[str, int]]:
 
 
 def lost_each(connection: sa.Connection, studies: Sequence[Study]) -> dict[int, int]:
-    """Count the leases that silent workers lost to others, by the number of their study."""
+    """Count the leases that workers lost because they stopped responding, by study."""
     rows = connection.execute(
         sa.select(t.event.c.study_id, sa.func.count())
         .where(
@@ -342,7 +342,7 @@ def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
 
 
 def _at_a_time(line: WorkerLine, trials: int) -> WorkerLine:
-    """Adjust a line for trials trained side by side: each stores its share of an epoch's time."""
+    """Adjust a line for trials trained together: each stores its share of an epoch's time."""
     if line.epochs_per_second is None:
         return line
     return replace(line, epochs_per_second=line.epochs_per_second / trials)
@@ -386,13 +386,13 @@ class Trained:
     reused: int = 0
     seconds: float = 0.0
     variation: float | None = None
-    """How much the seconds of ended trials vary; None before the third."""
+    """Coefficient of variation of ended trials' seconds; None before the third."""
 
 
 def trained_each(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, Trained]:
-    """Sum up epochs by study: of ended trials by their outcomes, of the few others one by one.
+    """Sum up epochs by study: for ended trials from their outcomes, for the few others directly.
 
-    An outcome without sums is one that a worker of an older program left.
+    Outcomes written by workers of an older program have no sums.
     """
     return _with_under_way(connection, _ended_each(connection, study_ids))
 
@@ -515,7 +515,7 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
     search = study.spec.search
     at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
     prefix = "best_" if search.at == "best" else "last_"
-    # Of 10,000 trials what ranks them, and no more; the rest of the few that are best.
+    # Of up to 10,000 trials, only the ranking's fields are read; all fields only of the best few.
     complete = t.outcome.c.state == "COMPLETE"
     rows = connection.execute(
         sa.select(
@@ -581,7 +581,7 @@ def _budget(connection: sa.Connection, study: Study, budget: Budget) -> BudgetLi
 
 
 def _done(counts: Counts, lines: tuple[WorkerLine, ...]) -> float:
-    """Return how many trials have ended, with the parts of those that are running."""
+    """Return how many trials have ended, plus the finished fractions of the running ones."""
     return counts.ended + sum(line.epoch / line.epochs for line in lines if line.epochs)
 
 
@@ -589,7 +589,7 @@ def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float
     """Estimate the seconds left if the remaining trials take as long as the ended ones."""
     done = _done(counts, lines)
     workers = len({line.worker_id for line in lines})
-    # How far paused trials will go, nobody knows.
+    # Nobody knows how far paused trials will be trained.
     if done < 1 or not workers or counts.paused:
         return None
     return seconds / done * (counts.total - done) / workers

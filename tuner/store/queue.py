@@ -1,8 +1,8 @@
 """The queue of a study: settings that a person wants to train before the others.
 
-A queued setting is one of the study's configurations, not an additional one: it takes a place in
-the budget that the grid or the sampler would have filled. In a grid it is its cell, moved to the
-front; in other studies it becomes the next configuration, in place of the sampler's proposal.
+A queued setting does not add to the budget: it takes a place that the grid or the sampler would
+have filled. In a grid, its cell moves to the front; in other studies, it becomes the next
+configuration instead of the sampler's proposal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ class Queued:
     """A setting in the queue."""
 
     number: int
-    """Its place: lower numbers are trained first."""
+    """Its position: lower numbers are trained first."""
     chosen: Mapping[str, Value]
     configuration: int | None
-    """The grid's cell; in other studies None until a worker starts it."""
+    """The cell of a grid; in other studies None until a worker starts it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_queue(connection: sa.Connection, study_id: int) -> list[Queued]:
 def places(connection: sa.Connection, study: Study) -> list[QueuePlace]:
     """Return where each queued setting is now, in the order of the queue."""
     queue = read_queue(connection, study.study_id)
-    # Pages and the live screen ask at every change: of a study of 10,000 trials, these alone.
+    # Pages and the live screen ask at every change, so of 10,000 trials only these are read.
     placed = [one.configuration for one in queue if one.configuration is not None]
     begun = _begun(connection, study, placed) if placed else {}
     return [
@@ -69,12 +69,12 @@ def places(connection: sa.Connection, study: Study) -> list[QueuePlace]:
 def enqueue(
     connection: sa.Connection, study: Study, settings: Sequence[Mapping[str, Value]]
 ) -> list[QueuePlace]:
-    """Append settings to the queue; one that has started, or waits already, keeps its place.
+    """Append settings to the queue; one that has started or is queued already keeps its place.
 
-    All of them are queued or none. Raises if the budget has no room.
+    Either all of them are queued or none. Raises if the budget has no room.
     """
-    # The lock of a claim: the started trials, the queue and the budget cannot change before the
-    # commit, so that a setting is never queued for a place that a worker takes meanwhile.
+    # Under the lock of claims: the started trials, the queue and the budget cannot change before
+    # the commit, so a setting is never queued for a place that a worker takes meanwhile.
     lock_study(connection, study.study_id)
     spec = read_spec(connection, study)
     found = []

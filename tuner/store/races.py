@@ -1,4 +1,4 @@
-"""Storage of a race's looks: written once, read by every claim."""
+"""Stores a race's looks, which are written once and read by every claim."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tuner.store.ledger.looks import Decided, Look
 
 
 def read_decisions(connection: sa.Connection, study_id: int) -> tuple[Decided, ...]:
-    """Return the decisions of a study's looks, the first look first."""
+    """Return the decisions of a study's looks, in order."""
     rows = connection.execute(
         sa.select(t.look).where(t.look.c.study_id == study_id).order_by(t.look.c.number)
     )

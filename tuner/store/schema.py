@@ -31,7 +31,7 @@ def ensure(database: Database) -> None:
         # Held until this transaction ends; a process that waited finds the work done.
         connection.execute(sa.text("SET LOCAL lock_timeout = '120s'"))
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        # An index on the events of a large database may take more than a statement's minute.
+        # Indexing the events of a large database may exceed the usual limit of a minute.
         connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
         current = _current(connection)
@@ -39,7 +39,7 @@ def ensure(database: Database) -> None:
             return
         _refuse_newer(current)
         if current is None and (script := _whole(connection)):
-            # The driver must not look for parameters in it.
+            # The driver must not interpret % in it as parameters.
             connection.exec_driver_sql(script, execution_options={"no_parameters": True})
             return
         _ensure_optuna(database)
@@ -56,12 +56,12 @@ def _current(connection: sa.Connection) -> str | None:
 
 
 def _whole(connection: sa.Connection) -> str:
-    """Return the script that makes all tables of an empty database; empty if it does not apply.
+    """Return the script that creates all tables of an empty database; empty if it does not apply.
 
-    It is what Optuna and the migrations end with, as pg_dump wrote it: one statement in place
-    of half a second, most of which is the loading of Alembic. A test holds it to them. With
-    another Optuna, another major version of the server, or anything of anybody in the schema
-    public, tables are made step by step: dropped tables leave their enum types, say.
+    It is pg_dump's output after Optuna and the migrations have created their tables, and a test
+    compares it with them. It saves half a second, most of which is spent loading Alembic. With
+    another Optuna or another major version of the server, or if the schema public is not empty
+    (dropped tables leave their enum types, say), tables are created step by step.
     """
     about, _, script = WHOLE.read_text().partition("\n")
     number = connection.execute(sa.text("SHOW server_version_num")).scalar_one()

@@ -1,15 +1,15 @@
 """What a study has spent: hours of its devices, money, and epochs.
 
-A device counts while its worker holds a trial: from the claim until the trial has ended or was
-given back, failed and interrupted attempts included. A worker that waits for a trial costs nothing.
-Trials that a worker trains beside each other use its device once; workers on one GPU divide it.
+A device counts while its worker holds a trial: from the claim until the trial has ended or is given
+back, including failed and interrupted attempts. Waiting for a trial costs nothing. Trials that a
+worker trains together use its device once; workers on one GPU share its time.
 
     hours = sum of device seconds over the study's workers / 3600
     money = sum of each worker's hours × the price of its machine, or else the study's
-    epochs = stored epochs of its trials, each once; those reused from another trial not counted
+    epochs = stored epochs of its trials, without those reused from another trial
 
-Hours and money may be exceeded by what is in training when they are reached (docs/fleet.md).
-Epochs are not: `ledger/grants` gives none that the budget does not have.
+The limits of hours and money may be exceeded by trials in training when they are reached
+(docs/fleet.md). The limit of epochs is exact: `ledger/grants` never grants more.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tuner.store import tables as t
 
 @dataclass(frozen=True)
 class Used:
-    """What one worker has used so far; sent whole each time, so that a repetition adds nothing."""
+    """One worker's usage so far; always sent as a total, so that repeating it adds nothing."""
 
     active_seconds: float = 0.0
     """How long it has held a trial."""
@@ -36,11 +36,11 @@ class Spending:
 
     hours: float = 0.0
     money: float | None = None
-    """None where no price is known."""
+    """None if no price is known."""
     epochs: int = 0
 
     def exhausts(self, budget: Budget) -> str:
-        """Return which limit of hours or money is reached, in words; empty if none is."""
+        """Return a sentence about the limit of hours or money that is reached; empty if none is."""
         if budget.hours is not None and self.hours >= budget.hours:
             hours = "hour" if budget.hours == 1 else "hours"
             return f"The budget of {amount(budget.hours)} {hours} is spent."
@@ -50,13 +50,13 @@ class Spending:
 
 
 def read_spending(connection: sa.Connection, study_id: int, budget: Budget) -> Spending:
-    """Sum up what a study's workers have spent, those included that left or died."""
+    """Sum up what a study's workers have spent, including those that left or died."""
     seconds = sa.func.coalesce(t.worker.c.device_seconds, t.worker.c.active_seconds)
     price = sa.func.coalesce(t.worker.c.price_per_hour, sa.cast(budget.price_per_hour, sa.Double))
     row = connection.execute(
         sa.select(
             (sa.func.coalesce(sa.func.sum(seconds), 0.0) / 3600.0).label("hours"),
-            # NULL where no worker has a price.
+            # NULL if no worker has a price.
             (sa.func.sum(seconds * price) / 3600.0).label("money"),
             sa.func.coalesce(sa.func.sum(t.worker.c.trained), 0).label("epochs"),
         ).where(t.worker.c.study_id == study_id)
@@ -67,8 +67,8 @@ def read_spending(connection: sa.Connection, study_id: int, budget: Budget) -> S
 
 
 def exhausted(connection: sa.Connection, study_id: int, budget: Budget) -> str:
-    """Return why a study may spend no more hours or money, in words; empty if it may."""
-    # Most studies have only a number of trials: their claims and renewals ask nothing more.
+    """Return why a study may spend no more hours or money, as a sentence; empty if it may."""
+    # Most studies only limit their trials; their claims and renewals need no statement here.
     return read_spending(connection, study_id, budget).exhausts(budget) if budget.limited else ""
 
 
@@ -83,5 +83,5 @@ def epochs_spent(spec: Spec) -> str:
 
 
 def amount(value: float) -> str:
-    """Return a limit as its file has it: 40, 2.5."""
+    """Return a limit as the study file writes it: 40, 2.5."""
     return f"{value:,.10g}"

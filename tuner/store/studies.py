@@ -54,7 +54,7 @@ class Study:
 
     @property
     def ref(self) -> StudyRef:
-        """What means this version, whichever are added."""
+        """A reference that always means this version."""
         return StudyRef(self.name, self.version)
 
     @property
@@ -86,7 +86,7 @@ def optuna_name(name: str, version: int) -> str:
 
 
 def find(connection: sa.Connection, ref: StudyRef) -> Study:
-    """Return the study that is meant: a version, or the newest one of a name or a file."""
+    """Return the study of a reference: a version, or the newest version of a name or a file."""
     study = find_or_none(connection, ref)
     if study is not None:
         return study
@@ -103,7 +103,7 @@ def find(connection: sa.Connection, ref: StudyRef) -> Study:
 
 
 def find_or_none(connection: sa.Connection, ref: StudyRef) -> Study | None:
-    """Return the study that is meant, or None if it is not stored."""
+    """Return the study of a reference, or None if it is not stored."""
     query = _studies().where(t.study.c.name == ref.name).order_by(t.study.c.version.desc()).limit(1)
     if ref.version is not None:
         query = query.where(t.study.c.version == ref.version)
@@ -112,20 +112,20 @@ def find_or_none(connection: sa.Connection, ref: StudyRef) -> Study | None:
 
 
 def listing(connection: sa.Connection) -> list[Study]:
-    """Return all studies, the oldest first."""
+    """Return all studies, oldest first."""
     rows = connection.execute(_studies().order_by(t.study.c.created, t.study.c.study_id))
     return [_study(row) for row in rows]
 
 
 def foremost(connection: sa.Connection, most: int) -> list[Study]:
-    """Return some studies that are not archived: the open ones first, then the newest."""
+    """Return at most this many studies that are not archived: open ones first, then the newest."""
     shown = _studies().where(t.study.c.archived.is_(None))
     order = (t.study.c.state != "open", t.study.c.created.desc(), t.study.c.study_id.desc())
     return [_study(row) for row in connection.execute(shown.order_by(*order).limit(most))]
 
 
 def by_id(connection: sa.Connection, study_id: int) -> Study:
-    """Return the study that has this number."""
+    """Return the study with this id."""
     row = connection.execute(_studies().where(t.study.c.study_id == study_id)).one_or_none()
     if row is None:
         raise UnknownStudyError("The study was deleted.")
@@ -133,14 +133,14 @@ def by_id(connection: sa.Connection, study_id: int) -> Study:
 
 
 def in_state(connection: sa.Connection, state: StudyState) -> list[Study]:
-    """Return all studies in a state, the oldest first."""
+    """Return all studies in a state, oldest first."""
     found = _studies().where(t.study.c.state == state)
     rows = connection.execute(found.order_by(t.study.c.created, t.study.c.study_id))
     return [_study(row) for row in rows]
 
 
 def names(connection: sa.Connection) -> list[str]:
-    """Return what studies can be called, the newest first: lr, and lr@1 where there is an lr@2."""
+    """Return the names that people can use, newest first: lr, and lr@1 once there is an lr@2."""
     rows = connection.execute(
         sa.select(t.study.c.name, t.study.c.version).order_by(t.study.c.created.desc())
     ).all()
@@ -150,7 +150,7 @@ def names(connection: sa.Connection) -> list[str]:
 
 
 def versions(connection: sa.Connection, name: str) -> list[Study]:
-    """Return all versions of a study, the oldest first."""
+    """Return all versions of a study, oldest first."""
     query = _studies().where(t.study.c.name == name).order_by(t.study.c.version)
     return [_study(row) for row in connection.execute(query)]
 
@@ -169,8 +169,8 @@ def launch(
     If code or data `changed`, an unchanged file may be launched as a new version too.
     """
     with database.transaction() as connection, binding.within(connection) as storage:
-        # Of two simultaneous launches of one name, the second waits here and then finds
-        # what the first created.
+        # If two launch one name at once, the second waits here and then finds what the first
+        # created.
         key = sa.func.hashtext(f"tuner study {spec.name}")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
         study = find_or_none(connection, StudyRef(spec.name))
@@ -187,12 +187,13 @@ def launch(
             version = study.version + 1
             created = _create(connection, storage, spec, version, provenance)
             if (study.spec.space, study.spec.search) == (spec.space, spec.search):
-                # The same settings, trained longer or by other code: those of the queue as well.
+                # A new version trains the same settings longer or by other code, so it also
+                # gets the queue.
                 _copy_queue(connection, study, created)
             return Launch(created, "created", changes)
         if not difference.extends and _failed_untrained(connection, study):
             # A fault in the stored file (bce with three classes) can be fixed under the same
-            # name: there are no epochs that could be mixed with the new study's.
+            # name, because there are no epochs that could be mixed with the new study's.
             delete(connection, study)
             created = _create(connection, storage, spec, study.version, provenance)
             return Launch(created, "replaced", changes)
@@ -239,8 +240,8 @@ def delete(connection: sa.Connection, study: Study) -> None:
     """Delete a study with everything that belongs to it, in both schemas."""
     from tuner.store import optuna_storage
 
-    # In the ledger's order of locks: a worker commits first and finds its trial gone
-    # afterwards. Deleting from the top would deadlock with it.
+    # In the ledger's order of locks: a worker commits first, and later finds that its trial is
+    # gone. Deleting from the top would deadlock with it.
     lock_study(connection, study.study_id)
     leases = sa.select(t.lease.c.trial_id).where(t.lease.c.study_id == study.study_id)
     connection.execute(leases.order_by(t.lease.c.trial_id).with_for_update())
@@ -325,13 +326,13 @@ def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
 
 
 def locked(connection: sa.Connection, study: Study) -> Study:
-    """Return a study as it is now, and keep claims and endings away until the transaction ends."""
-    # A claim may be ending the study right now because of the old budget: either it
-    # sees our extension, or we see its end and open the study again.
+    """Return a study as it is now, and block claims and endings until the transaction ends."""
+    # A claim may be ending the study right now because of the old budget. Either it sees our
+    # extension, or we see that the study has ended and open it again.
     lock_study(connection, study.study_id)
     now = find(connection, study.ref)
-    # While we waited, it may have been deleted and its name given to another study, which we have
-    # not locked and which nobody meant.
+    # While we waited, it may have been deleted and its name given to another study, which is not
+    # locked and not the one that was meant.
     if now.study_id != study.study_id:
         raise UnknownStudyError(
             f"{study.title} was deleted in the meantime, and another study now has its name."
@@ -352,7 +353,7 @@ def _open(connection: sa.Connection, study: Study, who: str = "") -> None:
 
 
 def extend(connection: sa.Connection, study: Study, launched: Spec, who: str = "") -> None:
-    """Give a locked study the trials and seeds of a spec that extends its own, and open it."""
+    """Extend a locked study to the trials and seeds of a given spec, and open it."""
     identities.reset(connection, study.study_id)
     spec = identity.extended(study.spec, launched)
     connection.execute(
@@ -413,7 +414,7 @@ def _study(row: Any) -> Study:
 
 @lru_cache(maxsize=256)
 def _spec(stored: str) -> Spec:
-    """Return a spec as it is stored; one of a grid of thousands takes long to build."""
+    """Parse a stored spec; cached, because one with a grid of thousands takes long."""
     return Spec.from_json(json.loads(stored))
 
 

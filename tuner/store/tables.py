@@ -43,7 +43,7 @@ SCHEMA = "tuner"
 REVISION = "0021"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
-"""Where triggers announce the number of a study whose rows have changed; see migration 0009."""
+"""The channel on which triggers announce the id of a study whose rows changed (migration 0009)."""
 metadata = MetaData(schema=SCHEMA)
 
 NOW = text("clock_timestamp()")
@@ -68,14 +68,14 @@ class OwnFigures(TypeDecorator[dict[str, float]]):
         return {name: one if math.isfinite(one) else None for name, one in value.items()}
 
     def process_result_value(self, value: Any, dialect: object) -> dict[str, float]:  # noqa: ARG002
-        """Return the figures of some JSON; none at all of rows that are older than metrics."""
+        """Return the figures from JSON; none for rows that are older than further metrics."""
         return {
             name: math.nan if one is None else float(one) for name, one in (value or {}).items()
         }
 
 
 def _kind(field: Field[Any]) -> TypeEngine[Any]:
-    """Return the type of the column that keeps a field of a record."""
+    """Return the type of the column that stores a record's field."""
     if field.name == OWN:
         return OwnFigures()
     if field.type is bool:
@@ -84,7 +84,7 @@ def _kind(field: Field[Any]) -> TypeEngine[Any]:
 
 
 def _unmeasured(field: Field[Any]) -> TextClause | None:
-    """Return what rows have that are older than a figure: NaN, as its record has by default."""
+    """Return the value of a figure in rows older than it: NaN, the default of its record."""
     if field.name == OWN:
         return text("'{}'")
     return text("'NaN'") if isinstance(field.default, float) else None
@@ -106,11 +106,11 @@ study = Table(
     _moment("opened", required=True),
     # How many times ended trials were reopened, which makes a worker's cache of them stale.
     Column("reopenings", Integer, nullable=False, server_default="0"),
-    # What people keep beside a study: short words, when it was archived, a note.
+    # Labels by people: tags, the time it was archived, and a note.
     Column("tags", JSONB, nullable=False, server_default=text("'[]'")),
     _moment("archived"),
     Column("note", Text, nullable=False, server_default=""),
-    # Which open study a worker takes that works on any: the highest first.
+    # The order in which workers on any study take open studies: highest first.
     Column("priority", Integer, nullable=False, server_default="0"),
     UniqueConstraint("name", "version"),
 )
@@ -127,7 +127,7 @@ trial = Table(
     _moment("created", required=True),
     UniqueConstraint("study_id", "number"),
     UniqueConstraint("study_id", "configuration", "seed"),
-    # Claims ask for the last cell in the order in which cells are given out.
+    # Claims ask for the last cell in the order in which cells are assigned.
     Index("trial_by_seed", "study_id", "seed", "configuration"),
 )
 
@@ -143,16 +143,16 @@ worker = Table(
     _moment("seen", required=True),
     _moment("ended"),
     Column("active_seconds", Double, nullable=False, server_default="0"),
-    # The part of these that its device was its own: half, beside another worker on a GPU. NULL of
-    # workers of an older program: all of them.
+    # These seconds times its share of the device: half, beside another worker on a GPU. NULL for
+    # workers of an older program, whose share is 1.
     Column("device_seconds", Double),
-    # Of its device, where its machine has a price of its own.
+    # The price of its device, if its machine has its own price.
     Column("price_per_hour", Double),
-    # Epochs that it has stored, less those that it removed; reused ones are not counted.
+    # Epochs that it has stored, minus those that it removed; without reused ones.
     Column("trained", BigInteger, nullable=False, server_default="0"),
-    # What its last renewal measured of its device and memory.
+    # The load of its device and memory at its last renewal.
     Column("load", JSONB),
-    # What it has counted since it joined (`tallies`).
+    # Its counts since it joined (`tallies`).
     Column("tally", JSONB),
     Index("worker_by_study", "study_id"),
     postgresql_with={"fillfactor": 60},
@@ -174,17 +174,17 @@ lease = Table(
     _moment("expires", required=True),
     Column("interruptions", Integer, nullable=False, server_default="0"),
     Column("hosts", JSONB, nullable=False, server_default=text("'[]'")),
-    # The last epoch of a training that was removed because another replaced it.
+    # The last epoch of a training that another one replaced.
     Column("removed_epochs", Integer, nullable=False, server_default="0"),
-    # How many stretches of training the trial was given; one unless it was ever paused.
+    # How many stretches of training it was assigned; one unless it was ever paused.
     Column("stretches", Integer, nullable=False, server_default="1"),
-    # The key of the checkpoint that a paused trial is to go on from, until a worker has it again.
+    # The key of the checkpoint from which a paused trial resumes, until a worker holds it again.
     Column("checkpoint", Text),
-    # The last epoch that its study's budget in epochs allows it for now. Of a paused trial: it
-    # paused there because the budget did not reach further; one paused at a rung has NULL.
+    # The last epoch that the study's budget in epochs allows it for now. Of a paused trial: the
+    # budget paused it there; one paused at a rung has NULL.
     Column("granted", Integer),
-    # Claims search only leases that have not ended, which are few however long the study is.
-    # `expires` is in no index, so that a renewal writes one row and no index.
+    # Claims search only leases that have not ended, which are few in a study of any length.
+    # `expires` is in no index, so that a renewal updates no index.
     Index("lease_open", "study_id", "worker_id", postgresql_where=text("state <> 'ended'")),
     postgresql_with={"fillfactor": 60},
 )
@@ -205,7 +205,7 @@ epoch = Table(
 
 
 def figure(of: FromClause, metric: str) -> ColumnElement[Any]:
-    """Return the column of the table `epoch`, or of an alias, that has a validation figure.
+    """Return the column of a validation figure in the table `epoch` or an alias of it.
 
     Figures of further metrics are in JSON; one that is undefined, or missing, is NULL.
     """
@@ -239,7 +239,7 @@ rung = Table(
 stretch = Table(
     "stretch",
     metadata,
-    # One row per stretch, so that none is given twice; their order is that of the decisions.
+    # One row per stretch, so that none is assigned twice; ids are in the order of decisions.
     Column("stretch_id", BigInteger, Identity(), primary_key=True),
     Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), nullable=False),
     Column("start", Integer, nullable=False),
@@ -261,8 +261,8 @@ outcome = Table(
     *(Column(f"last_{field.name}", _kind(field)) for field in fields(Figures)),
     Column("setup", JSONB),
     _moment("ended", required=True),
-    # Sums over the trial's epochs, which no longer change: a study of many trials is read
-    # without its epochs. NULL where a worker of an older program ended the trial.
+    # Sums over the trial's epochs, which no longer change, so that a study of many trials is read
+    # without its epochs. NULL if a worker of an older program ended the trial.
     Column("epochs_run", Integer),
     Column("epochs_reused", Integer),
     Column("seconds", Double),  # without reused epochs
@@ -277,7 +277,7 @@ ended_as = case(
 Optuna has no state for a diverged trial and calls it PRUNED, though no pruner stopped it.
 """
 attempts = lease.c.token - lease.c.stretches + 1
-"""How often a trial was claimed, not counting that it went on after a pause."""
+"""How often a trial was claimed, without resumptions after a pause."""
 trial_state = case(
     (ended_as.is_not(None), ended_as),
     (lease.c.state == "paused", "PAUSED"),
@@ -313,7 +313,7 @@ prediction = Table(
     Column("moment", Text, primary_key=True),  # best | last
     Column("classes", Integer, nullable=False),
     Column("log_probabilities", LargeBinary),  # little-endian float32, by image
-    # If they are too large for one value: the upload that has their pieces.
+    # The upload with their pieces, if they are too large for one value.
     Column("token", Integer),
 )
 
@@ -395,10 +395,10 @@ queued = Table(
     Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("chosen", JSONB, nullable=False),
-    # A grid's cell; of other studies NULL until a worker begins the setting.
+    # The cell of a grid; in other studies NULL until a worker starts the setting.
     Column("configuration", Integer),
     _moment("made", required=True),
-    # A setting begins once, whatever is done to the queue.
+    # A setting starts at most once.
     UniqueConstraint("study_id", "configuration"),
 )
 
@@ -423,12 +423,12 @@ event = Table(
     Column("worker_id", BigInteger),
     Column("kind", Text, nullable=False),
     Column("text", Text, nullable=False, server_default=""),
-    # The person who did it; empty for what workers did.
+    # The person who caused it; empty if it was a worker.
     Column("who", Text, nullable=False, server_default=""),
     _moment("happened", required=True),
     Index("event_by_study", "study_id", "event_id"),
     Index("event_by_trial", "trial_id"),
-    # Of the kinds that monitors count and hooks are told of, which are few among all events.
+    # The kinds that monitors count and hooks are sent, which are few among all events.
     Index(
         "event_rare",
         "kind",
@@ -440,7 +440,7 @@ event = Table(
     ),
 )
 
-# Webhooks and commands, by a hash; what happened before one was first used is not told to it.
+# Webhooks and commands, by a hash; none is sent events from before its first use.
 hook = Table(
     "hook",
     metadata,
@@ -453,7 +453,7 @@ notice = Table(
     metadata,
     Column("event_id", ForeignKey(event.c.event_id, ondelete="CASCADE"), primary_key=True),
     Column("hook", Text, primary_key=True),
-    # Until then its sender has it, or it rests after a try in vain.
+    # Until then its sender holds it, or it waits after a failed attempt.
     Column("due", DateTime(timezone=True), nullable=False),
     Column("tries", Integer, nullable=False, server_default="0"),
     _moment("ended"),
@@ -466,17 +466,17 @@ fleet = Table(
     Column("fleet_id", BigInteger, Identity(), primary_key=True),
     Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), nullable=False),
     Column("engine", Text, nullable=False),
-    # What was asked for, and what finds it again on its engine; neither holds a secret.
+    # The request, and the handle that finds it on its engine; neither contains a secret.
     Column("crew", JSONB, nullable=False),
     Column("handle", JSONB, nullable=False, server_default=text("'{}'")),
-    # What people want of it now: how many workers, and whether they are to leave.
+    # The current request: how many workers, and whether they are to leave.
     Column("workers", Integer, nullable=False),
     Column("asked", Text, nullable=False, server_default=""),  # "" | stop | now
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("who", Text, nullable=False),
     _moment("started", required=True),
-    # When its launcher, or a person's command, last looked after it, and how many ran then.
+    # When its launcher or a person's command last asked its engine, and how many ran then.
     _moment("seen", required=True),
     Column("running", Integer, nullable=False, server_default="0"),
     _moment("ended"),
@@ -490,12 +490,12 @@ account = Table(
     Column("account_id", BigInteger, Identity(), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("role", Text, nullable=False),  # reader | operator
-    # Its argon2 hash; NULL until the person has chosen one by a link.
+    # The argon2 hash; NULL until the person has chosen a password by a link.
     Column("password", Text),
     _moment("created", required=True),
 )
 
-# Of everything that lets somebody in, only a hash is stored: `key` is the SHA-256 of the secret.
+# Only hashes of credentials are stored: `key` is the SHA-256 of the secret.
 session = Table(
     "session",
     metadata,

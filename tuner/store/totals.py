@@ -1,6 +1,6 @@
-"""What a whole database looks like at one moment, as numbers: for a monitor, not for people.
+"""Totals of the whole database at one moment, for monitoring.
 
-Everything is read by a fixed number of statements, however many studies there are.
+They are read by a fixed number of statements, for any number of studies.
 """
 
 from collections import Counter
@@ -17,41 +17,41 @@ from tuner.store.studies import Study
 from tuner.store.tallies import CLAIM_BOUNDS, Tally
 
 STUDIES_MOST = 200
-"""Studies with figures of their own: the open ones first, then the newest. A monitor keeps every
-series that it has ever seen."""
+"""At most this many studies have their own figures, open ones first, then the newest: monitors keep
+every series that they have ever seen."""
 STATES = ("open", "paused", "stopped", "spent", "complete")
 EVENTS = ("lost", "interrupted", "attempt failed")
 CLAIMING = "10 minutes"
-"""Claims are told of studies that had a worker within this time: eleven series each."""
+"""Claims, eleven series each, are reported for studies that had a worker within this time."""
 
 
 @dataclass(frozen=True)
 class StudyTotals:
-    """One study in numbers."""
+    """The totals of one study."""
 
     name: str
-    """Its full name, which stays the same when there is a second version."""
+    """Its full name, which stays the same when a second version is added."""
     state: str
     trials: Mapping[str, int]
-    """By state; those that have not begun are `not_started`, and all together are the budget."""
+    """By state, including `not_started`; together they are the budget."""
     epochs: int
-    """Epochs of all trials as they are stored, without reused ones."""
+    """Stored epochs of all trials, without reused ones."""
     workers: int
     queued: int
-    """Settings that people want first and that have not begun."""
+    """Queued settings that have not started."""
     events: Mapping[str, int]
     """By kind (`EVENTS`)."""
     busy_seconds: float
-    """How long workers have held trials, all together."""
+    """How long all workers together have held trials."""
     tally: Tally
-    """What all of its workers have counted."""
+    """The sums of its workers' counters."""
     claiming: bool
-    """Whether workers claimed trials lately."""
+    """Whether workers claimed trials recently."""
 
 
 @dataclass(frozen=True)
 class GpuLoad:
-    """One GPU as the workers on it have measured it last."""
+    """One GPU's load, as last measured by its workers."""
 
     utilization: float | None
     memory: int | None
@@ -60,10 +60,10 @@ class GpuLoad:
 
 @dataclass(frozen=True)
 class Totals:
-    """The database in numbers."""
+    """The totals of the database."""
 
     states: Mapping[str, int]
-    """How many studies there are in each state, archived ones apart."""
+    """Number of studies by state; archived ones are counted separately."""
     studies: tuple[StudyTotals, ...]
     gpus: Mapping[tuple[str, str], GpuLoad]
     """By host and device."""
@@ -114,7 +114,7 @@ def _states(connection: sa.Connection) -> dict[str, int]:
 
 
 def _queued(connection: sa.Connection, ids: Sequence[int]) -> Counter[int]:
-    """Count the settings in each queue that no trial has yet."""
+    """Count the queued settings of each study that have not started."""
     begun = sa.exists().where(
         t.trial.c.study_id == t.queued.c.study_id,
         t.trial.c.configuration == t.queued.c.configuration,
@@ -130,7 +130,7 @@ def _queued(connection: sa.Connection, ids: Sequence[int]) -> Counter[int]:
 def _events(connection: sa.Connection, ids: Sequence[int]) -> Counter[tuple[int, str]]:
     rows = connection.execute(
         sa.select(t.event.c.study_id, t.event.c.kind, sa.func.count())
-        # Written out, as the partial index of these kinds is.
+        # Literals, so that the partial index of these kinds applies.
         .where(t.event.c.kind.in_([sa.literal_column(f"'{kind}'") for kind in EVENTS]))
         .where(t.event.c.study_id.in_(ids))
         .group_by(t.event.c.study_id, t.event.c.kind)
@@ -141,7 +141,7 @@ def _events(connection: sa.Connection, ids: Sequence[int]) -> Counter[tuple[int,
 def _tallies(
     connection: sa.Connection, ids: Sequence[int]
 ) -> tuple[dict[int, Tally], dict[int, float], set[int]]:
-    """Sum up what workers have counted; return also how long they held trials, and who claims."""
+    """Return, by study, the sums of workers' counters and busy seconds, and which studies claim."""
     tally = t.worker.c.tally
     mine = t.worker.c.study_id.in_(ids)
 
@@ -162,7 +162,7 @@ def _tallies(
         .where(mine)
         .group_by(t.worker.c.study_id)
     ).all()
-    # Each worker's list of counts as rows (count, place), summed by place.
+    # Each worker's list of counts as rows (count, index), summed by index.
     listed = (
         sa.func.jsonb_array_elements_text(tally["claims"])
         .table_valued("count", with_ordinality="place")
@@ -195,7 +195,7 @@ def _tallies(
 
 
 def _gpus(connection: sa.Connection) -> dict[tuple[str, str], GpuLoad]:
-    """Return the GPUs of workers that were seen lately; several may share one."""
+    """Return the GPUs of workers seen recently; several workers may share one."""
     load, unseen = t.worker.c.load, sa.func.clock_timestamp() - t.worker.c.seen
     rows = connection.execute(
         sa.select(

@@ -1,10 +1,10 @@
-"""Whose turn it is: which study a worker takes next that works on any.
+"""Which study comes next for a worker that works on any.
 
     the highest priority ── then the person who has used fewest seconds ── then the oldest study
 
-People share by the seconds that their workers trained within the last days, so whoever has used
-little is served until he has caught up. A worker leaves a study only between two trials: for a
-higher priority at once, for another person once he is clearly behind.
+People share by the seconds that their workers trained within the last days: those who have used
+less are served until they have caught up. A worker leaves a study only between two trials: at once
+for a higher priority, and for another person's study once that person is clearly behind.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from tuner.store import tables as t
 from tuner.store.studies import Study
 
 SHARE_DAYS = 7
-"""How far back a person's seconds count."""
+"""A person's seconds count for this long."""
 MARGIN_SECONDS = 600.0
-"""How far another person must be behind before a worker changes its study: a change costs a start
-of the trainer and the loading of data."""
+"""How far another person must be behind before a worker changes its study, because each change
+starts a trainer and loads data."""
 SETTLED_SECONDS = 5.0
 IN_VAIN_SECONDS = 60.0
-"""How long a visit in vain tells everybody that a study has nothing to hand out. Not longer: the
-visitor may have left for a reason of its own, before it asked for a trial."""
+"""After a worker got no trial, all workers treat the study as having none for this long. Not
+longer: that worker may have left for other reasons, before it asked for a trial."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +36,33 @@ class QueuedStudy:
     study: Study
     priority: int
     owner: str
-    """Who launched it, without a machine: a person is one person on every machine."""
+    """Who launched it, without the machine: people are the same on every machine."""
     used_seconds: float
-    """How long all of that person's workers trained lately."""
+    """How long all of that person's workers trained recently."""
     has_work: bool
-    """Whether a trial waits for a worker, or is still to be created as far as anybody knows.
+    """Whether a trial waits for a worker, or is still to be created as far as is known.
 
-    Trials that are missing may not be handed out yet: a race awaits its look, a setting the epochs
-    of a peer, a study the end of others. Who finds that out is a worker that asks in vain, and
-    what it found is true until something happens in the study."""
+    A trial may be missing without being available yet: a race waits for its look, a setting for a
+    peer's epochs, a study for its last trials. A worker finds that out by asking without success,
+    and its finding holds until an event happens in the study."""
     workers: int
-    """How many workers are at it."""
+    """How many workers are on it."""
     idle_workers: int = 0
-    """How many of them have no trial: whatever is handed out next is theirs."""
+    """How many of them have no trial; the next available trials are theirs."""
 
     @property
     def rank(self) -> tuple[int, float, datetime, int]:
-        """What the queue is ordered by, the first turn first."""
+        """The sort key of the queue."""
         return (-self.priority, self.used_seconds, self.study.created, self.study.study_id)
 
 
 def in_order(turns: Sequence[QueuedStudy]) -> list[QueuedStudy]:
-    """Return the queue with the first turn first."""
+    """Return the queue in order, next study first."""
     return sorted(turns, key=lambda turn: turn.rank)
 
 
 def is_relieved(current: QueuedStudy, others: Sequence[QueuedStudy]) -> bool:
-    """Return whether a worker on one study leaves it between two trials, for one of the others."""
+    """Return whether a worker should leave its study between two trials for one of the others."""
     return any(
         other.priority > current.priority
         or (
@@ -98,8 +98,8 @@ def read(connection: sa.Connection) -> list[QueuedStudy]:
 
 
 def _has_work(study: Study, line: Mapping[str, Any]) -> bool:
-    # Whether a paused trial goes on, only a claim can say; and whether a budget in epochs has some
-    # left for one that was given back.
+    # Only a claim can tell whether a paused trial is resumed, and whether a budget in epochs has
+    # any left for one that was given back.
     sure, unsure = int(line.get("expired", 0)), int(line.get("paused", 0))
     if study.spec.epoch_limit is None:
         sure += int(line.get("released", 0))
@@ -110,12 +110,12 @@ def _has_work(study: Study, line: Mapping[str, Any]) -> bool:
 
 
 def owner_of(study: Study) -> str:
-    """Return who launched a study; empty for one of an older tuner."""
+    """Return who launched a study; empty for studies of an older tuner."""
     return str(study.provenance.get("who", "")).partition("@")[0]
 
 
 def set_priority(connection: sa.Connection, study: Study, priority: int, who: str) -> None:
-    """Give a study its priority, and note that in its history."""
+    """Set a study's priority, and record that in its history."""
     mine = t.study.c.study_id == study.study_id
     connection.execute(sa.update(t.study).where(mine).values(priority=priority))
     studies.add_event(connection, study, "priority", str(priority), who)
@@ -134,11 +134,11 @@ def _used(connection: sa.Connection) -> dict[str, float]:
 
 
 def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
-    """Return of each open study its priority, trials, those that wait, workers, the idle of them.
+    """Return each open study's priority, and its counts of trials, waiting trials and workers.
 
-    And whether a worker has just left it that was given no trial, with no event in it since:
-    whatever makes a trial available (one ends, is given back, is decided on) leaves an event, but
-    for leases that expire, which are counted by themselves.
+    Also whether a worker that got no trial has just left it, with no event since: whatever makes a
+    trial available (another one ends or is given back, a decision) adds an event, except for leases
+    that expire, which are counted separately.
     """
 
     def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
@@ -152,12 +152,12 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
         t.lease.c.worker_id == t.worker.c.worker_id,
         t.lease.c.state == "held",
     )
-    # Those that have just come are about to ask for a trial.
+    # A worker that has just joined is about to ask for a trial.
     settled = t.worker.c.started < _seconds_ago(SETTLED_SECONDS)
     last_event = (
         sa.select(t.event.c.happened)
         .where(t.event.c.study_id == t.study.c.study_id)
-        # These come from trials that somebody trains; they make none available.
+        # These events are of trials in training, and make none available.
         .where(t.event.c.kind.not_in(["checkpoint", "resumed"]))
         .order_by(t.event.c.event_id.desc())
         .limit(1)
@@ -166,7 +166,7 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
     in_vain = sa.exists().where(
         t.worker.c.study_id == t.study.c.study_id,
         t.worker.c.active_seconds == 0.0,
-        # One that never asked, because its machine has no objective or other code, says nothing.
+        # A worker that never asked, because its machine lacks the objective, proves nothing.
         sa.cast(t.worker.c.tally["claim_seconds"].astext, sa.Double) > 0.0,
         t.worker.c.ended > _seconds_ago(IN_VAIN_SECONDS),
         t.worker.c.ended > last_event,
@@ -188,5 +188,5 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
 
 
 def _seconds_ago(seconds: float) -> sa.ColumnElement[datetime]:
-    """Return a moment of the server's clock: a worker's may be an hour off."""
+    """Return a time by the server's clock, because a worker's may be an hour off."""
     return sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -4,11 +4,10 @@
       piece     at most a megabyte of one array; sent by binary COPY, each in its own transaction
     prediction  its token names the upload whose pieces hold its array
 
-A value of 200 MB needs minutes on a slow line. Sent inside a transaction, it would
-lock the trial's lease row all that time, and the server ends a session whose
-transaction is idle, as ours would be meanwhile. So the pieces are sent first, and
-only the transaction that ends the trial is fenced: it links an upload by its own
-token. Pieces of a replaced token are never linked; they are deleted with their
+A value of 200 MB takes minutes on a slow line. Sent inside a transaction, it would lock the trial's
+lease row all that time, and the server would end the session because its transaction is idle. So
+the pieces are sent first, and only the transaction that ends the trial is fenced: it links an
+upload by its own token. Pieces of a replaced token are never linked; they are deleted with their
 upload when the next attempt begins its own or the trial ends.
 """
 
@@ -40,11 +39,11 @@ COPY = (
 )
 
 Progress = Callable[[int, int], None]
-"""Called after each piece with the bytes that are stored, and with those there are."""
+"""Called after each piece with the bytes stored so far and the total."""
 
 
 def is_large(predictions: Predictions) -> bool:
-    """Whether an array goes up in pieces."""
+    """Whether an array is sent in pieces."""
     return predictions.log_probabilities.nbytes > INLINE_BYTES
 
 
@@ -69,9 +68,9 @@ def begin(transaction: Transaction, lease: Lease, large: Sequence[Predictions]) 
 def send(
     connection: sa.Connection, lease: Lease, large: Sequence[Predictions], progress: Progress
 ) -> None:
-    """Store the pieces that are not stored yet; each is committed by itself.
+    """Store the pieces that are not stored yet, each in its own transaction.
 
-    It may be repeated after any error: pieces that arrived are not sent again.
+    It may be repeated after any error: stored pieces are not sent again.
     """
     stored = {
         (row.split, row.moment, row.number)
@@ -91,7 +90,7 @@ def send(
 
 
 def check_whole(connection: sa.Connection, lease: Lease, predictions: Predictions) -> None:
-    """Raise unless all pieces of an array are stored."""
+    """Raise an error unless all pieces of an array are stored."""
     size = sa.func.coalesce(sa.func.sum(sa.func.octet_length(t.piece.c.content)), 0)
     mine = (
         _of(lease) & (t.piece.c.split == predictions.split) & (t.piece.c.moment == predictions.at)
@@ -105,9 +104,9 @@ def check_whole(connection: sa.Connection, lease: Lease, predictions: Prediction
 
 
 def drop(connection: sa.Connection, trial_id: int, *, but: int) -> None:
-    """Remove the pieces that attempts with other tokens left."""
+    """Remove the pieces of attempts with other tokens."""
     # A replaced holder may still be sending. Its next piece violates the foreign key to the
-    # deleted upload, and so it learns that it lost the lease.
+    # deleted upload, which tells it that it has lost the lease.
     connection.execute(
         sa.delete(t.upload).where(t.upload.c.trial_id == trial_id, t.upload.c.token != but)
     )

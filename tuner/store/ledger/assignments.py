@@ -12,17 +12,17 @@ from tuner.store.ledger.promotion import Climb, Stretch
 
 @dataclass(frozen=True)
 class Assignment:
-    """One cell of the study: a configuration under a seed."""
+    """The next trial to create: a configuration under a seed."""
 
     configuration: int
     seed: int
     saw: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """If trials pause: on what the decision to begin a new one is based, as JSON."""
+    """If trials pause, the data on which the decision to start a new one is based, as JSON."""
 
 
 @dataclass(frozen=True)
 class Existing:
-    """The fields of an existing trial that the choice of the next one depends on."""
+    """The fields of an existing trial on which the next assignment depends."""
 
     configuration: int
     seed: int
@@ -31,12 +31,12 @@ class Existing:
     """The study's metric, smaller is better; None unless the trial is complete."""
     complete: bool = False
     fresh: bool = False
-    """Whether it ended a moment ago, so that its last checkpoint may still be being written."""
+    """Whether it ended so recently that its last checkpoint may still be being written."""
     paused: bool = False
 
     @property
     def under_way(self) -> bool:
-        """Whether a worker has it or is to take it over."""
+        """Whether a worker is training it, or will take it over."""
         return not (self.ended or self.paused)
 
 
@@ -45,7 +45,7 @@ PENDING = "pending"
 RACING = "racing"
 """The contenders are compared once their current trials have ended."""
 WAITING = "waiting"
-"""All remaining trials begin with epochs that a peer is training now."""
+"""All remaining trials start with epochs that a peer is training now."""
 LOOK_AHEAD = 64
 """How many waiting trials are skipped, at most, in search of one that can start now."""
 
@@ -63,11 +63,10 @@ def next_assignment(
 ) -> Assignment | Stretch | Look | str | None:
     """Return the next assignment, a look that is due, a reason to wait, or None at the end.
 
-    All configurations run under seed 0 first, then under seed 1, and so on, so
-    that a study stopped half-way has seen every configuration. A configuration
-    whose next epochs a peer is training already lets the others go first. Grid
-    cells that were `queued` come before the others. If trials pause, the rules of `promotion`
-    say when a paused one goes on instead.
+    All configurations run under seed 0 first, then under seed 1, and so on, so that a study stopped
+    half-way has tried every configuration. A configuration whose next epochs a peer is already
+    training is postponed. `queued` grid cells come first. If trials pause, the rules of `promotion`
+    decide when a paused one is resumed instead.
     """
     if climb is not None and (promoted := climb.promotion()) is not None:
         return promoted
@@ -86,7 +85,7 @@ def next_assignment(
 
 
 def then(first: Assignment | str | None, climb: Climb | None) -> Assignment | Stretch | str | None:
-    """Return the first new trial, or where there is none the paused one whose turn it is."""
+    """Return the next new trial; if there is none, the paused one whose turn it is."""
     if climb is None:
         return first
     if isinstance(first, Assignment):
@@ -99,8 +98,8 @@ def then(first: Assignment | str | None, climb: Climb | None) -> Assignment | St
 def _explored(spec: Spec, begun: Collection[int], queued: Sequence[int]) -> Sequence[int]:
     """Return the configurations of the budget in the order in which they start.
 
-    If the grid has more cells than the budget, a queued cell replaces the last cell that has
-    not started, so that the budget is kept.
+    If the grid has more cells than the budget, a queued cell replaces the last cell that has not
+    started, so that the budget still holds.
     """
     if not queued:
         return range(spec.configurations)
@@ -121,8 +120,8 @@ def _explored(spec: Spec, begun: Collection[int], queued: Sequence[int]) -> Sequ
 def race(spec: Spec, existing: Collection[Existing], decided: Sequence[Decided] = ()) -> Race:
     """Return the state of a study's race after its exploration has ended.
 
-    The contenders are the best configurations under seed 0. A configuration that has
-    further seeds stays a contender when a longer exploration finds better ones.
+    The contenders are the best configurations under seed 0. One that has further seeds stays a
+    contender even if a longer exploration finds better ones.
     """
     seeds: dict[int, set[int]] = defaultdict(set)
     for trial in existing:
@@ -145,7 +144,7 @@ def _next_of_race(
     if standing.over:
         return None
     look = standing.look()
-    # Workers are not held up between looks; no seed beyond the next look starts before it.
+    # Workers do not wait between looks, but no seed beyond the next look starts before it.
     rounds = standing.affordable if look is None else look.rounds
     taken = {(contender, seed) for contender, seeds in standing.seeds.items() for seed in seeds}
     assignment = _missing(taken, standing.racing, range(1, rounds + 1), waits)

@@ -48,7 +48,7 @@ from tuner.store.studies import Study, read_spec
 
 FRESH_SECONDS = 15.0
 YIELDS = 3
-"""After this many interruptions in a row a trial yields to new ones: it may be killing workers."""
+"""After this many interruptions in a row, new trials go first: this one may be killing workers."""
 OUT = "the last epochs of the budget are being trained"
 WAITS = {
     None: "the last trials are running",
@@ -60,7 +60,7 @@ WAITS = {
 
 @dataclass(frozen=True)
 class StudyAsFound:
-    """A study as a claim finds it."""
+    """The state of a study and its worker at the start of a claim."""
 
     state: StudyState
     reason: str
@@ -68,7 +68,8 @@ class StudyAsFound:
     queued: bool = False
     """Whether any setting was ever queued."""
     held: tuple[int, int] | None = None
-    """Trial and token of a lease that the worker holds without knowing it."""
+    """Trial and token of a lease that the worker holds without knowing: its claim's answer was
+    lost."""
 
 
 def claim(
@@ -127,13 +128,13 @@ def _companion(  # noqa: PLR0917
     left: int | None,
     adopt: bool,
 ) -> Answer:
-    """Give a trial to train beside these: one that was given back, or the next new one."""
+    """Give a trial to train beside these: a released one, a paused one, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
         return Wait("the remaining trials are for other workers")
     orphan = _orphan(transaction, Orphans(expired=adopt), below=YIELDS)
     if orphan is not None:
         # A trial that must be trained alone, or by another worker, must not starve because this
-        # pack is always refilled: the pack runs out, and the next claim adopts the trial.
+        # pack is always refilled. So the pack drains, and the next claim adopts the trial.
         lease = _lease(transaction, orphan.trial_id, orphan.token + 1)
         if lease.alone or orphan.state == "held" or not company.fits(lease.chosen, lease.seed):
             return Wait("an unfinished trial goes first")
@@ -147,7 +148,7 @@ def _companion(  # noqa: PLR0917
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Stretch):
         return _resumed(transaction, spec, assignment, left, company)
-    # If a sampler or a race has to decide first, a worker that is free does that.
+    # If a sampler or a race must decide first, that is left to a worker without trials.
     chosen = (
         _chosen(transaction, spec, assignment, standing)
         if isinstance(assignment, Assignment)
@@ -157,7 +158,7 @@ def _companion(  # noqa: PLR0917
         return Wait("the next trial is not decided yet")
     if not company.fits(sampling.in_file_order(spec, chosen.values), assignment.seed):
         return Wait("the next trial is of another kind")
-    # Wait for no checkpoint: the other trials of the pack would wait as well.
+    # No waiting for a checkpoint: the pack's other trials would wait too.
     created = _create(transaction, spec, assignment, chosen, left)
     _tell_joined(transaction, company, created)
     return Claimed(created, adopted=False)
@@ -171,7 +172,7 @@ def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> 
 def _share(transaction: Transaction, spec: Spec) -> int:
     """Return how many of the unfinished trials one worker may hold at a time."""
     here = t.lease.c.study_id == transaction.study.study_id
-    # Open trials are few and in an index of their own; ended ones are many.
+    # Counts open trials, which are few and have a partial index, rather than the many ended ones.
     unfinished = sa.select(sa.func.count()).where(here, t.lease.c.state != "ended")
     begun, open_trials = transaction.connection.execute(
         sa.select(_next_number(transaction), unfinished.scalar_subquery())
@@ -194,8 +195,8 @@ def configurations_ahead(connection: sa.Connection, study: Study, past: Past) ->
     past.seen = max((row.number + 1 for row in rows), default=past.seen)
     begun = {row.configuration for row in rows} - past.begun
     past.begun |= begun
-    # The study as it was when the worker joined. If it was extended or deleted since, the
-    # claim notices: it reads the study again.
+    # The spec as of when the worker joined. If the study was extended or deleted since, the claim
+    # notices, because it reads the study again.
     spec = study.spec
     order = dict.fromkeys([*_queued_cells(connection, study), *range(spec.configurations)])
     new = (index for index in order if index not in past.begun)
@@ -205,10 +206,10 @@ def configurations_ahead(connection: sa.Connection, study: Study, past: Past) ->
 def decide(transaction: Transaction, decided: Decided) -> bool:
     """Store the decision of a look; return whether this call stored it.
 
-    The first writer wins. A later writer stores nothing, nor does one whose decision is
-    out of date because a trial was retried or the study extended meanwhile.
+    The first writer wins. Nothing is stored either if the decision is out of date because a trial
+    was retried or the study extended meanwhile.
     """
-    # The same lock as a claim's: no trial is created or reopened in between.
+    # Under the lock of claims, so that no trial is created or reopened in between.
     transaction.lock_study()
     standing = _standing(transaction)
     if standing.state != "open":
@@ -236,11 +237,7 @@ def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> 
 
 
 def _standing(transaction: Transaction, company: Company | None = None) -> StudyAsFound:
-    """Return what a claim asks of its study and its worker first, in one statement.
-
-    A lease that the worker holds without knowing it comes from a claim that was committed, and
-    whose answer was lost.
-    """
+    """Read the state of the study and of the worker that a claim starts from, in one statement."""
     present = (
         sa.exists()
         .where(t.worker.c.worker_id == transaction.worker_id, t.worker.c.ended.is_(None))
@@ -275,7 +272,7 @@ def _standing(transaction: Transaction, company: Company | None = None) -> Study
     if row is None:
         return StudyAsFound("stopped", "The study was deleted.")
     if not row.present:
-        # After a restore even the study may be a different one with the same id.
+        # After a restore, this id may even belong to a different study.
         return StudyAsFound(
             "stopped",
             "The database was restored and does not know this worker: start the worker again.",
@@ -296,10 +293,10 @@ class Orphans:
     """Which trials without a worker a claim may take over."""
 
     without_epochs: bool = True
-    """Those that were given back before their first epoch was stored; none if the budget has no
-    epochs left. One with stored epochs needs none: granted these, it completes or pauses there."""
+    """Trials released before their first epoch was stored; none if the budget has no epochs left.
+    A trial with stored epochs needs no more: granted these, it completes or pauses there."""
     expired: bool = False
-    """Those whose worker has fallen silent; what that was granted, its successor may train."""
+    """Trials whose worker no longer responds; the successor inherits the granted epochs."""
 
 
 def _adopt(
@@ -311,12 +308,12 @@ def _adopt(
     """
     while (row := _orphan(transaction, orphans, below=below)) is not None:
         grants.regrant(transaction, spec, row.trial_id, lost=row.state == "held")
-        # Take the next token first, even if the trial ends here: its silent holder may
-        # only be slow, and must find itself fenced off.
+        # Take the next token first, even if the trial ends here: its silent holder may only be
+        # slow, and must be fenced off.
         _hold(transaction, row.trial_id, row.token + 1)
         if row.state == "held":
-            # Its worker or machine died, was cut off or slept. As far as we can tell the trial
-            # is not to blame, so this does not count as a failed attempt.
+            # Its worker or machine died, was cut off or slept. The trial is probably not to blame,
+            # so this does not count as a failed attempt.
             transaction.add_event(
                 "lost", f"worker {row.worker_id} stopped responding", row.trial_id
             )
@@ -334,7 +331,7 @@ def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) ->
     if not orphans.without_epochs:
         free &= sa.exists().where(t.epoch.c.trial_id == t.lease.c.trial_id)
     if orphans.expired:
-        # Use the server's clock only; a worker's clock may be an hour off.
+        # By the server's clock: a worker's may be an hour off.
         free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     return transaction.connection.execute(
         sa.select(t.lease)
@@ -344,13 +341,13 @@ def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) ->
             sa.true() if below is None else t.lease.c.interruptions < below,
         )
         .order_by(
-            # Those that a person has chosen. The budget keeps their epochs.
+            # Trials that a person chose come first: the budget reserves epochs for them.
             sa.desc(grants.is_chosen()),
             t.lease.c.strikes + t.lease.c.interruptions,
             t.lease.c.trial_id,
         )
         .limit(1)
-        # Skip a locked row: its holder is renewing or recording right now, so it is alive.
+        # Skip locked rows: their holders are renewing or recording right now, so they are alive.
         .with_for_update(skip_locked=True)
     ).one_or_none()
 
@@ -398,7 +395,7 @@ def _next(
 
 
 def _any_open(transaction: Transaction) -> bool:
-    """Return whether a trial is in training, or is to be taken over or continued."""
+    """Return whether a trial is in training, or waits to be taken over or resumed."""
     here = t.lease.c.study_id == transaction.study.study_id
     open_one = sa.exists().where(here, t.lease.c.state.in_(["held", "released"]) | grants.CUT)
     return bool(transaction.connection.execute(sa.select(open_one)).scalar_one())
@@ -414,18 +411,18 @@ def _peers(transaction: Transaction) -> int:
 
 
 def _out_of_epochs(transaction: Transaction, spec: Spec, standing: StudyAsFound) -> Answer:
-    """End a study whose budget of epochs is trained; wait if some may yet be left over."""
+    """End a study whose budget in epochs is used up; wait if trials may still leave some over."""
     if grants.any_in_training(transaction):
         return Wait(OUT, _peers(transaction))
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Look):
-        # It costs no epoch, and may be the last thing that a complete study lacks.
+        # A look costs no epochs, and may be all that the study still lacks.
         return NeedsLook(assignment)
     return _end_spent(transaction, spec, standing, epochs_spent(spec))
 
 
 def _cut(transaction: Transaction) -> sa.Row[Any] | None:
-    """Return the first trial that was paused because the budget reached no further."""
+    """Return the first trial that was paused because the budget ran out of epochs."""
     return transaction.connection.execute(
         sa.select(
             t.trial,
@@ -450,7 +447,7 @@ def _go_on(
     left: int | None,
     company: Company | None = None,
 ) -> Answer:
-    """Continue a trial that the budget has paused: in its stretch, so nothing is decided."""
+    """Resume a trial that the budget paused, within its stretch, so that no decision is needed."""
     chosen = sampling.in_file_order(spec, cut.chosen)
     if company is not None and not company.fits(chosen, cut.seed):
         return Wait("a paused trial of another kind goes first")
@@ -464,14 +461,14 @@ def _go_on(
 
 
 def _wake(transaction: Transaction, paused: sa.Row[Any], granted: int | None) -> Lease:
-    """Give a paused trial to this worker."""
+    """Lease a paused trial to this worker."""
     transaction.connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == paused.trial_id)
         .values(stretches=t.lease.c.stretches + 1, granted=granted)
     )
     _hold(transaction, paused.trial_id, paused.token + 1)
-    # After the lease's row, since this locks the study's.
+    # After the lease's row, because this locks the study's (see the order in `ledger`).
     endings.resume(transaction, [paused.trial_id])
     return _lease(transaction, paused.trial_id, paused.token + 1)
 
@@ -483,11 +480,10 @@ def _resumed(
     left: int | None,
     company: Company | None = None,
 ) -> Answer:
-    """Let a paused trial go on, unless it does not fit to those that the worker is training.
+    """Resume a paused trial, unless it does not fit the trials that the worker is training.
 
-    The study's lock is held from reading what the decision is based on until it is committed, so
-    no other claim decides by the same state; and a stretch that begins at an epoch is a row that
-    there is once.
+    The study's lock is held from reading the data of the decision until the commit, so no other
+    claim decides by the same state. In addition, only one stretch of a trial can begin at an epoch.
     """
     row = transaction.connection.execute(
         sa.select(t.trial, t.lease.c.token)
@@ -513,10 +509,10 @@ def _resumed(
 
 
 def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
-    """Have paused trials trained to their end from these epochs, by whoever claims next.
+    """Release paused trials, to be trained from these epochs to completion by the next claims.
 
-    A decision like the others, made by a person under the study's lock. The trials are free then,
-    as those that were given back: claims take them first, and not as another attempt.
+    A decision like the others, made by a person under the study's lock. Like trials that were given
+    back, they are claimed first, and that does not count as another attempt.
     """
     if not starts:
         return
@@ -529,8 +525,8 @@ def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
     )
     transaction.connection.execute(
         given.on_conflict_do_update(
-            # On another machine a trial may have lost epochs after a stretch had begun, and was
-            # then paused where that began. Its place in the order is that of this decision.
+            # A trial may have lost epochs on another machine after a stretch had begun, and been
+            # paused again where it began. Its place in the order is that of the new decision.
             index_elements=[t.stretch.c.trial_id, t.stretch.c.start],
             set_={
                 "stretch_id": sa.text("DEFAULT"),
@@ -546,7 +542,7 @@ def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
         .where(t.lease.c.trial_id.in_(starts))
         .values(state="released", stretches=t.lease.c.stretches + 1, granted=None)
     )
-    # After the rows of leases, since this locks the study's.
+    # After the leases' rows, because this locks the study's.
     endings.resume(transaction, [*starts])
     for trial_id, start in starts.items():
         text = f"to be trained to its end, from epoch {start}"
@@ -554,7 +550,7 @@ def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
 
 
 def _rung(spec: Spec, chosen: Mapping[str, Value], stretch: Stretch) -> int | None:
-    """Return the rung at which a stretch of training ends; None for the trial's end."""
+    """Return the rung at which a stretch of training ends; None at the trial's end."""
     ladder = Ladder.of(spec)
     assert ladder is not None
     return ladder.until(stretch.start, spec.length(chosen))
@@ -574,9 +570,9 @@ def _give(transaction: Transaction, trial_id: int, stretch: Stretch, rung: int |
 
 
 def _climb(transaction: Transaction, spec: Spec) -> Climb | None:
-    """Return what has been reached by the trials of a study in which trials pause.
+    """Return how far the trials have got in a study in which trials pause.
 
-    Counted by the server: of ten thousand trials a few rows arrive here.
+    The server counts: of ten thousand trials, only a few rows are read.
     """
     ladder = Ladder.of(spec)
     if ladder is None:
@@ -585,7 +581,7 @@ def _climb(transaction: Transaction, spec: Spec) -> Climb | None:
     here = t.trial.c.study_id == transaction.study.study_id
     given = t.trial.join(t.lease).join(t.stretch, t.stretch.c.trial_id == t.trial.c.trial_id)
     finishing = (
-        # By trial: one that was paused by the budget and then chosen has two stretches to its end.
+        # Distinct: a trial paused by the budget and then chosen has two stretches to its end.
         sa.select(sa.func.count(t.trial.c.trial_id.distinct()))
         .select_from(given)
         .where(
@@ -630,8 +626,7 @@ def _rungs(transaction: Transaction, spec: Spec) -> dict[int, Rung]:
     worse = sa.case(
         (t.rung.c.value == sa.text("'NaN'::float8"), sa.text("'Infinity'::float8")), else_=value
     )
-    # A person who has a trial finished asks for that one: at the rungs that it passes on its way
-    # it promotes no other.
+    # A trial that a person chose for completion promotes no other at the rungs that it passes.
     passed = sa.exists().where(
         t.stretch.c.trial_id == t.rung.c.trial_id,
         t.stretch.c.why == "chosen",
@@ -645,7 +640,7 @@ def _rungs(transaction: Transaction, spec: Spec) -> dict[int, Rung]:
             .over(partition_by=t.rung.c.epoch, order_by=(worse, t.trial.c.number))
             .label("rank"),
             (
-                # One that the budget has paused is on its way to the next rung.
+                # A trial paused by the budget is on its way to the next rung.
                 (t.lease.c.state == "paused")
                 & t.lease.c.granted.is_(None)
                 & (
@@ -683,15 +678,15 @@ def _rungs(transaction: Transaction, spec: Spec) -> dict[int, Rung]:
 def _assignment(
     transaction: Transaction, spec: Spec, standing: StudyAsFound
 ) -> Assignment | Stretch | Look | str | None:
-    """Return what comes next.
+    """Return the next assignment.
 
-    Usually that follows from the cells that exist. A race and promotions also need what came of
-    the trials, and a queue of cells changes their order: then all trials are looked at.
+    It usually follows from which cells exist. A race and promotions also depend on the results of
+    trials, and a queue of cells changes their order: then all trials are read.
     """
     cells = _queued_cells(transaction.connection, transaction.study) if standing.queued else []
     raced = spec.replicates.of == "top"
     if not (raced or cells):
-        # No trial has to be looked at. If trials pause, each cell has one seed.
+        # No trial need be read. If trials pause, each cell has one seed.
         climb = _climb(transaction, spec)
         if climb is not None and (promoted := climb.promotion()) is not None:
             return promoted
@@ -712,7 +707,7 @@ def _assignment(
 
 
 def _first_free(transaction: Transaction, spec: Spec) -> Assignment | str | None:
-    """Return the first cell without a trial that need not wait for a peer's epochs."""
+    """Return the first free cell that need not wait for a peer's epochs."""
     waits = _Waits(transaction)
     waiting = False
     for assignment in islice(_free_cells(transaction, spec), LOOK_AHEAD):
@@ -723,12 +718,12 @@ def _first_free(transaction: Transaction, spec: Spec) -> Assignment | str | None
 
 
 def _free_cells(transaction: Transaction, spec: Spec) -> Iterator[Assignment]:
-    """Yield the cells without a trial, in the order in which they are given out.
+    """Yield the free cells, those without a trial, in the order in which they are assigned.
 
-    Trials have the numbers from 0 on, each its own cell. If the last cell that exists is as far
-    from the first one as there are trials, none is missing in between: the next one follows it,
-    however many trials there are. Otherwise (a cell was skipped because it waits, the study was
-    extended) the cells from the first missing one on are read.
+    Trials are numbered from 0, and each has its own cell. If the position of the last occupied cell
+    equals the highest number, no cell is missing before it, and the next one follows it; this costs
+    the same for any number of trials. Otherwise (a cell was skipped because it waits, or the study
+    was extended) the cells from the first missing one on are read.
     """
     configurations = spec.configurations
     of_study = t.trial.c.study_id == transaction.study.study_id
@@ -766,7 +761,7 @@ def _cell(place: int, configurations: int) -> Assignment:
 
 
 def _next_number(transaction: Transaction) -> sa.ScalarSelect[int]:
-    """The number of the next trial, and how many there are: numbers have no gaps."""
+    """Return the number of the next trial, which is also how many there are: it has no gaps."""
     return (
         sa.select(sa.func.coalesce(sa.func.max(t.trial.c.number) + 1, 0))
         .where(t.trial.c.study_id == transaction.study.study_id)
@@ -775,7 +770,7 @@ def _next_number(transaction: Transaction) -> sa.ScalarSelect[int]:
 
 
 def _queued_cells(connection: sa.Connection, study: Study) -> list[int]:
-    """Return the cells of a grid that were queued, in their order; of other studies none."""
+    """Return the queued cells of a grid, in order; none for other studies."""
     if study.spec.search.sampler != "grid":
         return []
     queue = read_queue(connection, study.study_id)
@@ -795,9 +790,9 @@ def _chosen(
 ) -> Chosen | None:
     """Return a configuration's parameters; None if a learning sampler has to propose them.
 
-    A configuration that has started has the parameters of its other seeds. It may have started
-    under another seed first: seed 0 may be waiting for a peer's epochs. A configuration that has
-    not started takes the setting queued for it, or the first one in the queue.
+    A configuration that has started keeps the parameters of its other seeds; not necessarily of
+    seed 0, which may be waiting for a peer's epochs. One that has not started gets the setting
+    queued for it, or the first one in the queue.
     """
     stored = transaction.connection.execute(
         sa.select(t.trial.c.chosen)
@@ -821,10 +816,10 @@ def _chosen(
 
 
 class _Waits:
-    """Tells whether an assignment should wait for a peer's epochs.
+    """Whether an assignment should wait for a peer's epochs.
 
-    Only settings that share their first epoch can share any, so that nothing is read for a setting
-    without such relatives, and of one with relatives only their trials under the same seed.
+    Only settings that share their first epoch can share any. So nothing is read for a setting
+    without such relatives, and otherwise only the relatives' trials under the same seed.
     """
 
     def __init__(self, transaction: Transaction) -> None:
@@ -869,7 +864,7 @@ def _complete(
     seed: int,
     *where: sa.ColumnElement[bool],
 ) -> list[int]:
-    """Return those of some configurations that are complete under a seed."""
+    """Return which of these configurations are complete under a seed."""
     rows = transaction.connection.execute(
         sa.select(t.trial.c.configuration)
         .select_from(t.trial.join(t.outcome))
@@ -947,8 +942,8 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             paused=row.paused,
             value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
         )
-        # Remember an unbroken range from trial 0 on. Trials after one that still runs are not
-        # remembered but read again, which is slower and just as correct.
+        # Cache an unbroken range from trial 0 on. Trials after one that still runs are read again
+        # each time, which is slower but just as correct.
         if trial.ended and not trial.fresh and not newest:
             past.trials.append(trial)
             past.floor = row.number + 1
@@ -978,7 +973,7 @@ def _create(
 ) -> Lease:
     chosen = sampling.in_file_order(spec, origin.values)
     if origin.queued is not None:
-        # In the transaction that creates the trial: were it rolled back, the setting would wait on.
+        # In the transaction that creates the trial: if it is rolled back, the setting stays queued.
         study_id = transaction.study.study_id
         take(transaction.connection, study_id, origin.queued, assignment.configuration)
     trial_id, number = add_trial(
@@ -991,7 +986,7 @@ def _create(
     )
     rung, granted = None, None
     begun = Stretch(number, 0, "begun", assignment.saw)
-    # Further seeds are for the race, which compares trials at their end: they climb no ladder.
+    # Further seeds are for the race, which compares complete trials, so they have no rungs.
     climbs = spec.promotes and assignment.seed == 0
     if climbs:
         rung = _rung(spec, chosen, begun)
@@ -1005,7 +1000,7 @@ def _create(
         number=number,
         configuration=assignment.configuration,
         seed=assignment.seed,
-        # As the database has them, so that the stored parameters are the ones trained.
+        # As read back from the database, so that exactly the stored parameters are trained.
         chosen=sampling.in_file_order(transaction.study.spec, stored),
         token=1,
         stored_epochs=0,
@@ -1049,7 +1044,7 @@ def _insert_trial(  # noqa: PLR0917
 
 
 def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
-    # Read back from the database, so that the stored parameters are the ones trained.
+    # Read back from the database, so that exactly the stored parameters are trained.
     row = transaction.connection.execute(
         sa.select(
             t.trial,
@@ -1086,7 +1081,7 @@ def _complete_study(transaction: Transaction) -> Ended:
 
 
 def _end_spent(transaction: Transaction, spec: Spec, standing: StudyAsFound, reason: str) -> Ended:
-    """End a study whose budget is spent; one whose trials have all ended is complete."""
+    """End a study whose budget is spent: as complete if all of its trials have ended."""
     if not _any_open(transaction) and _assignment(transaction, spec, standing) is None:
         return _complete_study(transaction)
     _close(transaction, "spent", reason)

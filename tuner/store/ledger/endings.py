@@ -34,9 +34,8 @@ from tuner.text import storable
 INTERRUPTIONS = 100
 """A trial fails after this many interruptions in a row without a new epoch.
 
-Preemption alone never gets there: if seven attempts in ten are killed before their first
-epoch, one trial in 10^15 is interrupted so often. A trial that kills its own worker every
-time must still end.
+Preemption alone does not get there: if seven attempts in ten are killed before their first epoch,
+one trial in 10^15 is interrupted so often. A trial that kills its worker every time must end.
 """
 HOSTS = 25
 """After interruptions on this many machines in a row, the trial itself is assumed to crash them."""
@@ -90,15 +89,15 @@ def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> 
 def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str) -> None:
     """Pause a trial that has reached its rung, or the last epoch that it was granted.
 
-    Its checkpoint is promised to it from now on.
+    From now on its checkpoint is kept for it.
 
-    Optuna has no paused trials. One that runs would count as hopeless for TPE, and its dashboard
-    would show hundreds at work; pruned at its epoch is what it is until it goes on.
+    Optuna has no paused trials. As a running one it would count as hopeless for TPE, and Optuna's
+    dashboard would show hundreds of running trials. So until it is resumed it is stored as pruned.
     """
     if transaction.hold(lease, pausing=True) != "held":
         return  # an earlier try was committed, and only its answer was lost
     curve = read_curve(transaction.connection, lease.trial_id)
-    assert lease.until == len(curve), "a trial pauses where it was told to"
+    assert lease.until == len(curve), "a trial pauses at the epoch of its assignment"
     best, last = _figures(curve, transaction.study.spec)
     _tell_optuna(transaction, lease, Ending("PRUNED", "", setup, best, last), curve)
     at_rung = transaction.connection.execute(
@@ -107,7 +106,7 @@ def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str)
         .values(
             state="paused",
             checkpoint=checkpoint,
-            # What is left stays with the study. It marks a trial that has not reached its rung.
+            # A grant that stays marks a trial that has not reached its rung (`grants.CUT`).
             granted=sa.case((grants.rung() == lease.until, None), else_=t.lease.c.granted),
         )
         .returning(t.lease.c.granted.is_(None))
@@ -117,7 +116,7 @@ def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str)
 
 
 def resume(transaction: Transaction, trial_ids: Sequence[int]) -> None:
-    """Make paused trials run again, for Optuna and for all who remember them."""
+    """Make paused trials running again, in Optuna's tables and for workers that cache them."""
     reopen_trials(transaction.connection, trial_ids)
     _count_reopening(transaction)
 
@@ -239,7 +238,7 @@ def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None
 
 
 def _count_reopening(transaction: Transaction) -> None:
-    """Have workers that remember trials as ended notice that some are not."""
+    """Invalidate the caches of workers that have these trials as ended."""
     transaction.connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == transaction.study.study_id)
@@ -282,7 +281,7 @@ def _brake(transaction: Transaction, reason: str) -> bool:
 
 
 def _any_success(transaction: Transaction) -> bool:
-    """Whether a trial has ended well, or trained well as far as it was to go by now."""
+    """Whether a trial is complete, pruned, or paused, so that its training works."""
     mine = t.trial.c.study_id == transaction.study.study_id
     ended = t.outcome.c.state.in_(["COMPLETE", "PRUNED"])
     row = transaction.connection.execute(
@@ -325,7 +324,7 @@ def _attributes(
     ending: Ending, judged: Figures | None, curve: Sequence[Epoch]
 ) -> dict[str, Value | None]:
     attributes: dict[str, Value | None] = {
-        # What was spent: a reused epoch has the seconds it took when it was trained.
+        # Without reused epochs, whose seconds were spent by the trial that trained them.
         "seconds": round(sum(epoch.seconds for epoch in curve if not epoch.reused), 3),
         "epochs": len(curve),
         "epochs_reused": sum(epoch.reused for epoch in curve) or None,
@@ -357,13 +356,17 @@ def _keep_outcome(
     for prefix, judged in (("best_", ending.best), ("last_", ending.last)):
         if judged is not None:
             figures |= {prefix + name: figure for name, figure in asdict(judged).items()}
+    setup = None
+    if ending.setup is not None:
+        # asdict cannot copy every Mapping.
+        setup = asdict(replace(ending.setup, notes=dict(ending.setup.notes)))
     transaction.connection.execute(
         sa.insert(t.outcome).values(
             trial_id=trial_id,
             state=ending.state,
             reason=ending.reason,
             token=token,
-            setup=None if ending.setup is None else _plain(ending.setup),
+            setup=setup,
             epochs_run=len(curve),
             epochs_reused=sum(epoch.reused for epoch in curve),
             seconds=sum(epoch.seconds for epoch in curve if not epoch.reused),
@@ -371,10 +374,6 @@ def _keep_outcome(
             **figures,
         )
     )
-
-
-def _plain(setup: Setup) -> dict[str, object]:
-    return asdict(replace(setup, notes=dict(setup.notes)))
 
 
 def _figures(curve: Sequence[Epoch], spec: Spec) -> tuple[Figures | None, Figures | None]:
@@ -395,11 +394,10 @@ def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
         .values(fingerprint=data.fingerprint, classes=list(data.classes), sizes=dict(data.sizes))
         .on_conflict_do_nothing()
     )
-    # Always in the same order: two trials that complete at once and update the same rows
-    # could otherwise deadlock.
+    # Always in the same order; otherwise two trials that complete at once could deadlock.
     for labels in sorted(data.labels, key=lambda each: each.split):
         if _has_labels(connection, data.fingerprint, labels):
-            continue  # spare every further trial sending megabytes of ids
+            continue  # saves every further trial sending megabytes of ids
         statement = insert(t.label).values(
             fingerprint=data.fingerprint,
             split=labels.split,
@@ -408,7 +406,7 @@ def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
             patients=list(labels.patients),
         )
         # The fingerprint covers pixels and labels only. Patients may be added or corrected later
-        # for the same images: the newest list wins, and data without patients remove none.
+        # for the same images: the newest list wins; data without patients leave it as it is.
         newer = sa.func.jsonb_array_length(statement.excluded.patients) > 0
         unknown = t.label.c.patients.is_(None)
         connection.execute(
@@ -428,8 +426,7 @@ def _has_labels(connection: sa.Connection, fingerprint: str, labels: Labels) -> 
             t.label.c.fingerprint == fingerprint, t.label.c.split == labels.split
         )
     ).scalar_one_or_none()
-    # JSON as the server writes it. Where Python writes it differently, the labels are merely
-    # sent again.
+    # As the server writes JSON. If Python writes it differently, the labels are just sent again.
     written = json.dumps(list(labels.patients), ensure_ascii=False).encode()
     mine = hashlib.md5(written, usedforsecurity=False).hexdigest()
     return digest is not None and (digest == mine or not labels.patients)

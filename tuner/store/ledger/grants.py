@@ -1,12 +1,12 @@
-"""A budget in epochs: how far each trial may be trained, so that none is trained beyond it.
+"""Budgets in epochs: how far each trial may be trained, so that the total never exceeds the limit.
 
     limit = trained + granted to trials that are in training and not yet trained
           + promised to chosen trials that wait for a worker + free
 
-A claim grants a trial the epochs to where it pauses or ends, or as many as are left. Then it pauses
-there, and goes on when others have left epochs over, or when a launch raises the limit. What a
-trial does not use (pruned, out of patience, diverged, begun with reused epochs) is not granted any
-more the moment its ending is stored, because nothing but trials in training count.
+A claim grants a trial the epochs up to its pause or end, or as many as are left. In that case it
+pauses early, and is resumed when other trials leave epochs over or a launch raises the limit.
+Epochs that a trial does not use (it is pruned, out of patience, diverged, or starts with reused
+epochs) are free again as soon as its ending is stored, because only trials in training count.
 """
 
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ from tuner.store import tables as t
 from tuner.store.ledger.transactions import Transaction
 
 CUT = (t.lease.c.state == "paused") & t.lease.c.granted.is_not(None)
-"""Of a trial that the budget has paused: it goes on before all others."""
+"""Whether the budget has paused the trial of a lease; such trials are resumed before all others."""
 
 
 class Left(NamedTuple):
     """The epochs of a budget that are neither trained nor granted."""
 
     free: int
-    """What any trial may have. Below 0 if the budget was lowered, or no longer keeps a promise."""
+    """Epochs for any trial. Below 0 if the budget was lowered, or no longer covers the promised."""
     promised: int
-    """What the trials need that a person has chosen and no worker has."""
+    """Epochs needed by trials that a person chose and no worker holds."""
 
 
 def left(transaction: Transaction, spec: Spec, but: int | None = None) -> Left | None:
     """Return how many epochs may still be granted; None without a limit.
 
-    Those of the trial `but` count as free. Call it under the study's lock: only claims grant.
+    Epochs granted to trial `but` count as free. Call it under the study's lock: only claims grant.
     """
     if spec.epoch_limit is None:
         return None
@@ -52,16 +52,16 @@ def left(transaction: Transaction, spec: Spec, but: int | None = None) -> Left |
         .select_from(t.lease.join(t.trial))
         .where(here, t.lease.c.state == "held")
     )
-    # The whole way to their end, though they may have been interrupted so often that others go
-    # first now: there was room for them when they were chosen, and there is when they go on.
+    # All epochs to their end, even if they were interrupted so often that others go first now:
+    # there was room for them when they were chosen, and there must be when they are resumed.
     promised = (
         sa.select(sa.func.coalesce(sa.func.sum(_end(spec) - _stored()), 0))
         .select_from(t.lease.join(t.trial))
         .where(here, t.lease.c.state == "released", is_chosen())
     )
-    # One statement, one snapshot. A worker that stores an epoch or gives a trial back needs no
-    # lock of the study; what it changes is in all sums as before or in all as after. An epoch
-    # never counts as left that is just being stored, nor a chosen trial twice or not at all.
+    # In one statement, so in one snapshot. A worker that stores an epoch or gives a trial back takes
+    # no lock of the study: all sums see its change, or none does. So an epoch that is being stored
+    # never counts as left, and a chosen trial counts exactly once.
     statement = sa.select(
         spent.scalar_subquery(),
         granted.scalar_subquery(),
@@ -77,21 +77,21 @@ def left(transaction: Transaction, spec: Spec, but: int | None = None) -> Left |
 
 
 def _unlimited(study_id: int) -> sa.ColumnElement[bool]:
-    """Return whether a trial was claimed while the study had no limit, and is in training."""
+    """Return whether a trial in training was claimed while the study had no limit."""
     return (
         (t.lease.c.study_id == study_id) & (t.lease.c.state == "held") & t.lease.c.granted.is_(None)
     )
 
 
 def _limit(transaction: Transaction, spec: Spec) -> None:
-    """Grant trials that were claimed without a limit what they were told to train.
+    """Grant trials that were claimed without a limit the epochs that they were assigned.
 
-    Their holders read from it that epochs are counted now: one whose reused epochs come out
-    otherwise gives its trial back. A holder that is removing such epochs at this moment has its
-    row locked: we wait for it, and what is left is read after that.
+    From the grant their holders learn that epochs are counted now: a holder whose reused epochs
+    come out with other figures gives its trial back. One that is removing such epochs right now
+    holds the row's lock: this waits for it, and the epochs left are read afterwards.
     """
     mine = _unlimited(transaction.study.study_id)
-    # In the order in which a renewal locks several leases; the two could deadlock otherwise.
+    # In the order in which a renewal locks several leases; otherwise the two could deadlock.
     transaction.connection.execute(
         sa.select(t.lease.c.trial_id).where(mine).order_by(t.lease.c.trial_id).with_for_update()
     )
@@ -103,17 +103,17 @@ def _limit(transaction: Transaction, spec: Spec) -> None:
 
 
 def regrant(transaction: Transaction, spec: Spec, trial_id: int, *, lost: bool) -> None:
-    """Grant a trial that another worker takes over what it needs, as far as it is left.
+    """Grant an orphan the epochs that it needs, as far as any are left.
 
-    One that was `lost` with its worker keeps at least what that worker was granted.
+    If its worker was `lost`, the trial keeps at least what it was granted before.
     """
     if (more := left(transaction, spec, but=trial_id)) is None:
         granted: Any = None
     else:
         granted = sa.func.least(_end(spec), _stored() + max(0, more.free))
         if lost:
-            # Its holder may be alive and store epochs until we take the lease; those are counted
-            # and granted no more, so the sum stays the same.
+            # Its holder may be alive and store epochs until we take the lease. Those move from
+            # granted to trained, so the sum stays the same.
             granted = sa.func.greatest(granted, sa.func.coalesce(t.lease.c.granted, _end(spec)))
     transaction.connection.execute(
         sa.update(t.lease)
@@ -123,7 +123,7 @@ def regrant(transaction: Transaction, spec: Spec, trial_id: int, *, lost: bool) 
 
 
 def reach(start: int, end: int, more: int | None) -> int | None:
-    """Return up to which epoch a trial is granted that starts here; None without a limit."""
+    """Return the last epoch granted to a trial that starts here; None without a limit."""
     return None if more is None else min(end, start + more)
 
 
@@ -137,7 +137,7 @@ def pause_epoch(
 
 
 def any_in_training(transaction: Transaction) -> bool:
-    """Return whether a trial may yet leave some of its epochs to others."""
+    """Return whether a trial in training may still leave epochs over."""
     held = sa.exists().where(
         t.lease.c.study_id == transaction.study.study_id, t.lease.c.state == "held"
     )
@@ -145,7 +145,7 @@ def any_in_training(transaction: Transaction) -> bool:
 
 
 def rung() -> sa.ScalarSelect[Any]:
-    """Return the rung at which the trial of a lease pauses next; NULL is its end."""
+    """Return the rung at which the trial of a lease pauses next; NULL for none before its end."""
     return (
         sa.select(t.stretch.c.until)
         .where(t.stretch.c.trial_id == t.lease.c.trial_id)
@@ -157,21 +157,21 @@ def rung() -> sa.ScalarSelect[Any]:
 
 
 def is_chosen() -> sa.ColumnElement[bool]:
-    """Return whether a person has chosen the trial of a lease to be trained to its end."""
+    """Return whether a person has chosen the trial of a lease to be completed."""
     return sa.exists().where(
         t.stretch.c.trial_id == t.lease.c.trial_id, t.stretch.c.why == "chosen"
     )
 
 
 def _end(spec: Spec) -> sa.ColumnElement[int]:
-    """Return the epoch to which a trial would be trained now if no epochs were limited."""
+    """Return the epoch up to which a trial would be trained now without a budget in epochs."""
     chosen = sa.cast(t.trial.c.chosen["epochs"].astext, sa.Integer)
     longest = sa.func.coalesce(chosen, spec.longest)
     return sa.func.coalesce(rung(), longest)
 
 
 def _stored() -> sa.ScalarSelect[Any]:
-    """Return the last stored epoch of the trial of a lease: there are none missing before it."""
+    """Return the last stored epoch of the trial of a lease; none is missing before it."""
     return (
         sa.select(sa.func.coalesce(sa.func.max(t.epoch.c.epoch), 0))
         .where(t.epoch.c.trial_id == t.lease.c.trial_id)

@@ -8,7 +8,7 @@ from tuner.records import Value
 from tuner.store.ledger.looks import Look
 
 StudyState = Literal["open", "stopped", "paused", "spent", "complete"]
-"""Spent: the budget's hours or money are used up, and trials may be left."""
+"""Spent: the budget's hours, money or epochs are used up, and trials may be left."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Lease:
     stored_epochs: int
     """How many epochs earlier attempts have stored."""
     expected_epochs: int = 0
-    """How many first epochs peers have trained, so that a checkpoint of them should appear."""
+    """How many first epochs peers have trained, whose checkpoint should appear soon."""
     alone: bool = False
-    """Whether it must be trained alone: its last attempt failed or was interrupted, and if this
-    one is too, it must be clear that this trial was the cause."""
+    """Whether it must be trained alone: its last attempt failed or was interrupted, and if that
+    happens again, it must be clear that this trial is the cause."""
     until: int | None = None
-    """The epoch at which it is to be paused; None to train it to its end."""
+    """The epoch at which to pause it; None to train it to its end."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Wait:
 
     reason: str
     workers: int = 1
-    """How many workers of the study are alive: the more, the less often each should ask."""
+    """How many workers of the study are alive; with more of them, each should ask less often."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class NeedsLook:
 
 @dataclass(frozen=True)
 class Company:
-    """The trials that a worker is training when it asks for another to train beside them."""
+    """The trials of a worker that asks for another one to train beside them."""
 
     held: Sequence[Lease]
     fits: Callable[[Mapping[str, Value], int], bool]
@@ -98,12 +98,12 @@ class Recorded:
     stop_epoch: int | None = None
     diverged: bool = False
     stored: int = field(default=0, compare=False)
-    """How many epochs were new: a trainer that resumes sends those before it again."""
+    """How many epochs were new; a trainer that resumes sends earlier ones again."""
 
 
 @dataclass(frozen=True)
 class Renewed:
-    """Which leases the worker has lost, and which state the study is in."""
+    """Which leases the worker has lost, and the state of the study."""
 
     study_state: StudyState
     lost: tuple[Lease, ...] = ()
@@ -112,9 +112,9 @@ class Renewed:
 
 
 class LeaseLostError(Exception):
-    """Another token was issued for the trial, so its former holder must write nothing more.
+    """Another token was issued for the trial, so this holder must not write any more.
 
-    This is an answer, not a failure: the supervisor drops the trial and takes another.
+    This is an answer, not a failure: the supervisor drops the trial and claims another.
     """
 
 

@@ -46,16 +46,16 @@ class Ledger:
     used: Callable[[], Used] = Used
     """Returns what this worker has used so far."""
     progressed: Callable[[], None] = lambda: None
-    """Called after epochs were stored, or a trial has come to its end."""
+    """Called after epochs have been stored or a trial has ended."""
 
     def __post_init__(self) -> None:
         spec = self.study.spec
         self._recorder = Recorder(spec, self.study.optuna_name)
         self._past = Past()
         self._observations = Observations()
-        # Without checkpoints there is nothing to wait for.
+        # Trials wait for a peer's epochs only if checkpoints are kept, and not where trials pause:
+        # then the peer may not continue for hours.
         keep = spec.checkpoints.keep == "auto"
-        # Nor where trials pause: a peer may not get any further for hours.
         shares = spec.search.sampler == "grid" and keep and not spec.promotes
         self.sharing = Sharing(spec, self.marks) if shares and self.marks else None
 
@@ -67,7 +67,7 @@ class Ledger:
         `adopt` allows taking over expired leases.
         """
         if self.sharing is not None:
-            # Peers wait for the study's lock, so compute beforehand what can be.
+            # Peers wait for the study's lock, so as much as possible is computed beforehand.
             with self.database.transaction() as connection:
                 ahead = claims.configurations_ahead(connection, self.study, self._past)
             self.sharing.prepare(ahead)
@@ -80,9 +80,9 @@ class Ledger:
             return claims.decide(transaction, decided)
 
     def identify(self, lease: Lease, identity: Identity) -> list[str]:
-        """Compare the code and data of a trial with the study's, and return the differences.
+        """Compare a trial's code and data with the study's, and return the differences.
 
-        If there are any, nothing of the trial may be recorded.
+        If there are any, the trial must not be recorded.
         """
         with self._transaction() as transaction:
             transaction.hold(lease)
@@ -91,12 +91,12 @@ class Ledger:
     def record(self, lease: Lease, epochs: Sequence[Epoch], checkpoint: int = 0) -> Recorded:
         """Store epochs, ask the pruner about each in order, and say where to stop.
 
-        `checkpoint` is the epoch of a checkpoint that was saved since, for the trial's history.
+        `checkpoint` is the epoch of a checkpoint saved since the last call, for the history.
         """
         with self._transaction() as transaction:
             recorded = self._recorder.record(transaction, lease, epochs, checkpoint)
-            # Where hours are limited no epoch is stored without what it cost. Elsewhere renewals
-            # are exact enough, and an epoch is one statement cheaper.
+            # With a budget of hours or money, each epoch is stored together with its cost.
+            # Otherwise renewals are exact enough, and an epoch takes one statement less.
             if self.study.spec.budget.limited:
                 self._charge(transaction)
         if recorded.stored:
@@ -135,7 +135,7 @@ class Ledger:
             self._charge(transaction)
 
     def pause(self, lease: Lease, setup: Setup, checkpoint: str) -> None:
-        """Pause a trial at its rung; `checkpoint` is the key of the state that it goes on from."""
+        """Pause a trial at its rung; `checkpoint` is the key of the state that it resumes from."""
         with self._transaction() as transaction:
             endings.pause(transaction, lease, setup, checkpoint)
             self._charge(transaction)
@@ -205,6 +205,6 @@ class Ledger:
                     self._past,
                 )
         except BaseException:
-            # Either rolled back, or committed and the answer lost: what we remember may be wrong.
+            # Rolled back, or committed with the answer lost: the cache may be wrong.
             self._recorder.forget()
             raise

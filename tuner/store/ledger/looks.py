@@ -37,7 +37,7 @@ class Look:
     room: int
     """How many trials there are for further seeds, by the current study file."""
     error: float
-    """Upper bound of the probability that this look drops the truly best (alpha spent)."""
+    """Upper bound of the probability that this look drops the truly best one (alpha spent)."""
 
     @property
     def level(self) -> float:
@@ -163,9 +163,9 @@ class Race:
     def _error(self, rounds_of_looks: Sequence[int]) -> float:
         """Return the alpha that the next look may spend.
 
-        The looks of one extent of the study share equally what was left when the study
-        got that extent, minus the reserve for the next extension. Weights that
-        grow with the look were tried: they find no more, and save less.
+        All looks that one size of the study allows share the alpha equally that was left when the
+        study got that size, minus the reserve for the next extension. Weights that grow with the
+        look were tried: they find no more, and save less.
         """
         before = [past.look for past in self.decided if past.look.room != self.room]
         left = ERROR - sum(look.error for look in before)

@@ -3,7 +3,7 @@
     rungs   2 ── 6 ── 18 ── the trial's end          first = 2, eta = 3
     trial   trained to a rung, paused there; perhaps promoted to the next
 
-A worker that asks gets, in this order:
+A worker that claims a trial gets, in this order:
 
 1. while no trial is complete or on its way there, the best paused trial of the last rung: the
    search has an answer early, at the price of one training that might have been a better one's;
@@ -12,8 +12,8 @@ A worker that asks gets, in this order:
 3. a new trial, as long as the study has settings left;
 4. until enough trials are complete, the best paused trial of each rung in turn.
 
-Pure functions over what is stored; claims apply them under the study's lock. No worker
-waits for another one to reach a rung, and a decision is never revised.
+Pure functions over the stored trials; claims apply them under the study's lock. No worker waits for
+another trial to reach a rung, and a decision is never revised.
 """
 
 import math

@@ -23,7 +23,7 @@ OUTPUT_LIMIT = 256 * 1024
 
 @dataclass
 class Progress:
-    """What is stored of the leased trial: read once, then cached while we alone may write it."""
+    """The stored epochs of the leased trial: read once, then cached, as only we may write them."""
 
     epochs: dict[int, Epoch]
     curve: dict[int, float]
@@ -62,12 +62,11 @@ class Recorder:
         row = transaction.hold_row(lease)
         if row.state == "ended":
             raise LeaseLostError(f"trial {lease.number} has ended")
-        # Before asking the pruner, which must not see rungs of epochs that are gone.
+        # Before the pruner is asked, which must not see rungs of removed epochs.
         progress, free = self._of_one_training(transaction, lease, epochs)
         if free and row.granted is not None:
-            # It was granted the epochs after those that it had for nothing, and is to train these
-            # as well now. A claim grants them, if the budget has them; the holder finds the trial
-            # given back.
+            # Reused epochs cost nothing, so they were not granted; now they must be trained too.
+            # The trial is given back, and the next claim grants them if the budget has any left.
             _give_back(transaction, lease)
             self.forget()
             return Recorded()
@@ -117,16 +116,16 @@ class Recorder:
 
         Returns what is left, and how many of the removed epochs had been reused.
 
-        A trainer that found no checkpoint of the stored epochs trains them again. With the
-        same code, data and arithmetic they come out the same, and stay with their decisions.
-        On another GPU or processor, with other threads or versions, they do not: that is
-        another training, and the rest of the stored curve does not belong to it. Figures are
-        compared rather than descriptions of machines, because a description may leave out
-        what matters, and a GPU may not be deterministic: either would mix two trainings.
+        A trainer that found no checkpoint of the stored epochs trains them again. With the same
+        code, data and arithmetic their figures are reproduced, and they stay with their decisions.
+        On another GPU or processor, or with other threads or versions, they are not: then this is
+        another training, to which the rest of the stored curve does not belong. Figures are
+        compared rather than descriptions of machines, because a description may omit what matters,
+        and a GPU may not be deterministic; either would mix two trainings.
 
-        This happens in the transaction that stores the first new epoch, behind the fence: a
-        holder that dies before the commit has removed nothing, and a holder whose answer was
-        lost finds its own epoch stored when it tries again.
+        This happens in the transaction that stores the first new epoch, behind the fence: a holder
+        that dies before the commit has removed nothing, and a holder whose answer was lost finds
+        its own epoch stored when it retries.
         """
         progress, reused = self._progress_of(transaction, lease), 0
         for epoch in epochs:
@@ -142,12 +141,12 @@ class Recorder:
     ) -> None:
         """Store our rows, Optuna's values and the line about a checkpoint in one statement.
 
-        A fleet sends it more often than any other. The row lock of `hold` keeps everybody else
-        from these rows.
+        It is the most frequent statement of a fleet. The row lock of `hold` keeps all others from
+        writing these rows.
         """
         text = f"at epoch {checkpoint}"
         if not new:
-            # Without a new epoch nothing tells whether an earlier try was committed.
+            # Without a new epoch, only the history shows whether an earlier try was committed.
             if checkpoint and not transaction.has_event("checkpoint", text, lease.trial_id):
                 transaction.add_event("checkpoint", text, lease.trial_id)
             return
@@ -165,7 +164,7 @@ class Recorder:
 
     def _insert_rungs(self, transaction: Transaction, lease: Lease, new: Sequence[Epoch]) -> None:
         """Store the value by which the trial is compared at each rung that it has reached."""
-        # Further seeds are for the race: they are trained to their end and compared with nobody.
+        # Further seeds are for the race: they are trained to completion and not compared at rungs.
         if self._ladder is None or lease.seed > 0:
             return
         curve = self._progress.curve
@@ -186,7 +185,7 @@ class Recorder:
 
 def keep_output(connection: sa.Connection, lease: Lease, worker_id: int, text: str) -> None:
     """Store the end of what an attempt printed."""
-    # A crashed program may print anything.
+    # A crashing program may print anything.
     stored = storable(text[-OUTPUT_LIMIT:])
     # The trial may be gone: `tuner delete` does not wait for its workers.
     exists = (
@@ -234,14 +233,14 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> int:
         .where(t.decision.c.trial_id == trial_id, t.decision.c.epoch >= first)
         .returning(t.decision.c.epoch, t.decision.c.saw)
     ).all()
-    # Their values belong to a training that is gone; what was decided by them stays decided.
+    # Their values belong to the removed training; decisions based on them are not revised.
     connection.execute(
         sa.delete(t.rung).where(t.rung.c.trial_id == trial_id, t.rung.c.epoch >= first)
     )
     rungs = min(((row.epoch, row.saw.get("rungs", 0)) for row in decisions), default=None)
     remove_reports(connection, trial_id, first, None if rungs is None else rungs[1])
-    # Only epochs beyond these count as progress: two kinds of machines that undo each other's
-    # epochs would otherwise reset the trial's failed attempts for ever.
+    # Only epochs beyond these count as progress: otherwise two kinds of machines that undo each
+    # other's epochs would reset the trial's failed attempts forever.
     connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == trial_id)
@@ -259,15 +258,15 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """What one statement stores: values by column, or the names under which they will be given."""
+    """The rows that one statement stores: values by column, or placeholders for them."""
 
     epochs: Sequence[Mapping[str, Any]]
     reports: Sequence[Mapping[str, Any]]
-    """As many in Optuna's table."""
+    """As many rows of Optuna's table."""
     line: Mapping[str, Any]
-    """Of the study's history; empty if there is none."""
+    """A line of the study's history, or empty."""
     worker: Mapping[str, Any]
-    """Whose epochs they are, and how many it has trained now; empty if none."""
+    """The worker, and how many epochs it has trained; empty if none."""
 
     def named(self) -> dict[str, Mapping[str, Any]]:
         """Return the rows of one epoch by the prefix that keeps their names apart."""
@@ -279,9 +278,9 @@ TABLES = {"epoch": t.epoch, "report": REPORTS, "line": t.event, "worker": t.work
 
 
 def _store(connection: sa.Connection, rows: Rows) -> None:
-    """Store them; one epoch, the usual case, by a statement that is built only once.
+    """Store the rows; for one epoch, the usual case, the statement is built only once.
 
-    Building it takes SQLAlchemy as long as the server takes to run it.
+    Building it takes SQLAlchemy as long as the server takes to execute it.
     """
     if len(rows.epochs) > 1:
         connection.execute(_statement(rows))
@@ -295,7 +294,7 @@ def _store(connection: sa.Connection, rows: Rows) -> None:
 
 @cache
 def _of_one_epoch(columns: tuple[tuple[str, ...], ...]) -> sa.Insert:
-    """Return the statement with names in place of values; there are four at most."""
+    """Return the statement with placeholders for values; there are four at most."""
     epoch, report, line, worker = (
         {name: sa.bindparam(f"{table}_{name}", type_=TABLES[table].c[name].type) for name in names}
         for table, *names in columns
@@ -317,9 +316,9 @@ def _statement(rows: Rows) -> sa.Insert:
 
 
 def _count(worker_id: Any, trained: Any) -> sa.Update:
-    """Return the statement that adds epochs to those that the worker has stored.
+    """Return the statement that adds to the number of epochs that the worker has stored.
 
-    By worker, so that no two wait for one row; a budget in epochs is the sum over all of them.
+    Counted per worker, so that no two wait for one row; a budget in epochs uses the sum.
     """
     mine = t.worker.c.worker_id == worker_id
     return sa.update(t.worker).where(mine).values(trained=t.worker.c.trained + trained)
@@ -343,7 +342,7 @@ def _stored_decisions(transaction: Transaction, lease: Lease) -> dict[int, bool]
 
 
 def _reset_setbacks(transaction: Transaction, lease: Lease, new: Sequence[Epoch]) -> None:
-    """Forget failures and interruptions: they count only while there is no progress in between."""
+    """Reset the counts of failures and interruptions, which end with any progress."""
     transaction.connection.execute(
         sa.update(t.lease)
         .where(

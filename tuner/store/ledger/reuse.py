@@ -1,7 +1,7 @@
-"""Sharing epochs between settings: what a trial may start from, and when waiting pays.
+"""Sharing epochs between settings: what a trial can start from, and when waiting pays.
 
-The training code knows whether two settings share their first epochs; the
-ledger only asks it, through the function passed in.
+Only the training code can say whether two settings share their first epochs; the ledger asks it
+through the function passed in.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,8 @@ Marks = Callable[[Job], Sequence[str]]
 a mark covers everything before it, so marks after a difference are never equal."""
 
 BRANCHING = 5_000
-"""Settings of a grid that are searched for branches; of further ones only ends are kept."""
+"""At most this many settings of a grid are searched for branches; others keep only their last
+checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Sharing:
         self._marks = marks
         self._paths: dict[int, Sequence[str]] = {}
         self._families: dict[str, frozenset[int]] = {}
-        """By the mark of the first epoch: the configurations that share it, as far as known."""
+        """The known configurations that share a first epoch, by its mark."""
 
     def prepare(self, configurations: Iterable[int]) -> None:
         """Compute the marks of configurations before taking a lock, so they are cheap under it."""
@@ -48,7 +49,7 @@ class Sharing:
             self._path(configuration)
 
     def relatives(self, configuration: int) -> frozenset[int]:
-        """Return the known configurations that share a first epoch with one, itself included."""
+        """Return the known configurations that share a first epoch with this one, and itself."""
         path = self._path(configuration)
         return self._families[path[0]] if path else frozenset()
 

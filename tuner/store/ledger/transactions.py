@@ -1,4 +1,4 @@
-"""What the statements of one ledger transaction share, and the two locks that they take."""
+"""The context shared by the statements of one ledger transaction, and the locks that they take."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Past:
     """A worker's cache of its study's trials, so that a claim reads only the newest.
 
     Trials that ended a while ago change only if they are reopened, which the study counts.
-    Only committed rows are cached, so that a rollback leaves nothing wrong here.
+    Only committed rows are cached, so a rollback cannot make the cache wrong.
     """
 
     reopenings: int = 0
@@ -33,7 +33,7 @@ class Past:
     trials: list[Existing] = field(default_factory=list)
     """By number."""
     kind: tuple[str, ...] = ()
-    """The options by which their values were read."""
+    """The options that determined how their values were read."""
     seen: int = 0
     """Trials with lower numbers have their configurations in `begun`."""
     begun: set[int] = field(default_factory=set)
@@ -41,15 +41,15 @@ class Past:
     """How many configurations the study had, and how many first cells had trials then."""
 
     def first_free(self, configurations: int) -> int:
-        """Return a place before which every cell has a trial, by the order of this many."""
+        """Return the place before which every cell has a trial, with this many configurations."""
         return self._full[1] if self._full[0] == configurations else 0
 
     def keep_first_free(self, place: int, configurations: int) -> None:
-        """Remember that every cell before a place has a trial; trials never vanish."""
+        """Cache that every cell before a place has a trial; trials are never removed."""
         self._full = configurations, place
 
     def heed(self, reopenings: int, kind: tuple[str, ...]) -> None:
-        """Empty the cache if trials were reopened, or if another metric counts now."""
+        """Empty the cache if trials were reopened or the study's metric has changed."""
         if (self.reopenings, self.kind) != (reopenings, kind):
             self.reopenings, self.kind = reopenings, kind
             self.floor, self.trials = 0, []
@@ -69,7 +69,7 @@ class Transaction:
     """Which epochs settings share, for grids that keep checkpoints."""
     past: Past = field(default_factory=Past)
     who: str = ""
-    """The person who acts, where it is no worker."""
+    """The person who acts, if it is not a worker."""
 
     @cached_property
     def storage(self) -> "BaseStorage":
@@ -88,11 +88,11 @@ class Transaction:
         return str(self.hold_row(lease, pausing=pausing).state)
 
     def hold_row(self, lease: Lease, *, pausing: bool = False) -> Any:
-        """Do what `hold` does; return the lease's state, setbacks and granted epochs.
+        """Do as `hold`; return the lease's state, setbacks and granted epochs.
 
-        The row lock is the fence: an adopter must update this row to issue a new
-        token, so it cannot do so between this check and our commit. A worker that
-        slept through its lease finds another token here and writes nothing.
+        The row lock is the fence: an adopter must update this row to issue a new token, so it
+        cannot do so between this check and our commit. A worker that slept through its lease finds
+        another token here and writes nothing.
         """
         row = self.connection.execute(
             sa.select(
@@ -115,7 +115,7 @@ class Transaction:
         return row
 
     def has_event(self, kind: str, text: str, trial_id: int) -> bool:
-        """Return whether the history has this line already since the trial was last claimed."""
+        """Return whether the history has this line since the trial was last claimed."""
         claimed = sa.select(t.lease.c.claimed).where(t.lease.c.trial_id == trial_id)
         rows = self.connection.execute(
             sa.select(t.event.c.event_id).where(

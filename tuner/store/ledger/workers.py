@@ -24,13 +24,13 @@ class Post:
 
 @dataclass(frozen=True)
 class Worker:
-    """What is known of a worker when it joins."""
+    """A worker's description when it joins."""
 
     host: str
     pid: int
     device: str
     price_per_hour: float | None = None
-    """Of its device, where its machine has another price than the study."""
+    """The price of its device, if its machine has another one than the study."""
 
 
 def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
@@ -54,7 +54,7 @@ def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
 def leave(
     connection: sa.Connection, post: Post, used: Used, tally: Mapping[str, Any] | None = None
 ) -> None:
-    """Record that a worker has left, and what it has counted."""
+    """Record that a worker has left, with its final counts."""
     connection.execute(
         sa.update(t.worker)
         .where(t.worker.c.worker_id == post.worker_id)
@@ -68,9 +68,9 @@ def leave(
 
 
 def charge(connection: sa.Connection, worker_id: int, used: Used) -> None:
-    """Store what a worker has used, in the transaction that stores what it trained.
+    """Store a worker's usage in the transaction that stores what it trained.
 
-    By the order of locks the worker's row comes last.
+    In the order of locks, the worker's row comes last.
     """
     connection.execute(
         sa.update(t.worker).where(t.worker.c.worker_id == worker_id).values(_at_least(used))
@@ -78,10 +78,10 @@ def charge(connection: sa.Connection, worker_id: int, used: Used) -> None:
 
 
 def _at_least(used: Used) -> dict[str, sa.ColumnElement[float]]:
-    # The renewal thread may have read its clock before the main loop did, and get the row's lock
-    # after it: what is stored never falls, so nothing that was counted is lost. Nor is anything
-    # counted twice: this is the worker's whole time, not an increment, however often it is sent.
-    # (In PostgreSQL `greatest` ignores NULL.)
+    # The renewal thread may read its clock before the main loop, but get the row's lock after it.
+    # The stored value never falls, so no time is lost. Nor is any counted twice: each value is the
+    # worker's whole time, not an increment, so it may be sent repeatedly. (In PostgreSQL
+    # `greatest` ignores NULL.)
     return {
         name: sa.func.greatest(t.worker.c[name], seconds) for name, seconds in asdict(used).items()
     }
@@ -99,9 +99,8 @@ def renew(
 ) -> Renewed:
     """Renew the leases that are still ours, return those that are not, and update `seen`.
 
-    The load of the worker's device is kept with it, if it was measured, and what it has counted.
-    An expired lease that was not adopted is renewed: only another token takes a
-    trial away.
+    The device's load, if measured, and the worker's counts are stored along with it. An expired
+    lease that was not adopted is renewed: only another token takes a trial away.
     """
     # In the order in which every transaction locks several leases; otherwise two could deadlock.
     in_order = sorted(leases, key=lambda lease: lease.trial_id)
@@ -117,7 +116,7 @@ def renew(
         )
     )
     row = connection.execute(
-        # As it is now: a launch may have raised it since the worker joined.
+        # The current budget: a launch may have raised it since the worker joined.
         sa.select(t.study.c.state, t.study.c.spec["budget"].label("budget")).where(
             t.study.c.study_id == post.study_id
         )
@@ -141,6 +140,6 @@ def _keep(connection: sa.Connection, worker_id: int, lease: Lease, timing: Timin
     row = connection.execute(
         sa.select(t.lease.c.token, t.lease.c.worker_id).where(t.lease.c.trial_id == lease.trial_id)
     ).one_or_none()
-    # Our own token on a lease that is not held means that our main loop has
-    # just ended or released it: there is nothing to renew, and nothing was lost.
+    # Our own token on a lease that is not held means that our main loop has just ended or released
+    # it: there is nothing to renew, and nothing was lost.
     return row is not None and row.token == lease.token and row.worker_id == worker_id
