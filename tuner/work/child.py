@@ -21,7 +21,7 @@ from tuner.processes import Process, Streams, kill_family
 from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
-"""Bytes of output that are read at most; a trainer may print without end."""
+"""At most this many bytes of output are read; a trainer may print without end."""
 OUTSIDE = frozenset(
     {
         signal.SIGKILL,
@@ -33,12 +33,12 @@ OUTSIDE = frozenset(
         signal.SIGUSR2,
     }
 )
-"""Signals that people, schedulers and the kernel send; all others come from a program's faults."""
+"""Signals sent by people, schedulers and the kernel; all others are due to faults of a program."""
 GARBLED = "the trainer sent an invalid message"
 
 
 class Child:
-    """A running child process; a thread receives its messages even while nobody waits for them.
+    """A running child process whose messages are received on a thread.
 
     `start` starts the process with the given streams.
     """
@@ -46,15 +46,15 @@ class Child:
     def __init__(self, start: Callable[[Streams], Process], log: Path) -> None:
         self.log = log
         self.heard = time.monotonic()
-        """When the last message came, by the monotonic clock."""
+        """When the last message arrived, by the monotonic clock."""
         self.garbled = False
         self.killed_by: signal.Signals | None = None
         """The signal from outside that ended the child; set by `death`."""
         self._killed = False
         self._why = ""
-        """Why we killed it, if a reason was given."""
+        """The reason for which we killed it, if one was given."""
         self._ended = threading.Event()
-        """Set when the process has ended, even if others still have its end of the channel."""
+        """Set when the process has ended, even if others still hold its end of the channel."""
         ours, theirs = socket.socketpair()
         with (
             theirs,
@@ -76,14 +76,14 @@ class Child:
         return self._process.pid
 
     def send(self, message: Message) -> None:
-        """Send a message; if the child is gone, the end of its messages will show that."""
+        """Send a message; if the child is gone, `next` and `gone` will show that."""
         try:
             send(self._channel, message)
         except OSError:
             return
 
     def next(self, timeout: float) -> Message | None:
-        """Return the next message, or None if none came in time."""
+        """Return the next message, or None if none arrived in time."""
         try:
             message = self._messages.get(timeout=timeout)
         except queue.Empty:
@@ -95,8 +95,8 @@ class Child:
     @property
     def gone(self) -> bool:
         """Whether the child was killed, or has closed its channel and all messages were read."""
-        # A killed child is gone at once: the listener may not have noticed yet, and the
-        # next trial must not be given to a dead child.
+        # A killed child counts as gone at once: the listener may not have noticed yet, and the next
+        # trial must not be sent to a dead child.
         if self._killed:
             return True
         with self._messages.mutex:
@@ -125,7 +125,7 @@ class Child:
         self._channel.close()
 
     def death(self) -> str:
-        """Return how the child ended, in the same words for the same cause."""
+        """Return how the child ended, with the same wording for the same cause."""
         if self.garbled:
             self.kill()
             return GARBLED
@@ -168,10 +168,9 @@ class Child:
     def _await_end(self) -> None:
         """Shut the channel down when the process ends.
 
-        A process that the child forked (a data loader, say) keeps the channel open
-        after the child was killed, so we would notice the child's end only when that
-        process ends too. What the child sent is already in our end of the channel,
-        and is read before the end of file that this adds.
+        A process that the child forked (a data loader, say) keeps the channel open after the child
+        was killed, so we would notice the child's end only when that process ends too. What the
+        child sent is already in our end of the channel, and is read before this end of file.
         """
         self._process.wait_unreaped()
         self._ended.set()

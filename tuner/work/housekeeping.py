@@ -1,4 +1,4 @@
-"""Disk space for checkpoints: where they go, who owns them, and which may be removed."""
+"""Disk space for checkpoints: where they are, which trials own them, and which can be removed."""
 
 import logging
 import threading
@@ -22,23 +22,23 @@ from tuner.train.checkpoints.tree import Tree
 
 TIDY_SECONDS = 60.0
 END_SECONDS = 10.0
-"""How long the end of a study waits until its place is tidied."""
+"""How long the end of a study waits for tidying."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Room:
-    """The checkpoints of a place, and which of them may be removed."""
+    """The checkpoints of a place, and which of them can be removed."""
 
     entries: Sequence[StoredCheckpoint]
     removable: Sequence[StoredCheckpoint]
     foreign: Sequence[StoredCheckpoint]
-    """Of studies that are not in this database: of another database, or deleted."""
+    """Checkpoints of studies that are not in this database: of another database, or deleted."""
     running: frozenset[Owner]
     """The owners whose trials have not ended."""
     promised: frozenset[str]
-    """The keys that paused trials go on from; a trial that has ended may have stored the same."""
+    """The keys from which paused trials resume; a trial that has ended may have stored the same."""
 
     @property
     def taken(self) -> int:
@@ -52,7 +52,7 @@ class Room:
 
 
 def places(settings: Settings, database: Database) -> dict[str, int]:
-    """Return the places of all studies' checkpoints, each with the largest limit set for it."""
+    """Return the places of all studies' checkpoints, each with the largest limit of its studies."""
     with database.transaction() as connection:
         stored = studies.listing(connection)
     home = settings.checkpoints or str(settings.home / "checkpoints")
@@ -130,7 +130,7 @@ def forget(tree: Tree, study: Study) -> int:
 
 
 class Tidier:
-    """Keeps a place within its limit, from time to time, in a background thread of a worker."""
+    """Trims a place to its limit from time to time, in a background thread of a worker."""
 
     def __init__(self, place: str, database: Database, limit: int) -> None:
         self._place = place
@@ -140,14 +140,14 @@ class Tidier:
         self._thread: threading.Thread | None = None
 
     def after_trial(self) -> None:
-        """Start tidying if the last time was a while ago; returns at once."""
+        """Start tidying unless that was done recently; returns at once."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() - self._tidied < TIDY_SECONDS:
             return
         self._start()
 
     def after_study(self) -> None:
-        """Tidy once more, and wait for it a while: nobody else may do it for days."""
+        """Tidy once more, and wait a while for it: otherwise nobody may do it for days."""
         if self._thread is not None:
             self._thread.join(END_SECONDS)
         self._start().join(END_SECONDS)

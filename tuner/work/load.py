@@ -1,4 +1,4 @@
-"""How busy a worker's device is, and how much memory it takes: what its renewals report."""
+"""Measures how busy a worker's device is and how much memory it takes, for its renewals."""
 
 import os
 import time
@@ -14,20 +14,20 @@ from tuner.settings import visible_gpu_names
 
 @dataclass(frozen=True)
 class Load:
-    """One measurement; None is what this machine cannot tell."""
+    """One measurement; None for what this machine cannot measure."""
 
     memory: int | None
     """Resident bytes of the worker and its trainer."""
     cores: float | None
-    """Processor cores that both kept busy since the last measurement."""
+    """CPU cores that both kept busy since the last measurement."""
     gpu: float | None = None
-    """The share of the last moments in which the GPU was at work."""
+    """The GPU's utilisation: the share of the last moments in which it was at work."""
     gpu_memory: int | None = None
-    """Bytes that are taken on the GPU, by whomever."""
+    """Bytes in use on the GPU, by any process."""
     gpu_total: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as the worker's row keeps it."""
+        """Return it as stored in the worker's row."""
         return asdict(self)
 
 
@@ -54,7 +54,7 @@ class LoadMeter:
                     memory += process.memory_info().rss
                 spent[process.pid] = times.user + times.system
         now = time.monotonic()
-        # Of a process that is new all of its time counts: it began since the last measurement.
+        # All time of a new process counts, because it began after the last measurement.
         busy = sum(max(0.0, took - self._spent.get(pid, 0.0)) for pid, took in spent.items())
         first = not self._spent
         cores = None if first else busy / max(now - self._measured, 1e-3)
@@ -73,7 +73,7 @@ class LoadMeter:
 
 
 def gpu_load(device: str) -> tuple[float | None, int | None, int | None]:
-    """Return a GPU's utilisation and its bytes taken and there are; None for what is unknown."""
+    """Return a GPU's utilisation, used bytes and total bytes; None for what is unknown."""
     if not device.startswith("cuda"):
         return None, None, None
     import pynvml
@@ -83,7 +83,7 @@ def gpu_load(device: str) -> tuple[float | None, int | None, int | None]:
         pynvml.nvmlInit()
         try:
             handle = _handle(device)
-            # A partition of a card (MIG) has memory of its own, but no utilisation.
+            # A partition of a card (MIG) reports memory, but no utilisation.
             with suppress(pynvml.NVMLError):
                 memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
                 taken, total = int(memory.used), int(memory.total)
@@ -95,7 +95,7 @@ def gpu_load(device: str) -> tuple[float | None, int | None, int | None]:
 
 
 def _handle(device: str) -> Any:
-    """Return NVML's handle of a device as CUDA numbers it among those that are visible."""
+    """Return NVML's handle of a device, which CUDA numbers among the visible ones."""
     import pynvml
 
     index = int(device.partition(":")[2] or 0)

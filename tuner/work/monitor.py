@@ -1,4 +1,4 @@
-"""What one worker counts and measures, served to Prometheus while it works."""
+"""Serves one worker's counters and measurements to Prometheus while it works."""
 
 import errno
 import logging
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PORTS_TRIED = 100
-"""The workers of a host take the first free one of so many ports."""
+"""Each worker of a host takes the first free one of this many ports."""
 REQUEST_SECONDS = 10.0
 TAKEN = (errno.EADDRINUSE, errno.EACCES)
 
 
 class Monitor:
-    """The counts of a worker by study, and its load. Read by other threads while it counts."""
+    """The counters of a worker by study, and its load; other threads may read them at any time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._past: dict[str, Tally] = {}
-        """Of visits before the last one; it may come back to those studies."""
+        """Counters by study of the visits before the last one; the worker may return to a study."""
         self._last: tuple[str, Tally] | None = None
-        """What the visit counts that is, or was, the last. It counts on after its training, until
-        its leases are given back, so it is added to the past when the next one begins."""
+        """Study and counters of the current or last visit. It counts until its leases are given
+        back, after its training, so it is added to the past only when the next visit begins."""
         self._now: tuple[str, str, Renewal] | None = None
-        """The study that it is on, its device, and what renews its leases."""
+        """The current study, the device, and the renewal of leases."""
 
     @contextmanager
     def on(self, study: str, device: str, renewal: Renewal) -> Iterator[None]:
         """Count for a study."""
-        # A page that is made between the two steps would lack a visit: its counters would fall,
-        # and their next rise would be taken for new epochs.
+        # Under the lock: a page made between the two steps would lack a visit. Its counters would
+        # fall, and Prometheus would take their next rise for new epochs.
         with self._lock:
             self._past = self._sums()
             self._last = (study, renewal.tally)
@@ -53,7 +53,7 @@ class Monitor:
             self._now = None
 
     def tallies(self) -> dict[str, Tally]:
-        """Return what was counted so far, by study; no count ever falls."""
+        """Return the counters by study; none ever falls."""
         with self._lock:
             return self._sums()
 
@@ -115,13 +115,13 @@ class Monitor:
 def served(monitor: Monitor, endpoint: Endpoint | None) -> Iterator[None]:
     """Serve a monitor's page on the first free port from the given one on, if one is given.
 
-    Where that cannot be, as on the nodes of a cluster that lack a launcher's address, the log says
-    so and the worker trains without.
+    If that is impossible, as on cluster nodes that do not have the launcher's address, this is
+    logged and the worker trains without it.
     """
     if endpoint is None:
         yield
         return
-    # Before anything is trained: if the package is missing, it is told now.
+    # Imported now, so that a missing package is reported before anything is trained.
     import tuner.exposition  # noqa: F401
 
     try:
@@ -141,8 +141,8 @@ def served(monitor: Monitor, endpoint: Endpoint | None) -> Iterator[None]:
 
 
 def _listen(monitor: Monitor, endpoint: Endpoint) -> "_Server":
-    # The kernel gives a port to one process alone, so that workers that start at the same moment
-    # need no agreement: whoever comes second takes the next one.
+    # The kernel gives a port to one process only, so workers that start at the same moment need no
+    # agreement: the second one takes the next port.
     last = endpoint.port + (PORTS_TRIED if endpoint.port else 1)
     for port in range(endpoint.port, min(last, 65_536)):
         try:
@@ -159,7 +159,7 @@ def _listen(monitor: Monitor, endpoint: Endpoint) -> "_Server":
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers each request in a thread of its own, so that a slow scraper holds up no other."""
+    """Answers each request in its own thread, so that a slow scraper delays no other."""
 
     daemon_threads = True
     block_on_close = False
@@ -171,15 +171,15 @@ class _Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind without looking up this machine's name, which may take long."""
-        # Without it a port of a worker that has just ended would be taken for a minute; Linux
-        # gives it to no second listener all the same.
+        # Otherwise the port of a worker that has just ended would stay in use for a minute. On
+        # Linux this does not allow a second listener.
         self.socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing about a scraper that went away."""
+        """Only log at debug level that a scraper went away."""
         logger.debug("a request for metrics was broken off", exc_info=True)
 
 

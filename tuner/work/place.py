@@ -1,4 +1,4 @@
-"""The place that an engine gives a worker, and whether working there has ever come to anything."""
+"""The place that an engine gives a worker, and whether workers there get any epochs done."""
 
 import logging
 from collections.abc import Callable
@@ -22,9 +22,9 @@ class EnginePlace:
 
     name: str
     why_hopeless: Callable[[Fruitless], str]
-    """Says why no worker is to work there any more; empty while one may."""
+    """Returns why no worker should work there any more; empty while they may."""
     shared: bool = False
-    """Whether several workers have it at once."""
+    """Whether several workers occupy it at once."""
 
 
 @dataclass
@@ -35,21 +35,21 @@ class Tenancy:
     post: Post
     place: EnginePlace
     earlier: Fruitless = field(default_factory=Fruitless)
-    """What workers before it came to there."""
+    """How many workers before it were fruitless there."""
     has_progressed: bool = False
 
     def begin(self) -> None:
-        """Refuse to work where working has been in vain too often."""
+        """Refuse to work at a place where too many workers in a row were fruitless."""
         with self.database.transaction() as connection:
             self.earlier = fruitless.count(connection, self.post.study_id, self.place.name)
         if reason := self.place.why_hopeless(self.earlier):
             raise UserError(reason)
 
     def progressed(self) -> None:
-        """Take note that epochs were stored: the count begins anew. Called after every few.
+        """Reset the count, because epochs have been stored; called after every few epochs.
 
-        At a place of its own without a count there is nothing to note. At a shared one others may
-        be counted later, while this worker trains.
+        Without a count there is nothing to reset, except at a shared place, where others may be
+        counted later while this worker trains.
         """
         if self.has_progressed:
             return
@@ -57,9 +57,9 @@ class Tenancy:
         self.has_progressed = not counts or self._note(fruitless.PROGRESS)
 
     def end(self, stop: StopRequest, active_seconds: float) -> None:
-        """Count this worker if it was sent away with a trial, and without an epoch.
+        """Count this worker if it had to leave with a trial and without an epoch.
 
-        One that was given no trial, because others have them all, has not failed at anything.
+        A worker that got no trial, because others have them all, does not count.
         """
         if stop.asked and active_seconds and not self.has_progressed:
             self._note(fruitless.LIVED if stop.lifetime_over else fruitless.TAKEN)
@@ -70,7 +70,7 @@ class Tenancy:
                 fruitless.note(
                     connection, self.post.study_id, self.place.name, self.post.worker_id, kind
                 )
-        # The count is no result: a worker that leaves in an outage is missing in it.
+        # The count is not a result, so it may lack a worker that leaves during an outage.
         except (DBAPIError, DatabaseError) as error:
             logger.warning("%s could not be noted: %s", kind, error)
             return False

@@ -1,7 +1,7 @@
-"""The probe: can a worker work where it will run? Asked there, before workers are placed.
+"""The probe: checks where workers will run, before they are started, whether they can work there.
 
-All that is wrong is told together. A crew of a hundred that starts without its data fails a hundred
-times, and its queue time is lost.
+It reports all faults at once. A hundred workers that start without their data would fail a hundred
+times, and their time in the queue would be lost.
 """
 
 import json
@@ -33,7 +33,8 @@ from tuner.version import version_of
 logger = logging.getLogger(__name__)
 
 DATA_MOST = 4
-"""Configurations of [data] that are loaded; the others mostly divide or resize the same images."""
+"""At most this many configurations of [data] are loaded; others mostly divide or resize the same
+images."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ProbeReport:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong, a line each."""
+        """The faults, one line each."""
         return [f"{finding.what}: {finding.said}" for finding in self.findings if not finding.ok]
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class ProbeReport:
 
     @classmethod
     def read(cls, printed: str) -> "ProbeReport":
-        """Return the report among what a probe's process printed, modules and all."""
+        """Find the report in a probe's output, which may contain other modules' lines."""
         for place, line in enumerate(lines := printed.splitlines()):
             if not line.startswith("{"):
                 continue
@@ -119,7 +120,7 @@ def _findings(
             checker = Checker(settings.home, folders, lambda *_: None, forks)
             yield from _objective_and_data(database, study, checker)
             yield _tried("checkpoints", lambda: _checkpoints(settings, study))
-    # A study that is not stored, a database that does not answer: the rest cannot be asked.
+    # Without the study or the database, the rest cannot be checked.
     except TunerError as error:
         yield ProbeFinding("database", ok=False, said=str(error))
 
@@ -129,7 +130,7 @@ def _tried(what: str, look: Callable[[], str]) -> ProbeFinding:
         return ProbeFinding(what, ok=True, said=look())
     except TunerError as error:
         return ProbeFinding(what, ok=False, said=str(error))
-    # All that is wrong is told together, faults of libraries and of ours too.
+    # Any error is a finding, including faults of libraries and of ours.
     except Exception as error:
         logger.exception("the probe of %s", what)
         return ProbeFinding(what, ok=False, said=f"{type(error).__name__}: {error}")
@@ -147,7 +148,7 @@ def _home(settings: Settings) -> str:
 
 
 def _versions(provenance: Mapping[str, Any]) -> ProbeFinding:
-    """Compare the packages here with those of the launch; which build of torch does not matter."""
+    """Compare the packages here with those of the launch; the build of torch does not matter."""
     launched = {"tuner": provenance.get("tuner"), **provenance.get("packages", {})}
     here = {name: version_of(name) for name in launched}
     differing = [
@@ -173,12 +174,21 @@ def _objective_and_data(
     keys = [json.loads(part.body["keys"]) for part in parts if part.kind == identities.DATA]
     keys = (keys or configurations(study.spec))[:DATA_MOST]
     name = study.spec.objective
-    code = _tried("objective", lambda: _imported(name, checker))
+    found: list[Identity] = []
+
+    def import_objective() -> str:
+        identify(name, [], checker, whole=True)
+        return name
+
+    def load_data() -> str:
+        found.extend(identify(name, keys, checker, whole=False))
+        return ", ".join(identity.data.fingerprint[:12] for identity in found)
+
+    code = _tried("objective", import_objective)
     yield code
     if not code.ok:
         return
-    found: list[Identity] = []
-    data = _tried("code and data", lambda: _loaded(name, keys, checker, found))
+    data = _tried("code and data", load_data)
     if data.ok:
         differing = identities.changes(parts, found, objective=name, whole=False)
         if not parts and seen is not None:
@@ -190,29 +200,17 @@ def _objective_and_data(
     yield data
 
 
-def _imported(objective: str, checker: Checker) -> str:
-    identify(objective, [], checker, whole=True)
-    return objective
-
-
-def _loaded(
-    objective: str, keys: Sequence[Mapping[str, Any]], checker: Checker, found: list[Identity]
-) -> str:
-    found += identify(objective, keys, checker, whole=False)
-    return ", ".join(one.data.fingerprint[:12] for one in found)
-
-
 def _unlike_the_launch(
     found: Sequence[Identity], seen: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """Yield where data differ from what the launch has looked at; nothing was trained yet."""
-    for one in found:
-        # Only the shared sources' fingerprints are of the content, on both sides.
-        if not one.data.images:
+    """Yield how the data differ from those that the launch examined; nothing was trained yet."""
+    for identity in found:
+        # Only fingerprints of shared sources are hashes of the content, on both sides.
+        if not identity.data.images:
             continue
-        keys = json.loads(one.data.keys)
+        keys = json.loads(identity.data.keys)
         for entry in seen:
-            if entry["data"] == keys and entry["fingerprint"] != one.data.fingerprint:
+            if entry["data"] == keys and entry["fingerprint"] != identity.data.fingerprint:
                 yield "other images or labels than the launch has looked at"
 
 

@@ -1,4 +1,4 @@
-"""Asking a learning sampler: TPE in this process, GP in a helper process because it needs torch.
+"""Asks a learning sampler: TPE in this process, GP in a helper process because it needs torch.
 
 The helper gets the trials as JSON over a pipe, and no access to the database.
 """
@@ -32,7 +32,7 @@ class Proposer:
         self._study = study
         self._worker_id = worker_id
         self._log = log
-        """Where a helper's output goes."""
+        """The file for a helper's output."""
         self._helper: Child | None = None
         self._overtaken = False
 

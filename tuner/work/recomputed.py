@@ -25,7 +25,7 @@ by a lot.
 
 
 def disagreement(data: Dataset, result: Result, curve: Mapping[int, Epoch]) -> str | None:
-    """Describe how an epoch's loss differs from that of its predictions; None if it does not."""
+    """Return how an epoch's loss differs from that of its predictions; None if it does not."""
     labels = next((split.labels for split in data.labels if split.split == "val"), None)
     if labels is None:
         return None

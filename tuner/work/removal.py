@@ -22,10 +22,10 @@ class Remains:
 
     error: TunerError
     command: str
-    """What removes them later."""
+    """The command that removes them later."""
 
     def __str__(self) -> str:
-        """Say what is left, and what to do."""
+        """Return what is left and what to do, as sentences."""
         return (
             f"Its checkpoints are still there: {self.error}\n"
             f"Remove them later with:  {self.command}\n"
@@ -46,16 +46,16 @@ def check_deletable(study: Study, seen: Overview) -> None:
 def delete(
     settings: Settings, database: Database, study: Study, *, elsewhere: bool = True
 ) -> Remains | None:
-    """Delete a study for good; return what could not be removed now of its checkpoints.
+    """Delete a study for good; return the checkpoints that could not be removed.
 
-    Unless `elsewhere`, no server is connected to that the study names and the settings do not.
+    Unless `elsewhere`, connect to no server that only the study names, and not the settings.
     """
-    # Loaded before the transaction: on a busy machine that takes seconds, and the server ends
+    # Loaded before the transaction: on a busy machine this takes seconds, and the server ends
     # transactions that are idle for long.
     from tuner.store import optuna_storage  # noqa: F401
 
     with database.transaction() as connection:
-        # Under the lock of claims, so that no worker begins between the question and the end.
+        # Under the lock of claims, so that no worker begins between the check and the deletion.
         check_deletable(studies.locked(connection, study), overview(connection, study))
         studies.delete(connection, study)
     place = checkpoint_place(settings, study.spec)
@@ -63,14 +63,14 @@ def delete(
         return None
     try:
         if not elsewhere and "://" in place and place != settings.checkpoints:
-            # The address stands in the database: nobody who can write there shall choose which
-            # servers are connected to, with the credentials of whoever deletes.
+            # The address comes from the database. People who can write there must not choose a
+            # server that is contacted with the credentials of the person who deletes.
             raise MachineError(f"{masked(place)} is not connected to from here.")
         forget(Tree(TimelyPlace(place, settings.timing.lookup)), study)
     except TunerError as error:
         command = "tuner clean --foreign"
         if place not in places(settings, database):
-            # No study is left that names this place.
+            # No other study names this place.
             command = f"TUNER_CHECKPOINTS={shlex.quote(masked(place))} {command}"
         return Remains(error, command)
     return None

@@ -1,4 +1,4 @@
-"""The thread that renews leases on its own connection, and what it learns from the answers."""
+"""The thread that renews leases on its own connection, and the state that it learns thereby."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Renewal:
-    """Renews held leases while the main loop ticks; survives any loss of the database."""
+    """Renews the held leases as long as the main loop ticks; survives any outage."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Renewal:
         self.measure: Callable[[], Load] | None = None
         """Measures the worker's load; set before the thread starts."""
         self.load: Load | None = None
-        """What was measured last."""
+        """The last measurement."""
         self.tally = Tally()
-        """What the worker counts on this study; stored with each renewal."""
+        """The worker's counters for this study; stored with each renewal."""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -68,7 +68,7 @@ class Renewal:
         self._ticked = time.monotonic()
 
     def hold(self, lease: Lease) -> None:
-        """Renew this lease, too, from now on."""
+        """Renew this lease as well from now on."""
         with self._lock:
             self._count()
             self._held = (*self._held, lease)
@@ -81,7 +81,7 @@ class Renewal:
             self._lost = tuple(other for other in self._lost if other is not lease)
 
     def lost(self, lease: Lease) -> bool:
-        """Return whether the database has shown another token for this lease."""
+        """Return whether the database had another token for this lease."""
         return any(gone is lease for gone in self._lost)
 
     @property
@@ -103,9 +103,9 @@ class Renewal:
     def settled(self) -> bool:
         """Whether the database has answered for long enough that silent peers are really dead.
 
-        After an outage all leases have expired, and each holder renews its own within a
-        renewal interval; a worker that adopted at once would take them all. The same
-        holds after this machine slept: its other workers slept as well.
+        After an outage all leases have expired, and each holder renews its own within a renewal
+        interval; a worker that adopted at once would take them all. The same applies after this
+        machine slept, because its other workers slept as well.
         """
         # Read before `_reachable_since`, which a renewal that ends a gap updates first.
         answered = self._answered
@@ -116,23 +116,23 @@ class Renewal:
 
     @property
     def _gap(self) -> float:
-        # A peer that slept no longer than half a lease has not lost its lease, unless its last
-        # renewal was late by the other half. The second term keeps our own renewals that are
-        # merely late from counting as gaps.
+        # A peer that slept for at most half a lease still has it, unless its last renewal was late
+        # by the other half. The second term keeps merely late renewals of our own from counting as
+        # gaps.
         return max(self._timing.lease / 2, 2 * self._timing.renew)
 
     @property
     def used(self) -> Used:
-        """How long this worker has held at least one trial, and its device's part of that."""
+        """How long this worker has held at least one trial, and its share of the device then."""
         with self._lock:
             self._count()
             return self._used
 
     def _count(self) -> None:
-        """Add the time since the last call, if a trial was held; the lock is ours.
+        """Add the time since the last call, if a trial was held; called with the lock held.
 
-        If another worker comes onto the device or leaves it, that counts from the last call on,
-        a renewal ago at most.
+        When another worker joins or leaves the device, that counts from the last call on, at most
+        one renewal interval ago.
         """
         now = time.monotonic()
         if self._held:
@@ -160,13 +160,13 @@ class Renewal:
         return self._timing.renew if self._reachable_since else min(1.0, self._timing.renew)
 
     def _load(self) -> dict[str, Any] | None:
-        """Return the worker's load; None where it cannot be measured, which must cost no lease."""
+        """Return the worker's load; None if it cannot be measured."""
         if self.measure is None:
             return None
         try:
             self.load = self.measure()
             return self.load.to_json()
-        # A driver that is being replaced, a process that ends: whatever it is, leases go on.
+        # Whatever fails (a driver being replaced, a process ending), leases must be renewed.
         except Exception:
             logger.warning("the load of this worker was not measured", exc_info=True)
             self.measure = self.load = None
@@ -190,7 +190,7 @@ class Renewal:
                     load=load,
                     tally=self.tally.to_json(),
                 )
-        # If one unexpected answer killed this thread, all leases would be lost.
+        # If an unexpected answer ended this thread, all leases would be lost.
         except Exception as error:
             if not (is_outage(error) or isinstance(error, DatabaseError)):
                 logger.exception("renewing leases failed")

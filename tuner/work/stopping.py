@@ -1,4 +1,4 @@
-"""Asking a worker to stop: the first request is polite, the second means at once."""
+"""Requests to stop a worker: after the first it finishes its epoch, after the second it doesn't."""
 
 import os
 import signal
@@ -33,9 +33,9 @@ class StopRequest:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals for a while, then restore the previous handlers.
+        """Handle the signals inside this context, then restore the previous handlers.
 
-        Python receives signals on its main thread only: on another thread this does nothing.
+        Python receives signals on its main thread only; on another thread this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -50,9 +50,9 @@ class StopRequest:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def follow(self, descriptor: int, hear: Callable[[int], None] = lambda _: None) -> None:
-        """Stop politely when the other end of a pipe is closed, because the launcher is gone.
+        """Request a stop when the other end of a pipe is closed, because the launcher is gone.
 
-        Until then `hear` is told every byte that the launcher writes.
+        Until then `hear` is called with every byte that the launcher writes.
         """
 
         def wait() -> None:
@@ -64,12 +64,12 @@ class StopRequest:
         threading.Thread(target=wait, daemon=True).start()
 
     def after(self, seconds: float) -> None:
-        """Stop politely when a lifetime is over, unless somebody was faster."""
+        """Request a stop at the end of a lifetime, unless one was requested before."""
 
         def end() -> None:
-            # The flag first: whoever sees the request asks at once whether it was this one. A
-            # signal in between makes two requests of one, and the worker leaves without
-            # finishing its epoch; its trial is given back all the same.
+            # The flag first, because readers of the request look at it at once. A signal in
+            # between turns one request into two: the worker leaves without finishing its epoch,
+            # but still gives its trial back.
             if not self.asked:
                 self.lifetime_over = True
                 self._take(None, None)
@@ -80,7 +80,7 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether the worker should stop at the next good moment."""
+        """Whether the worker should stop after its current epoch."""
         return self.count > 0
 
     @property
@@ -98,8 +98,8 @@ class StopRequest:
         self._event.wait(seconds)
 
     def _take(self, number: int | None, _frame: FrameType | None) -> None:
-        # The first signal after the end of a lifetime is the first that anybody sent: a batch
-        # system that warns before its time limit does not mean "at once".
+        # The end of a lifetime does not count as a first signal: a batch system that sends one as a
+        # warning before its time limit does not mean "at once".
         first = self.count == 0 or (self.lifetime_over and self.signal is None)
         if first:
             self._since = time.monotonic()

@@ -53,13 +53,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_WAIT_SECONDS = 0.1
-"""How long an idle worker waits before it asks again; doubles each time, up to `poll`.
-Usually the last trials of other workers end soon, and the study with them."""
+"""How long an idle worker waits before it claims again; doubles each time, up to `poll`. Usually
+the last trials of other workers end soon, and the study with them."""
 ASKING_SECONDS = 0.02
-"""Idle workers of a study ask for a trial at most once in this time, taken together, so that those
-who have a trial to get or to end do not wait for those who have none."""
+"""All idle workers of a study together claim at most once in this time, so that they do not delay
+workers that start or end a trial."""
 LONGEST_WAIT = 1 / 3
-"""How long an idle worker waits at most, of the length of a lease: it must show signs of life."""
+"""Longest wait of an idle worker as a fraction of a lease: it must show signs of life."""
 LOOK_SECONDS = 0.25
 """How long to wait for a message of the child before attending to its trials."""
 QUIT_SECONDS = 5.0
@@ -80,11 +80,11 @@ class Workshop:
     cache: Path
     folders: tuple[Path, ...]
     checkpoints: str | None = None
-    """Where checkpoints go, if they are kept."""
+    """The place for checkpoints, if they are kept."""
     lookup_seconds: float = Timing.lookup
     """How long a training waits for that place to answer."""
     cores: tuple[int, ...] = ()
-    """The cores that the trainer stays on; empty: any."""
+    """The cores to which the trainer is pinned; empty for any."""
     memory: int | None = None
     """Limit of a trainer's memory in bytes, if there is one."""
 
@@ -114,9 +114,9 @@ class Leaving:
     """When a worker leaves a study that has not ended."""
 
     idle_seconds: float = math.inf
-    """After so long without a trial."""
+    """After this long without a trial."""
     relieved: Callable[[], bool] = lambda: False
-    """Asked between two trials: whether the worker is wanted elsewhere."""
+    """Returns whether the worker is needed by another study; called between two trials."""
 
 
 class Supervisor:
@@ -147,7 +147,7 @@ class Supervisor:
 
     @property
     def trainer(self) -> int:
-        """The process id of the trainer, which may be another one at any time."""
+        """The process id of the current trainer, which may be replaced at any time."""
         return self._child.pid
 
     def run(self) -> Ended:
@@ -167,7 +167,8 @@ class Supervisor:
                 case NeedsProposal(configuration=configuration):
                     if made is not None:
                         self._proposer.overtaken()
-                    proposal = self._propose(configuration)
+                    trials = self._patiently(self._ledger.observations)
+                    proposal = self._proposer.propose(trials, configuration, self._renewal.tick)
                 case NeedsLook(look=look):
                     self._decide(look)
                 case Wait(reason=reason, workers=workers):
@@ -192,43 +193,39 @@ class Supervisor:
         self._proposer.close()
 
     def _leave_nothing(self) -> None:
-        """Remove what trials resumed from, if the study is to leave no checkpoint.
+        """Remove the checkpoints that trials resumed from, if the study keeps none.
 
-        A trainer does not: an equal trial may be paused at the same one, which tidying knows.
+        Trainers leave them, because an equal trial may be paused at the same one; tidying knows.
         """
         spec = self._ledger.study.spec
         if self._tidier is not None and spec.pauses and spec.checkpoints.keep == "none":
             self._tidier.after_study()
 
     def _claim(self, proposal: Proposal | None) -> Answer:
-        # `settled` is evaluated at each try: right after an outage, silent peers may be alive.
+        # `settled` is evaluated at each try: just after an outage, silent peers may be alive.
         begun = time.monotonic()
         answer = self._patiently(lambda: self._ledger.claim(proposal, adopt=self._renewal.settled))
         self._renewal.tally.claimed(time.monotonic() - begun)
         return answer
 
-    def _propose(self, configuration: int) -> Proposal:
-        trials = self._patiently(self._ledger.observations)
-        return self._proposer.propose(trials, configuration, self._renewal.tick)
-
     def _decide(self, look: Look) -> None:
         """Compare the contenders of a race and store the decision.
 
-        Peers may be working on the same look; all see the same data, and the first one's
+        Peers may be working on the same look. All of them see the same data, and the first one's
         decision is stored.
         """
-        decided = self._patiently(lambda: self._judged(look))
+        # Imported late: only races need the statistics, which would slow down every start.
+        from tuner.results import Results, judge_look
+
+        def judged() -> Decided:
+            with self._ledger.database.snapshot() as connection:
+                return judge_look(Results(connection, self._ledger.study), look)
+
+        decided = self._patiently(judged)
         self._renewal.tick()
         if self._patiently(lambda: self._ledger.decide(decided)):
             dropped = ", ".join(map(str, decided.dropped)) or "none"
             logger.info("after seed %d %s was dropped", look.rounds, dropped)
-
-    def _judged(self, look: Look) -> Decided:
-        # Imported here because only races need statistics, which would slow down every start.
-        from tuner.results import Results, judge_look
-
-        with self._ledger.database.snapshot() as connection:
-            return judge_look(Results(connection, self._ledger.study), look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
         """Have a trial trained, and others of its kind beside it, until all have ended."""
@@ -241,7 +238,7 @@ class Supervisor:
             while trials:
                 self._renewal.tick()
                 self._receive(trials)
-                # If the child is gone, remember how many trials it had.
+                # Once the child is gone, keep the number of trials that it had.
                 together = together if self._child.gone else len(trials)
                 ended = [trial for trial in trials if self._has_ended(trial, together)]
                 trials = [trial for trial in trials if trial not in ended]
@@ -250,14 +247,14 @@ class Supervisor:
                     asked = time.monotonic()
                     gone = self._child.gone
                     trials += self._companions(trials)
-                    # If the child dies from here on, the new trials count too.
+                    # If the child dies from now on, the new trials count too.
                     together = together if gone else len(trials)
         except StudyConflictError:
             for trial in trials:
                 trial.leave("its worker's code or data differ from the study's")
             raise
         except BaseException:
-            # The worker exits, so its trainer must stop too, not train on until it is killed.
+            # The worker exits, so its trainer must stop rather than train until it is killed.
             for trial in trials:
                 trial.halt()
             raise
@@ -274,7 +271,7 @@ class Supervisor:
         trial = HeldTrial(self._watch(), self._child, lease, self._serial)
         order = {"serial": self._serial, "job": job.plain(), "plan": self._plan(lease)}
         self._child.send(Message("train", {**order, **packs}))
-        _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
+        _log(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
         return trial
 
     def _receive(self, in_training: Sequence[HeldTrial]) -> None:
@@ -292,7 +289,7 @@ class Supervisor:
             return False
         self._renewal.release(trial.lease)
         self._renewal.tally.lost += ending == "lost"
-        _tell(trial.lease, ending, "")
+        _log(trial.lease, ending, "")
         self._keep_output(trial)
         if self._tidier is not None:
             self._tidier.after_trial()
@@ -301,7 +298,7 @@ class Supervisor:
     def _companions(self, trials: Sequence[HeldTrial]) -> list[HeldTrial]:
         """Claim trials to be trained beside the current ones, up to the child's number."""
         companions: list[HeldTrial] = []
-        # A pack that is always filled up would have no end between two trials.
+        # A pack that is always refilled would never pause between two trials.
         if self._child.gone or self._stop.asked or self._leaving.relieved():
             return companions
         spec, first = self._ledger.study.spec, trials[0].lease
@@ -344,7 +341,7 @@ class Supervisor:
         lease = trial.lease
         try:
             self._patiently(lambda: self._ledger.keep_output(lease, printed))
-        # No result depends on the output, so losing it must not end the worker.
+        # No result depends on the output, so its loss must not end the worker.
         except Exception as error:
             if is_outage(error):
                 raise
@@ -373,11 +370,11 @@ class Supervisor:
             else:
                 logger.warning("the database refused the request; trying again (%s)", words)
 
-        return patiently(work, stop=_Leaving(self._stop), before_sleep=report)
+        return patiently(work, stop=_StopRetrying(self._stop), before_sleep=report)
 
 
 def longest_wait(workers: int, timing: Timing) -> float:
-    """Return how many seconds an idle worker waits, at most, before it asks for a trial again."""
+    """Return the longest time in seconds that an idle worker waits before it claims again."""
     crowd = min(workers * ASKING_SECONDS, timing.lease * LONGEST_WAIT)
     return max(timing.poll, crowd)
 
@@ -389,8 +386,8 @@ def _tidier(workshop: Workshop, ledger: Ledger) -> Tidier | None:
     return Tidier(workshop.checkpoints, ledger.database, limit)
 
 
-class _Leaving(stop_base):
-    """Never stops retrying, except a few seconds after the worker was asked to stop."""
+class _StopRetrying(stop_base):
+    """Retries without limit, but only for a few seconds once the worker was asked to stop."""
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
@@ -399,6 +396,6 @@ class _Leaving(stop_base):
         return self._stop.now or (self._stop.asked and self._stop.waited > LEAVE_SECONDS)
 
 
-def _tell(lease: Lease, what: str, more: str) -> None:
+def _log(lease: Lease, what: str, more: str) -> None:
     extra = logs.trial(lease.number)
     logger.info("trial %d (seed %d) %s %s", lease.number, lease.seed, what, more, extra=extra)

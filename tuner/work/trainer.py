@@ -1,11 +1,11 @@
-"""The trainer process: imports torch once and trains the trials its supervisor sends.
+"""The trainer process: imports torch once and trains the trials that its supervisor sends.
 
-Started as `python -m tuner.work.trainer FD`, with one end of a socket pair as
-descriptor FD. It never sees the database. It does not wait for an answer after
-an epoch: the supervisor stores it and decides while the next one is trained.
+Started as `python -m tuner.work.trainer FD`, with one end of a socket pair as descriptor FD. It
+never sees the database. It does not wait for an answer after an epoch: while it trains the next
+one, the supervisor stores the epoch and decides.
 
-Several trials may be in training: an epoch of each at a time, as a pack if they
-differ only in numbers. A trial joins or leaves between two epochs.
+Several trials may be in training: an epoch of each in turn, as a pack if they differ only in
+numbers. Trials join and leave between two epochs.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ALIVE_SECONDS = 1.0
 SETTLE_SECONDS = 10.0
-"""How long writing the last checkpoint may take."""
+"""Time limit for writing the last checkpoint."""
 
 
 class StoppedError(Exception):
@@ -86,8 +86,8 @@ class Link:
             except (OSError, GarbledError):
                 message = None
             if message is None:
-                # The supervisor is gone, however it died. Training on would waste
-                # the device, and nothing here needs cleaning up.
+                # The supervisor is gone, however it died. Further training would waste the device,
+                # and nothing here needs cleaning up.
                 os._exit(0)
             if message.kind == "stop":
                 self.stopped.add(int(message.body["serial"]))
@@ -134,7 +134,7 @@ class PackMember:
     run: "Run"
     keeping: "Keeping | None"
     until: int | None = None
-    """The epoch at which it is to be paused."""
+    """The epoch at which to pause it."""
 
     @property
     def pauses(self) -> bool:
@@ -145,12 +145,12 @@ class PackMember:
 def main(arguments: list[str]) -> int:
     """Serve one supervisor until it is gone."""
     channel = socket.socket(fileno=int(arguments[0]))
-    # Programs that an objective starts do not inherit the channel, and forked processes close it.
+    # Programs started by an objective do not inherit the channel, and forked processes close it.
     channel.set_inheritable(False)
     os.register_at_fork(after_in_child=channel.close)
     link = Link(channel)
     settings = link.next().body
-    # A forked trainer has the cores of its fork server.
+    # A forked trainer starts with the cores of its fork server.
     pin(settings["cores"])
     trainer = Trainer(link, settings)
     try:
@@ -189,8 +189,8 @@ class Trainer:
     def _begin(self, order: Mapping[str, Any]) -> None:
         line = self._beginning = self._link.begin(int(order["serial"]))
         with self._alone(line):
-            # Opened with the first trial, so that a missing device is reported as that
-            # trial's error and not as an unexplained death.
+            # Opened with the first trial, so that a missing device is reported as that trial's
+            # error rather than as an unexplained death.
             self._bench = self._bench or self._open_bench()
             # Likewise, so that an error shows in the trial's output. A place that fails is not
             # tried again, unless its trial was stopped while the place was being opened.
@@ -218,7 +218,7 @@ class Trainer:
         self._members.append(member)
         setup = asdict(run.setup) | {"notes": dict(run.setup.notes)}
         identity = asdict(bench.identity(job))
-        # The first trial of a pack measures this, and while nothing is training it delays nobody.
+        # Only the first trial of a pack measures this, while nothing else is training.
         most = self._abreast.most(run, order.get("pack", 1))
         line.report(
             "setup", {"setup": setup, "resumed": resumed, "identity": identity, "pack": most}
@@ -229,7 +229,7 @@ class Trainer:
             self._end(member)
             self._drop(member)
         elif member.pauses:
-            # Its worker died after the last epoch, or another trial has trained that far already.
+            # Its worker died after the last epoch, or another trial has already trained that far.
             self._pause(member)
 
     def _train(self) -> None:
@@ -244,9 +244,9 @@ class Trainer:
                 with self._alone(member.line):
                     self._after(member, epoch)
         except StoppedError:
-            return  # all of them were stopped; the next round reports that for each
+            return  # all of them were stopped, which the next round reports for each
         except Exception as error:  # noqa: BLE001  # objectives are other people's code
-            # We cannot tell which trial is to blame, so each is retried alone.
+            # We cannot tell which trial caused it, so each is retried alone.
             failed = list(self._members)
             for failure in failed:
                 self._drop(failure)
@@ -256,8 +256,8 @@ class Trainer:
         member.line.report("epoch", {"epoch": asdict(epoch)})
         if member.keeping:
             member.keeping.after(member.run)
-        # After its last epoch a trial is ended, also by a trainer that was asked to leave it: that
-        # needs no epoch more, and whoever takes it over would have to come to the same place.
+        # After its last epoch a trial is ended even if the trainer was asked to leave it: that
+        # takes no further epoch, and a successor would only have to do the same.
         if member.run.ended:
             self._end(member)
             self._drop(member)
@@ -271,7 +271,7 @@ class Trainer:
             self._drop(member)
 
     def _pause(self, member: PackMember) -> None:
-        """Leave a trial where it is to be paused, with a checkpoint to go on from."""
+        """Leave a trial at the epoch where it pauses, with a checkpoint to resume from."""
         checkpoint = member.keeping.pause(member.run, SETTLE_SECONDS) if member.keeping else ""
         member.line.report("paused", {"checkpoint": checkpoint})
         self._drop(member)
@@ -296,7 +296,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _alone(self, line: TrialChannel) -> Iterator[None]:
-        """Do something for one trial; its failure does not affect the others."""
+        """Do something for one trial, so that a failure does not affect the others."""
         try:
             yield
         except StoppedError:
@@ -350,7 +350,7 @@ def _plan(order: Mapping[str, Any]) -> "CheckpointPlan":
 
 
 def _not_resampled(result: Result) -> list[str]:
-    """Say which metrics have no values on resamples, and why; once for both moments."""
+    """Return sentences about metrics without values on resamples; once for both moments."""
     reasons = {
         f"{each.split}_{metric}": reason
         for each in result.predictions
@@ -395,7 +395,7 @@ def _report_result(line: TrialChannel, data: Dataset, result: Result) -> None:
 
 
 def _report_error(line: TrialChannel, error: BaseException, of: int = 1) -> None:
-    """Report an error of work that was done for this many trials at once."""
+    """Report an error of work done for this many trials at once."""
     traceback.print_exception(error)
     sys.stderr.flush()
     text = str(error).strip()

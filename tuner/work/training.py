@@ -54,7 +54,7 @@ HowItEnded = Literal["complete", "pruned", "again", "failed", "paused", "given b
 
 @dataclass
 class Watch:
-    """What a supervisor watches while a trial runs."""
+    """The parts of a supervisor that a running trial needs."""
 
     ledger: Ledger
     renewal: Renewal
@@ -66,11 +66,11 @@ class Watch:
 
 
 class RefusedError(Exception):
-    """The database rejects what a trainer sent; has the server's message."""
+    """The database rejects a trainer's data; the text is the server's message."""
 
 
 class UnwantedError(Exception):
-    """The trial was stopped in the middle of storing its result; the message says why."""
+    """The trial was stopped while its result was being stored; the message says why."""
 
 
 class HeldTrial:
@@ -82,7 +82,7 @@ class HeldTrial:
         self.most = 1
         """How many trials of its kind the child would train at a time."""
         self.printed = child.position()
-        """Where in the child's log the trial's output begins."""
+        """The position in the child's log at which the trial's output begins."""
         self._watch = watch
         self._child = child
         self._together = 1
@@ -98,7 +98,7 @@ class HeldTrial:
         """All epochs of this attempt, including those from a checkpoint."""
         self._left = False
         self._checkpoint: str | None = None
-        """The key of the checkpoint with which the trainer has paused the trial."""
+        """The key of the checkpoint with which the trainer paused the trial."""
         self._given_back = False
         self._saved = 0
         self._stored = time.monotonic()
@@ -108,7 +108,7 @@ class HeldTrial:
         self._said = time.monotonic()
 
     def step(self, together: int) -> HowItEnded | None:
-        """Record what has arrived; return how the trial ended, if it did.
+        """Record the messages that have arrived; return how the trial ended, if it did.
 
         `together` is how many trials the child has, or had when it was last alive.
         """
@@ -145,7 +145,7 @@ class HeldTrial:
             try:
                 self._read(message)
             except (AttributeError, KeyError, TypeError, ValueError):
-                # A trainer runs other people's code, so its messages may be malformed.
+                # A trainer runs other people's code, so its messages may be invalid.
                 self._child.kill(GARBLED)
                 self._error = GARBLED
                 return
@@ -218,9 +218,9 @@ class HeldTrial:
         self._checkpoint = checkpoint
 
     def leave(self, why: str) -> None:
-        """Give the trial back, if that was not done, and stop it in the child."""
+        """Give the trial back, unless that was done before, and stop it in the child."""
         if not self._given_back:
-            # A trial that has just ended, or has another holder, does not matter here.
+            # It does not matter if the trial has just ended, or has another holder.
             with contextlib.suppress(LeaseLostError):
                 self._give_back(why)
 
@@ -245,7 +245,7 @@ class HeldTrial:
 
     def _record(self) -> HowItEnded | None:
         epochs, self._epochs = self._epochs, []
-        # The newest checkpoint; earlier ones since the last record do not matter.
+        # Only the newest checkpoint since the last record matters.
         saved, self._saved = self._saved, 0
         self._stored = time.monotonic()
         self._memory_kills = memory_kills()
@@ -277,7 +277,7 @@ class HeldTrial:
         return "complete"
 
     def _sending(self, sent: int, total: int) -> None:
-        """Keep the lease while predictions are sent, which may take minutes, and log progress."""
+        """Keep the lease alive while predictions are sent, which may take minutes; log progress."""
         self._watch.renewal.tick()
         if self._watch.renewal.lost(self.lease):
             raise LeaseLostError("the lease has another holder")
@@ -293,10 +293,10 @@ class HeldTrial:
             logger.info(words, self.lease.number, sent / 1e6, total / 1e6, extra=extra)
 
     def _store(self, transaction: Callable[[], T]) -> T:
-        """Run a transaction on the trainer's data; if it is rejected, only the attempt fails.
+        """Run a transaction on the trainer's data; if they are rejected, only the attempt fails.
 
-        A trainer runs other people's code, and may send values that no column can
-        hold. An outage is not the trainer's fault and is raised unchanged.
+        A trainer runs other people's code, and may send values that no column can store. An outage
+        is not the trainer's fault and is raised unchanged.
         """
         try:
             return self._watch.patiently(transaction)
@@ -317,7 +317,7 @@ class HeldTrial:
 
     def _fail(self, reason: str) -> HowItEnded:
         if not has_folder():
-            # The machine is going, and what a trainer meets there says nothing about its trial.
+            # The machine is shutting down, so this failure says nothing about the trial.
             text = "the worker's working directory is gone"
             about = f"{text}: {reason}"
             self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, about))
@@ -325,9 +325,9 @@ class HeldTrial:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
 
     def _fail_with_others(self, reason: str, trials: int) -> HowItEnded:
-        """End an attempt because of an error that hit this many trials at once.
+        """End an attempt because of an error that affected this many trials at once.
 
-        If there were several, we cannot tell which is to blame: none is charged with a failed
+        If there were several, we cannot tell which one caused it: none is charged with a failed
         attempt, and each is retried alone.
         """
         if trials == 1:
@@ -340,10 +340,10 @@ class HeldTrial:
     def _died(self) -> HowItEnded:
         """Decide whether the trainer was killed from outside or ended by itself.
 
-        SIGKILL alone does not say who sent it: a person, a scheduler that wants the machine
-        back, or the kernel out of memory, which is the trial's own fault. The kernel counts
-        its kills. If the count has risen since the last epoch, that may be due to another
-        process; it costs one failed attempt, which the next epoch resets.
+        SIGKILL does not say who sent it: a person, a scheduler that wants the machine back, or the
+        kernel because memory ran out, which is the trial's own fault. The kernel counts its kills.
+        If the count has risen since the last epoch, another process may have been the cause; that
+        costs one failed attempt, which the next epoch resets.
         """
         reason = self._child.death()
         sent = self._child.killed_by
@@ -380,7 +380,7 @@ class HeldTrial:
         """Give the trial back if it must stop: after an epoch, or when time is up."""
         why = self._why_unwanted()
         if why is None:
-            # The reason may be gone by the time the trainer has left the trial.
+            # The reason may no longer hold by the time the trainer has left the trial.
             return self._give_back("its trainer has left it") if self._left else None
         if self._since is None:
             self._since = time.monotonic()

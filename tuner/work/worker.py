@@ -52,15 +52,15 @@ T = TypeVar("T")
 Telling = Callable[[Database], AbstractContextManager[object]]
 
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
-"""Errors that a worker waits out when it starts."""
+"""Errors that may pass, so that a starting worker waits."""
 JOIN_SECONDS = 60.0
 QUEUE_SECONDS = 5.0
-"""How often a worker on any study asks, between two trials, whether another study is due."""
+"""How often a worker on any study checks, between two trials, whether another study is due."""
 VISIT_SECONDS = 3.0
-"""How long it waits for a trial of a study whose trials others have, once it might adopt the trial
-of a worker that died: before, it cannot tell that from a slow one (`Renewal.settled`)."""
+"""How long it waits for a trial of a study whose trials all have workers, counted from when it may
+adopt trials: before that it cannot tell a dead worker from a slow one (`Renewal.settled`)."""
 REST_SECONDS = 15.0
-"""How long it then leaves that study alone; twice as long after each further visit in vain."""
+"""How long it then skips that study; doubled after each further visit without a trial."""
 LONGEST_REST_SECONDS = 300.0
 FAILED_REST_SECONDS = 600.0
 TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
@@ -68,12 +68,12 @@ TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 
 @dataclass
 class DeviceShare:
-    """Which part of its device a worker has."""
+    """A worker's share of its device."""
 
     part: float = 1.0
 
     def divide(self, workers: int) -> None:
-        """Take an equal part, as one of this many workers on the device."""
+        """Set an equal share, as one of this many workers on the device."""
         self.part = 1.0 / max(1, workers)
 
 
@@ -82,27 +82,27 @@ class Orders:
     """A worker's orders: which study, on which device, and how long to wait for it."""
 
     study: StudyRef | None
-    """None: any study that has trials to train, in the order of the queue."""
+    """None for any study that has trials to train, in the order of the queue."""
     device: str = "cpu"
     threads: int | None = None
     """Overrides the study's number; results depend on it."""
     cores: tuple[int, ...] = ()
-    """The cores that its trainer stays on, as the worker does already; empty: any."""
+    """The cores to which its trainer is pinned, as the worker is already; empty for any."""
     folders: tuple[Path, ...] = ()
     """Folders searched for objectives before the shipped ones."""
     patience_seconds: float = 60.0
     forks: ForkServer | None = None
     """The server that trainers are forked from, if there is one."""
     idle_seconds: float | None = None
-    """After so long without a trial the worker leaves; None: it waits for its study's end."""
+    """The worker leaves after this long without a trial; None: it waits for its study's end."""
     share: DeviceShare = field(default_factory=DeviceShare)
-    """What of the device's time counts as this worker's; its launcher may change it."""
+    """The share of the device's time that counts as this worker's; its launcher may change it."""
     telling: Telling = lambda _database: nullcontext()
-    """Tells others what happens in the database; entered while the worker is at work."""
+    """A context that is active while the worker works, such as the notifier of hooks."""
     trainer: tuple[str, ...] | None = None
     """A command to run in place of the trainer."""
     place: EnginePlace | None = None
-    """Where an engine runs this worker, and another one when it has sent this one away."""
+    """The place where an engine runs this worker, and its successors."""
 
 
 def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
@@ -131,7 +131,7 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a worker works: its settings, its orders, its database."""
+    """A worker's settings, orders, database and requests to stop."""
 
     settings: Settings
     orders: Orders
@@ -149,11 +149,11 @@ class Visit:
 
 
 def rest_after(visit: Visit, last_seconds: float) -> float:
-    """Return for how many seconds a study is left alone: longer after each visit in vain.
+    """Return for how many seconds to skip a study: longer after each visit without a trial.
 
-    By its count of trials a study may have work where no other worker gets a trial: a race
-    between two looks, a grid whose settings wait for a peer's epochs. Every visit costs the start
-    of a trainer and a row in the table of workers.
+    A study may seem to have work although no other worker can get a trial: a race between two
+    looks, or a grid whose settings wait for a peer's epochs. Every visit starts a trainer and adds
+    a row to the table of workers.
     """
     if visit.active_seconds or not last_seconds:
         return REST_SECONDS
@@ -161,24 +161,24 @@ def rest_after(visit: Visit, last_seconds: float) -> float:
 
 
 class Errands:
-    """A worker that takes whichever study is next in the queue, and returns for another."""
+    """A worker that works on any study: it takes the next one in the queue, then another."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._rests: dict[int, float] = {}
-        """Until when a study is left alone: it had nothing for this worker, or failed here."""
+        """When a study may be visited again that had no trial for this worker, or failed here."""
         self._rest_seconds: dict[int, float] = {}
-        """How long each study was left alone after the last visit."""
+        """For how long each study was skipped after its last visit."""
         self._asked = -math.inf
         self._relieved = False
 
     def run(self) -> Ended:
-        """Work until nothing is left: no open study, or none with a trial for long enough."""
+        """Work until no open study is left, or none has had a trial for long enough."""
         stop, patience = self._context.stop, self._context.orders.idle_seconds
         outage = self._context.orders.patience_seconds
         busy = time.monotonic()
         while not stop.asked:
-            # A supervisor waits out an outage in the middle of a study; so does this between two.
+            # Wait out an outage between two studies, as a supervisor does within one.
             queue = _wait_for(self._queue, max(JOIN_SECONDS, outage), stop)
             turn = next((turn for turn in queue if self._suits(turn)), None)
             if turn is not None:
@@ -195,8 +195,9 @@ class Errands:
 
     def _suits(self, turn: QueuedStudy) -> bool:
         rested = self._rests.get(turn.study.study_id, 0.0) <= time.monotonic()
-        # Whether the objective is here is asked without running it: this process can open the
-        # database. Without it every trial would fail here, and pause the study for everybody.
+        # Only checks that the objective is here, without running it, because this process can open
+        # the database. Without the objective every trial would fail here and pause the study for
+        # all workers.
         folders = self._context.orders.folders
         return turn.has_work and rested and is_present(turn.study.spec.objective, folders)
 
@@ -212,7 +213,7 @@ class Errands:
             self._rest_seconds[study.study_id] = rest
         except DatabaseError:
             raise
-        # Its code or data differ here, say: other studies can go on, and other workers with it.
+        # Its code or data differ here, say: this worker can still train other studies.
         except TunerError as error:
             logger.warning("%s cannot be trained by this worker: %s", study.title, error)
             visit, rest = Visit(Ended("open", str(error))), FAILED_REST_SECONDS
@@ -221,13 +222,13 @@ class Errands:
         return visit
 
     def _is_relieved(self, study: Study) -> bool:
-        """Ask now and then, between two trials, whether another study is due."""
+        """Check now and then, between two trials, whether another study is due."""
         if self._relieved or time.monotonic() - self._asked < QUEUE_SECONDS:
             return self._relieved
         self._asked = time.monotonic()
         try:
             queue = self._queue()
-        # The supervisor waits for the database with patience; this question can wait too.
+        # The supervisor retries the database anyway; this question can wait.
         except DatabaseError:
             return False
         mine = next((turn for turn in queue if turn.study.study_id == study.study_id), None)
@@ -325,13 +326,13 @@ def _await_study(database: Database, ref: StudyRef, orders: Orders, stop: StopRe
         with database.transaction() as connection:
             return studies.find(connection, ref)
 
-    # A worker that may be idle for a while also waits so long for a study to be launched.
+    # A worker that may be idle for a while waits that long for a study to be launched.
     seconds = max(orders.patience_seconds, orders.idle_seconds or 0.0)
     return _wait_for(_explained(database, attempt), seconds, stop)
 
 
 def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:
-    """Turn a lost connection into an error that is waited out like a server not yet started."""
+    """Turn a lost connection into the error of a server that has not started yet."""
 
     def attempt() -> T:
         try:
