@@ -1,1 +1,1 @@
-"""Where workers run: a contract, and the engines that implement it."""
+"""Groups of workers: the contract of a fleet, and the engines that implement it."""

@@ -1,4 +1,4 @@
-"""How a worker elsewhere reaches the database: variables that anyone may read, and the password."""
+"""How workers on other machines reach the database: public variables, and the password."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ from tuner.store.address import SECRET_OPTIONS, Address, of_server
 
 @dataclass(frozen=True)
 class DatabaseAccess:
-    """What a worker needs to know; an engine decides how the password travels."""
+    """What a worker needs to connect; the engine decides how to transfer the password."""
 
     environment: Mapping[str, str]
-    """Without secrets: a batch script, a manifest or an engine's web page may show it."""
+    """Without secrets, because batch scripts, manifests and engines' web pages may show it."""
     password: str | None = field(default=None, repr=False)
-    """None where the server asks for none, or where libpq's own password file has it."""
+    """None if the server asks for none, or if libpq's password file has it."""
 
 
 def access(settings: Settings) -> DatabaseAccess:
-    """Return how these settings' database is reached from another machine."""
+    """Return how to reach the database of these settings from another machine."""
     portable = portable_environment(settings)
     address = of_server(settings)
     password = address.parameters.get("password", portable.libpq_password)

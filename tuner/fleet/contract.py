@@ -1,14 +1,14 @@
 """The contract of a fleet: an engine keeps workers alive, and never sees a trial.
 
-A worker that reaches the database joins, leaves and is replaced without loss, so all that an engine
-does is to start `tuner worker` where there is room, to count what runs, and to ask it to leave.
+A worker that reaches the database can join, leave and be replaced without loss. So an engine only
+starts `tuner worker` where there is room, counts the running workers, and asks them to leave.
 
     launch --on NAME ──> engines.load(NAME) ──> Engine.fleet(settings, crew) ──> Fleet.start
     fleet scale STUDY 8 ──> store/fleets: crew, handle ──> Engine.again ──> Fleet.scale
 
-The database's address reaches workers by a way that only their owner can read: the environment of a
-process, a file of mode 0600, a secret of the engine. It is never part of a crew, of a handle or of
-a command line.
+The database's address reaches workers in a way that only their owner can read: a process's
+environment, a file of mode 0600, or the engine's own secrets. It is never part of a crew, a handle
+or a command line.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from tuner.forkserver import ForkServer
 from tuner.settings import Settings
 
 RETURN_SECONDS = 15.0
-"""How long a worker takes to end its trainer and give its trial back, once it waits no more."""
+"""How long a worker takes to end its trainer and give its trial back."""
 
 
 def epoch_seconds(notice: float) -> float:
-    """Return how long a worker may go on with its epoch that is killed after this notice."""
+    """Return how long a worker may continue its epoch if it is killed this long after a notice."""
     return max(notice / 2, notice - RETURN_SECONDS)
 
 
@@ -33,29 +33,29 @@ class Crew:
     """The workers to start, all on one study."""
 
     study: str
-    """Its full name, `name@version`: the bare name means another study once there is a newer.
-    Empty: workers take whichever study is next in the queue."""
+    """Its full name, `name@version`, because the bare name always means the newest version. If
+    empty, workers take whichever study is next in the queue."""
     devices: tuple[str, ...] = ()
-    """A device for each worker, where the engine places them by device (this machine)."""
+    """A device for each worker, if the engine places them by device (this machine)."""
     threads: int | None = None
     folders: tuple[Path, ...] = ()
-    """Where objectives are looked for, as the launcher sees them."""
+    """Folders searched for objectives, by their paths on the launcher's machine."""
     workers: int = 1
-    """How many workers, where the engine places them by itself."""
+    """How many workers, if the engine places them itself."""
     device: str = "auto"
-    """What such a worker is told to train on."""
+    """The device option of such workers."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The engine's own options, checked by `Engine.options`."""
     further: tuple[str, ...] = ()
     """Further arguments of each `tuner worker`."""
     fill: bool = False
-    """Whether more workers join the one on a GPU that it leaves room on (this machine)."""
+    """Whether to add workers to a GPU on which the first one leaves room (this machine)."""
     pin: bool = False
-    """Whether the cores are divided between the workers (this machine)."""
+    """Whether to divide the cores among the workers (this machine)."""
 
     @property
     def size(self) -> int:
-        """How many workers are wanted."""
+        """How many workers are requested."""
         return len(self.devices) or self.workers
 
     def arguments(self, device: str | None = None) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Crew:
         return (*words, *self.further)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the database keeps, so that another machine can scale the fleet."""
+        """Return the JSON that is stored, so that another machine can scale the fleet."""
         return {
             "study": self.study,
             "devices": list(self.devices),
@@ -84,7 +84,7 @@ class Crew:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Crew":
-        """Return a crew as it was stored."""
+        """Return a crew from its stored JSON."""
         return cls(
             study=body["study"],
             devices=tuple(body["devices"]),
@@ -102,8 +102,7 @@ class Crew:
 class Fleet(Protocol):
     """The workers of one crew, on one engine.
 
-    `running` is called twice a second; an engine that asks a service for it remembers the answer
-    for a while.
+    `running` is called twice a second, so an engine that asks a service caches the answer.
     """
 
     def start(self) -> None:
@@ -112,7 +111,7 @@ class Fleet(Protocol):
     def running(self) -> int:
         """Return how many workers run or wait for room; replace those that died by accident.
 
-        Who is replaced, and when that is given up, is `replacements.Replacements`.
+        `replacements.Replacements` decides which are replaced, and when to give up.
         """
 
     def scale(self, workers: int) -> None:
@@ -125,30 +124,30 @@ class Fleet(Protocol):
         """Ask every worker to exit at once, giving its trial back if possible."""
 
     def close(self) -> None:
-        """End the workers that are left, and free what the fleet holds on the engine."""
+        """End the remaining workers, and free the fleet's resources on the engine."""
 
     def failures(self) -> list[str]:
-        """Return why workers gave up, for people; empty while all is well."""
+        """Return why workers gave up, as sentences; empty if none did."""
 
     def remarks(self) -> list[str]:
-        """Return what people should know of its workers, each once; usually nothing."""
+        """Return remarks about its workers for people, each once; usually none."""
 
     def handle(self) -> dict[str, Any]:
-        """Return what finds the fleet again from another machine, as JSON without secrets.
+        """Return how to find the fleet from another machine, as JSON without secrets.
 
-        It may change by `start`, `scale` and `running`; who called them stores it again.
+        `start`, `scale` and `running` may change it, so their callers store it again.
         """
 
 
 class Engine(Protocol):
-    """Makes fleets of one kind; see `engines.load`."""
+    """Creates fleets of one kind; see `engines.load`."""
 
     name: str
     outlives: bool
-    """Whether workers stay when the launcher ends: then fleets are found again by their handle."""
+    """Whether workers outlive the launcher; then fleets are found again by their handle."""
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Check the engine's options and return them; all faults are one UserError.
+        """Check the engine's options and return them; one UserError lists all faults.
 
         Values come from [fleet.NAME] of the study file, or as text from `--fleet KEY=VALUE`.
         """
@@ -160,7 +159,7 @@ class Engine(Protocol):
         """
 
     def again(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> Fleet:
-        """Return a started fleet by what its `handle` was, on whatever machine this is."""
+        """Return a started fleet by its `handle`, on any machine."""
 
     def probe(self, settings: Settings, crew: Crew) -> str:
         """Run `tuner worker STUDY --probe --json` where a worker would run; return its output.

@@ -1,4 +1,4 @@
-"""The cores of this machine, divided between its workers (`--pin`)."""
+"""Divides the cores of this machine among its workers (`--pin`)."""
 
 import os
 import re
@@ -8,20 +8,20 @@ from pathlib import Path
 
 SYSTEM = Path("/sys/devices/system")
 CAN_PIN = hasattr(os, "sched_setaffinity")
-"""Whether this system lets a process choose its cores; macOS does not."""
+"""Whether processes can be pinned to cores on this system; not on macOS."""
 
 
 def neighbours(system: Path = SYSTEM) -> list[int]:
-    """Return the cores that this process may use, those that share most beside each other.
+    """Return the cores that this process may use, ordered so that close ones are neighbours.
 
-    By NUMA node, then by socket, then the hardware threads of one core. Where the system does not
-    say, as in some containers, by number.
+    Ordered by NUMA node, then socket, then core, with its hardware threads together. By number if
+    the system does not tell, as in some containers.
     """
     return sorted(os.sched_getaffinity(0), key=lambda core: (*_place(core, system), core))
 
 
 def divide(cores: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """Give each worker a run of neighbours; more workers than cores share them evenly."""
+    """Give each worker adjacent cores; if there are more workers than cores, share them evenly."""
     if workers >= len(cores):
         return [(cores[worker % len(cores)],) for worker in range(workers)]
     bounds = [len(cores) * worker // workers for worker in range(workers + 1)]

@@ -1,4 +1,4 @@
-"""A launch that goes on after its terminal is closed: another process, in a session of its own."""
+"""A launch that continues after its terminal is closed: another process in its own session."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.2
 def start(settings: Settings, database: Database, study: Study, arguments: tuple[str, ...]) -> Path:
     """Start `tuner launch` of a stored study detached; return its log once its fleet is stored.
 
-    Until then it may still end by an error, which is told here, where somebody looks.
+    Until then it may still fail, and the error is reported here, where the person sees it.
     """
     logs = settings.home / "logs"
     home_folder.make(settings.home)
@@ -37,8 +37,16 @@ def start(settings: Settings, database: Database, study: Study, arguments: tuple
     finally:
         os.close(nothing)
         os.close(out)
+
+    def is_stored() -> bool:
+        with database.transaction() as connection:
+            stored = fleets.of_study(connection, study)
+        here = [fleet for fleet in stored if fleet.host == socket.gethostname()]
+        # Not just by the process's number, which the launcher of a lost fleet may have had.
+        return any(is_launcher(fleet, process.pid) for fleet in here)
+
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not _is_stored(database, study, process.pid):
+    while not is_stored():
         try:
             process.wait(LOOK_SECONDS)
         except subprocess.TimeoutExpired:
@@ -50,10 +58,3 @@ def start(settings: Settings, database: Database, study: Study, arguments: tuple
             said = file.read().decode(errors="replace").strip()
         raise MachineError(f"The detached launch has not begun. It printed:\n{said[-2000:]}")
     return log
-
-
-def _is_stored(database: Database, study: Study, pid: int) -> bool:
-    with database.transaction() as connection:
-        present = fleets.of_study(connection, study)
-    # A lost fleet may have had a launcher of the same number.
-    return any(one.host == socket.gethostname() and is_launcher(one, pid) for one in present)

@@ -8,7 +8,7 @@ from tuner.fleet.gpus import NAMED, Gpu, claimant, find_gpus
 from tuner.settings import visible_gpus
 
 AUTO = "auto"
-"""Of workers on a GPU: as many as it has room for."""
+"""As many workers on a GPU as it has room for."""
 
 
 def gpus() -> int:
@@ -23,7 +23,7 @@ def gpus() -> int:
         present = int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
-    # NVML sees every card; CUDA numbers only those that CUDA_VISIBLE_DEVICES leaves visible.
+    # NVML sees every card; CUDA numbers only those in CUDA_VISIBLE_DEVICES.
     visible = visible_gpus()
     return present if visible is None else min(present, visible)
 
@@ -63,9 +63,9 @@ def place_crew(
 ) -> tuple[str, ...]:
     """Return a device for each worker of a crew, on GPUs that nobody else is using.
 
-    GPUs that are named (`devices`: numbers or UUIDs) are taken even if other processes are at work
-    on them. Of the others `tell` hears which are left out, and why. With `per_gpu="auto"` each GPU
-    begins with one worker; a crew that fills its GPUs adds the others (`fleet/filling`).
+    Named GPUs (`devices`: numbers or UUIDs) are used even if other processes are at work on them.
+    `tell` is called with a line for each GPU that is left out. With `per_gpu="auto"` each GPU
+    starts with one worker, and `fleet/filling` adds others.
     """
     if per_gpu == AUTO and workers is not None:
         raise UserError(

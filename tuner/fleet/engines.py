@@ -27,7 +27,7 @@ def load(name: str) -> Engine:
     try:
         module = importlib.import_module(ENGINES[name])
     except ModuleNotFoundError as error:
-        # Only a package that an extra brings may be missing; anything else is a fault of ours.
+        # Only an extra's package may be missing; any other failed import is a bug of ours.
         if name not in EXTRAS or (error.name or "").startswith("tuner"):
             raise
         raise UserError(

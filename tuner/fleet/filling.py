@@ -1,11 +1,11 @@
-"""How many workers a GPU takes, by what its first one leaves of its time and its memory.
+"""How many workers a GPU can take, by the time and memory that its first one leaves free.
 
-    the first worker ──> a minute of samples: time at work, peak memory ──> K ──> K - 1 more
+    the first worker ──> a minute of samples: utilisation, peak memory ──> K ──> K - 1 more
 
-Samples count from the first one that finds the GPU at work, so loading torch and the data does not
-look like idleness; pauses between trials do count, because another worker would fill them. NVML's
-utilisation is the share of time in which any kernel ran, however small: a GPU that is busy by that
-measure may have room, an idle one has. So the answer errs on the side of fewer workers.
+Samples count from the first one that finds the GPU at work, so that loading torch and the data does
+not look like idle time. Pauses between trials do count, because another worker would fill them.
+NVML's utilisation is the share of time in which any kernel ran, however small: a GPU that is idle
+by that measure has room, and even a busy one may have. So the answer errs towards fewer workers.
 """
 
 from collections.abc import Callable
@@ -17,28 +17,28 @@ SAMPLES = 60
 SAMPLE_SECONDS = 1.0
 MOST = 4
 BUSY = 0.9
-"""The utilisation that the workers of a GPU may have together, if each has that of the first."""
+"""Limit of all workers' utilisation of a GPU, if each has that of the first."""
 MEMORY = 0.8
-"""The part of the free memory that they may take: a later trial may need more than the first."""
+"""Share of the free memory that they may use: a later trial may need more than the first."""
 SHORT = 0.05
-"""With less of its memory left a GPU has too many workers."""
+"""A GPU with a smaller share of its memory free has too many workers."""
 
 Read = Callable[[str], tuple[float | None, int | None, int | None]]
-"""Returns a GPU's utilisation and its bytes taken and there are, as `gpu_load` does."""
+"""Returns a GPU's utilisation, used bytes and total bytes, as `gpu_load` does."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """How many workers a GPU takes, and why."""
+    """How many workers a GPU can take, and why."""
 
     workers: int
     reason: str
 
 
 def advise(busy: float | None, peak: int | None, room: int | None) -> Advice:
-    """Return how many workers a GPU takes that one keeps busy for a share of the time.
+    """Return how many workers a GPU can take if one keeps it busy for this share of the time.
 
-    That one needs `peak` of `room` bytes. What is not known speaks for one worker.
+    That one needs `peak` of `room` bytes. If a figure is unknown, the advice is one worker.
     """
     if busy is None or not peak or not room:
         return Advice(1, "the driver does not tell how busy it is; one worker stays on it")
@@ -55,7 +55,7 @@ def advise(busy: float | None, peak: int | None, room: int | None) -> Advice:
 
 
 class Filling:
-    """One GPU of a crew: watched beside its first worker, then beside all of them."""
+    """One GPU of a crew: watched while its first worker trains, then while all of them do."""
 
     def __init__(self, device: str, read: Read = gpu_load) -> None:
         self.device = device
@@ -67,9 +67,9 @@ class Filling:
         self._advised = False
 
     def look(self, now: float) -> Advice | None:
-        """Take a sample if it is time; return the advice once, when there are enough.
+        """Take a sample if one is due; return the advice once there are enough samples.
 
-        Later it advises one worker less, once, if the GPU runs short of memory.
+        Afterwards it may advise one worker less, once, if the GPU runs short of memory.
         """
         if now - self._looked < SAMPLE_SECONDS or self._before is None:
             return None
@@ -96,6 +96,6 @@ class Filling:
     def _less(self, taken: int | None) -> Advice | None:
         if taken is None or not self._total or self._total - taken >= SHORT * self._total:
             return None
-        self._before = None  # asked once
+        self._before = None  # advised once
         free = (self._total - taken) / 1e9
         return Advice(-1, f"only {free:.1f} GB are free; one worker leaves it")

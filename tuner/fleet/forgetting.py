@@ -1,7 +1,7 @@
-"""A fleet whose cluster is gone for good: forgotten without asking its engine.
+"""Forgets a fleet whose cluster is gone for good, without asking its engine.
 
-Nothing here loads an engine, since its package may be gone as well. What may still run is told from
-what was stored.
+Nothing here loads an engine, since its package may be gone as well. What may still be running is
+derived from what was stored.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from tuner.store.fleets import StoredFleet
 from tuner.store.studies import Study
 
 SHOWN_MOST = 20
-"""Jobs that are named."""
+"""At most this many jobs are named."""
 
 
 def refuse_present(stored: StoredFleet) -> None:
-    """Refuse a fleet that somebody has just looked after: it can be asked to stop."""
+    """Refuse a fleet that was seen recently: it can be asked to stop."""
     if stored.unseen <= LOST_SECONDS:
         raise UserError(
             f"Fleet {stored.fleet_id} was seen {stored.unseen:.0f} s ago, so its workers can "
@@ -30,7 +30,7 @@ def refuse_present(stored: StoredFleet) -> None:
 
 
 def remains(stored: StoredFleet) -> Iterator[str]:
-    """Say what may still be there of a fleet, and where, each in a sentence."""
+    """Yield a phrase for everything that may be left of a fleet, and where it is."""
     handle, options = stored.handle, stored.crew.get("options", {})
     if stored.engine == "slurm":
         jobs = list(map(str, handle.get("jobs", ())))
@@ -55,8 +55,8 @@ def remains(stored: StoredFleet) -> Iterator[str]:
 
 
 def forget(connection: sa.Connection, study: Study, stored: StoredFleet, who: str) -> StoredFleet:
-    """End a fleet in the database alone, and tell that in the study's history."""
-    # Under its lock: who acts on its engine at this moment has just shown that it is there.
+    """End a fleet in the database only, and record that in the study's history."""
+    # Under its lock: if somebody is acting on its engine right now, the fleet does exist.
     current = fleets.locked(connection, stored.fleet_id)
     if current is None or current.ended is not None:
         raise UserError("The fleet has ended meanwhile; `tuner fleet status` shows what is left.")

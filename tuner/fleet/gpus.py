@@ -1,13 +1,13 @@
-"""The GPUs of this machine: which we may use, who is at work on them, which crew has claimed them.
+"""The GPUs of this machine: which we may use, who is using them, and which crew has claimed them.
 
     NVML ──> every card, or MIG part of a card ──> CUDA_VISIBLE_DEVICES ──> as CUDA numbers them
-         ──> processes at work on it ──> busy: told, and not taken unless it is named
-    a socket with the card's UUID for a name ──> claimed by one crew on this host
+         ──> processes using it ──> busy: reported, and not used unless it is named
+    a socket named after the card's UUID ──> claimed by one crew on this host
 
-A claim is a socket in Linux's abstract namespace. To bind one is atomic, so of two launches at the
-same moment exactly one has the card; it is gone the moment its process is, by kill -9 too; and no
-file is there that another user could plant, link or leave behind. Containers have namespaces of
-their own and do not see each other's claims, but they see, by NVML, that the card is at work.
+A claim is a socket in Linux's abstract namespace. Binding one is atomic, so of two launches at the
+same moment exactly one gets the card. It disappears with its process, even by kill -9, and there is
+no file that another user could plant, link or leave behind. Containers have separate namespaces and
+do not see each other's claims, but NVML shows them that the card is busy.
 """
 
 import os
@@ -26,12 +26,12 @@ from tuner.home import name_of
 from tuner.settings import visible_gpu_names
 
 NAMED = ("GPU-", "MIG-")
-"""A device may be a UUID instead of a number; CUDA is then shown that one alone."""
+"""A device may be a UUID instead of a number; then CUDA is shown only that one."""
 
 
 @dataclass(frozen=True)
 class Occupant:
-    """A process at work on a GPU."""
+    """A process that uses a GPU."""
 
     pid: int
     name: str
@@ -39,7 +39,7 @@ class Occupant:
     bytes: int | None
 
     def __str__(self) -> str:
-        """Return it for people."""
+        """Return a description for people."""
         size = "" if self.bytes is None else f", {self.bytes / 1e9:.1f} GB"
         return f"{self.name} (process {self.pid} of {self.user}{size})"
 
@@ -49,7 +49,7 @@ class Gpu:
     """A GPU, or a MIG part of one."""
 
     device: str
-    """What a worker is told: cuda:N as CUDA numbers what is visible, or the UUID of a MIG part."""
+    """A worker's device option: cuda:N, as CUDA numbers the visible ones, or a MIG part's UUID."""
     uuid: str
     name: str
     free_bytes: int
@@ -58,7 +58,7 @@ class Gpu:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The name for people."""
         return f"{self.device} ({self.name}, {self.free_bytes / 1e9:.0f} GB free)"
 
 
@@ -77,7 +77,7 @@ def find_gpus() -> list[Gpu]:
         found = []
         for index in range(int(pynvml.nvmlDeviceGetCount())):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            # Of all MIG parts CUDA shows a process the first alone, unless one is named.
+            # CUDA shows a process only the first of all MIG parts, unless one is named.
             parts = _parts(handle)
             found += [_gpu(part, None) for part in parts] or [_gpu(handle, f"cuda:{index}")]
         return found
@@ -91,7 +91,7 @@ def find_gpus() -> list[Gpu]:
 
 
 def uuid_of(device: str, gpus: Iterable[Gpu]) -> str | None:
-    """Return the UUID of a device such as cuda:1; None for the CPU or a GPU that is unknown."""
+    """Return the UUID of a device such as cuda:1; None for the CPU or an unknown GPU."""
     if device.startswith(NAMED):
         return device
     wanted = "cuda:0" if device == "cuda" else device
@@ -99,21 +99,21 @@ def uuid_of(device: str, gpus: Iterable[Gpu]) -> str | None:
 
 
 QUESTIONS = 64
-"""How many questions who has a GPU may come between two calls of `Claims.answer`."""
+"""At most this many processes can ask who has a GPU between two calls of `Claims.answer`."""
 
 
 class Claims:
-    """The GPUs that a crew has for itself on this host, until it is closed."""
+    """The GPUs that a crew has claimed on this host, until it is closed."""
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
 
     @classmethod
     def of(cls, uuids: Iterable[str]) -> Self:
-        """Claim GPUs, all or none; raise a MachineError that says who has one already."""
+        """Claim GPUs, all or none; raise a MachineError that says who has claimed one already."""
         claims = cls()
         try:
-            # In one order, or two crews that want the same two could each hold one of them.
+            # In a fixed order, or two crews that want the same two could each get one of them.
             for uuid in sorted(set(uuids)):
                 claims.take(uuid)
         except BaseException:
@@ -123,12 +123,12 @@ class Claims:
 
     def take(self, uuid: str) -> None:
         """Claim one GPU."""
-        if not sys.platform.startswith("linux"):  # nowhere else has abstract sockets, or these GPUs
+        if not sys.platform.startswith("linux"):  # only Linux has abstract sockets, and these GPUs
             return
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             claim.bind(_address(uuid))
-            # Who connects is told by the kernel which process holds the claim.
+            # From the kernel, a process that connects learns which one holds the claim.
             claim.listen(QUESTIONS)
             claim.setblocking(False)
         except OSError:
@@ -140,10 +140,10 @@ class Claims:
         self._sockets.append(claim)
 
     def answer(self) -> None:
-        """Make room for further questions who has these GPUs; call it now and then.
+        """Accept the connections of processes that ask who has these GPUs; call it regularly.
 
-        A connection stays in its socket's queue until it is accepted, even if the other side has
-        long read its answer. With a full queue nobody could connect to learn a name any more.
+        A connection stays in the socket's queue until it is accepted, even if the other side has
+        got its answer. With a full queue nobody else could connect.
         """
         for claim in self._sockets:
             with suppress(BlockingIOError):
@@ -151,7 +151,7 @@ class Claims:
                     claim.accept()[0].close()
 
     def close(self) -> None:
-        """Give them back."""
+        """Release the claims."""
         while self._sockets:
             self._sockets.pop().close()
 
@@ -184,7 +184,7 @@ def _handle(name: str) -> Any:
         return pynvml.nvmlDeviceGetHandleByIndex(int(name))
     with suppress(pynvml.NVMLError):
         return pynvml.nvmlDeviceGetHandleByUUID(name)
-    # CUDA takes the beginning of a UUID, too.
+    # CUDA also accepts a prefix of a UUID.
     for index in range(int(pynvml.nvmlDeviceGetCount())):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(name):
@@ -193,7 +193,7 @@ def _handle(name: str) -> Any:
 
 
 def _parts(handle: Any) -> list[Any]:
-    """Return the MIG parts of a card; none where it is not divided."""
+    """Return the MIG parts of a card; none if it is not divided."""
     import pynvml
 
     parts: list[Any] = []
@@ -213,7 +213,7 @@ def _gpu(handle: Any, device: str | None) -> Gpu:
     uuid = str(pynvml.nvmlDeviceGetUUID(handle))
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     processes: list[Any] = []
-    with suppress(pynvml.NVMLError):  # not told of MIG parts by some drivers
+    with suppress(pynvml.NVMLError):  # some drivers do not report it for MIG parts
         processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
     return Gpu(
         device or uuid,
@@ -230,5 +230,5 @@ def _occupant(process: Any) -> Occupant:
     with suppress(psutil.Error):
         it = psutil.Process(process.pid)
         return Occupant(process.pid, it.name(), it.username(), size)
-    # In another container, or ended meanwhile.
+    # It is in another container, or has ended meanwhile.
     return Occupant(process.pid, "a process", "somebody", size)

@@ -1,7 +1,7 @@
-"""Workers as the pods of one Kubernetes Job: see `kubernetes_manifests` for what is asked of it.
+"""Workers as the pods of one Kubernetes Job, which `kubernetes_manifests` describes.
 
-Kubernetes replaces pods that were evicted or crashed; the Job ends with the study. The Secret and
-the ConfigMap of a fleet belong to its Job, so that they go with it.
+Kubernetes replaces pods that were evicted or crashed; the Job ends with the study. The fleet's
+Secret and ConfigMap are owned by its Job, so that they are deleted with it.
 """
 
 import re
@@ -28,7 +28,7 @@ from tuner.forkserver import ForkServer
 from tuner.settings import Settings
 
 LOOK_SECONDS = 5.0
-"""How long an answer of the API server is good."""
+"""How long an answer of the API server is cached."""
 PROBE_SECONDS = 600.0
 GONE = 404
 LOG_LINES = 12
@@ -36,15 +36,16 @@ LOG_LINES = 12
 
 @dataclass(frozen=True)
 class KubernetesCluster:
-    """A cluster, as far as it says which it is."""
+    """The identity of a cluster, as far as it can be read."""
 
     uid: str = ""
-    """Of its namespace kube-system, which lives as long as the cluster; not everybody may ask."""
+    """The uid of its namespace kube-system, which lives as long as the cluster; reading it may be
+    forbidden."""
     server: str = ""
     """The address of its API server, which may have several."""
 
     def refuse_elsewhere(self, here: "KubernetesCluster") -> None:
-        """Refuse to take a Job for ended because another cluster does not have it."""
+        """Raise if this is another cluster: a Job that it lacks need not have ended."""
         if not self.server or self.server == here.server:
             return
         if self.uid and self.uid == here.uid:
@@ -69,7 +70,7 @@ class KubernetesFleet:
         self._job: Any = None
 
     def start(self) -> None:
-        """Create the Job, and what belongs to it."""
+        """Create the Job and the objects that it owns."""
         self._cluster = _cluster_here(self._options)
         _create(self._settings, self._crew, self._options, self._names, probe=False)
 
@@ -79,27 +80,27 @@ class KubernetesFleet:
             self._look()
         if self._job is None or _finished(self._job):
             return 0
-        # A Job that Kueue has not admitted, or whose pods are being replaced, has none of them yet.
+        # While Kueue has not admitted the Job, or its pods are being replaced, there are no pods.
         waits = 0 if self._stopped() or self._job.status.succeeded else self._job.spec.parallelism
         return max(int(self._job.status.active or 0), int(waits or 0))
 
     def scale(self, workers: int) -> None:
-        """Change how many pods there are; Kubernetes asks those that are too many to leave."""
+        """Change the number of pods; Kubernetes asks surplus ones to leave."""
         self._look()
         limit = manifests.crashes(workers)
-        # Never lower than before: as many crashes may have been counted already.
+        # Never lower than before: that many crashes may have been counted already.
         if self._job is not None:
             limit = max(limit, int(self._job.spec.backoff_limit or 0))
         self._patch({"spec": {"parallelism": workers, "backoffLimit": limit}})
 
     def ask_to_stop(self) -> None:
-        """Let every pod leave within its grace period, and start no other."""
+        """Let every pod leave within its grace period, without replacement."""
         self._look()
-        # Not `suspend`, which Kueue takes back as soon as there is room.
+        # Not `suspend`, which Kueue reverts as soon as there is room.
         self._patch({"spec": {"parallelism": 0}})
 
     def stop_now(self) -> None:
-        """End every pod within the time that giving a trial back takes."""
+        """End every pod, with just enough time to give its trial back."""
         self.ask_to_stop()
         grace = int(self._settings.timing.give_back)
         with _explained("end the pods"):
@@ -110,7 +111,7 @@ class KubernetesFleet:
             )
 
     def close(self) -> None:
-        """Delete the Job, and with it what belongs to it; pods still have their grace period."""
+        """Delete the Job and the objects that it owns; pods still have their grace period."""
         with _explained("delete the Job", missing=True):
             _api(self._options).BatchV1Api.delete_namespaced_job(
                 self._names.job, self._options.namespace, propagation_policy="Background"
@@ -127,11 +128,11 @@ class KubernetesFleet:
         return [str(one) for one in said]
 
     def remarks(self) -> list[str]:
-        """Return nothing: `running` and `failures` say all there is."""
+        """Return nothing: `running` and `failures` say everything."""
         return []
 
     def handle(self) -> dict[str, Any]:
-        """Return the Job's name and its cluster; the crew's options say in which namespace."""
+        """Return the Job's name and its cluster; the namespace is in the crew's options."""
         return {"job": self._names.job, "cluster": asdict(self._cluster)}
 
     def _stopped(self) -> bool:
@@ -144,7 +145,7 @@ class KubernetesFleet:
                 self._names.job, self._options.namespace
             )
         if self._job is None:
-            # Its name is random: whoever finds it is at the right cluster.
+            # Its name is random, so a cluster that has it is the right one.
             self._cluster.refuse_elsewhere(_cluster_here(self._options))
         self._looked = time.monotonic()
 
@@ -157,7 +158,7 @@ class KubernetesFleet:
 
 
 class KubernetesEngine:
-    """A Kubernetes cluster, found as kubectl finds it."""
+    """A Kubernetes cluster, found in the same way as by kubectl."""
 
     name = "kubernetes"
     outlives = True
@@ -176,11 +177,11 @@ class KubernetesEngine:
         return KubernetesFleet(settings, crew, {"job": job_name(crew.study)})
 
     def again(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> Fleet:
-        """Return a fleet by its Job."""
+        """Return the fleet of an existing Job."""
         return KubernetesFleet(settings, crew, handle)
 
     def probe(self, settings: Settings, crew: Crew) -> str:
-        """Run the probe in a pod as a worker's is, and return its log."""
+        """Run the probe in a pod like a worker's, and return its log."""
         options = option_reader.read(self.name, KubernetesOptions, crew.options)
         names = Names(job_name(f"probe-{crew.study}"), crew.study)
         _create(settings, crew, options, names, probe=True)
@@ -203,7 +204,7 @@ ENGINE = KubernetesEngine()
 
 
 def job_name(study: str) -> str:
-    """Return a new name for the Job of a study: what DNS allows, 63 characters at most."""
+    """Return a new name for the Job of a study: valid in DNS, at most 63 characters."""
     plain = re.sub(r"[^a-z0-9]+", "-", study.lower()).strip("-")[:40].strip("-")
     return f"tuner-{plain}-{secrets.token_hex(4)}"
 
@@ -248,7 +249,7 @@ def _create(
     }
     try:
         for one in others:
-            # The Job first: its pods wait for what they mount, and what belongs to it goes with it.
+            # The Job was created first, to own these objects; its pods wait for what they mount.
             one["metadata"]["ownerReferences"] = [owner]
             with _explained(f"create the {one['kind']}"):
                 make[one["kind"]](space, one)
@@ -261,7 +262,7 @@ def _cluster_here(options: KubernetesOptions) -> KubernetesCluster:
     api = _api(options)
     try:
         uid = str(api.CoreV1Api.read_namespace("kube-system").metadata.uid)
-    # Many may create Jobs in one namespace and read nothing else.
+    # People may be allowed to create Jobs in one namespace and nothing else.
     except ApiException:
         uid = ""
     except HTTPError as error:
@@ -293,7 +294,7 @@ def _api(options: KubernetesOptions) -> _Api:
 
 @contextmanager
 def _explained(what: str, *, missing: bool = False) -> Iterator[None]:
-    """Turn an error of the API into one for people; what is gone may be fine."""
+    """Turn an error of the API into one for people; with `missing`, ignore missing objects."""
     try:
         yield
     except ApiException as error:

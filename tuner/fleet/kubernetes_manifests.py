@@ -1,7 +1,7 @@
-"""What a fleet is in Kubernetes, as pure functions: a Job, its password, its objectives.
+"""A fleet's Kubernetes manifests as pure functions: a Job, its password, its objectives.
 
-The Job is a work queue: `parallelism` workers and no `completions`. Once one of its pods exits with
-0, the study has ended: Kubernetes starts no more, and the Job is complete when the others end.
+The Job is a work queue: `parallelism` workers and no `completions`. A pod that exits with 0 means
+that the study has ended: Kubernetes starts no more, and the Job is complete when the others end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,12 +50,12 @@ class KubernetesOptions:
     grace: Seconds = 120.0
     """How long a pod may take to finish its epoch and give its trial back."""
     secret: str = ""
-    """An existing Secret with the key database_password; without it one is made."""
+    """An existing Secret with the key database_password; by default one is created."""
     environment_secret: str = ""
     """An existing Secret whose keys become variables, such as the credentials of an S3 store."""
     home_claim: str = ""
-    """A PersistentVolumeClaim (ReadWriteMany) for caches and checkpoints, in place of a folder
-    that ends with its pod."""
+    """A PersistentVolumeClaim (ReadWriteMany) for caches and checkpoints, instead of a folder that
+    is deleted with its pod."""
     data_claim: str = ""
     """A PersistentVolumeClaim with the images, mounted read-only at /data."""
     queue: str = ""
@@ -73,14 +73,14 @@ class KubernetesOptions:
 
 @dataclass(frozen=True)
 class Names:
-    """The objects of one fleet."""
+    """The names of one fleet's objects."""
 
     job: str
     study: str
 
     @property
     def secret(self) -> str:
-        """Where the password is, if the fleet makes a Secret of its own."""
+        """The Secret with the password, if the fleet creates one."""
         return f"{self.job}-database"
 
     @property
@@ -112,11 +112,11 @@ def job(
         "ttlSecondsAfterFinished": int(options.keep),
         "podFailurePolicy": {
             "rules": [
-                # Drained, preempted, evicted: the pod is replaced, and nothing is counted.
+                # Drained, preempted or evicted pods are replaced without being counted.
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
                 _on_exit("Ignore", EXIT_SIGTERM),
-                # The worker said why: each of the others would meet the same. An error of a
-                # machine is none of theirs, and FailJob would end them in the middle of a trial.
+                # Exit codes with which every other worker would end as well. Not that of a
+                # machine's error: FailJob would end the others in the middle of a trial.
                 _on_exit("FailJob", EXIT_FAILURES, EXIT_USER),
             ]
         },
@@ -136,16 +136,16 @@ def job(
 
 
 def crashes(workers: int) -> int:
-    """Return after how many crashes a fleet is given up.
+    """Return the number of crashes after which a fleet is given up.
 
-    Of the whole fleet, with errors of machines, over its whole time; disruptions and requests to
-    leave do not count. Kubernetes waits longer before each new pod.
+    It counts crashes and machine errors of the whole fleet over its whole lifetime, but neither
+    disruptions nor requests to leave. Kubernetes waits longer before each new pod.
     """
     return HOPELESS * workers
 
 
 def probe_job(manifest: Manifest) -> Manifest:
-    """Return the Job that runs the probe in a pod as a worker's is, once."""
+    """Return the Job that runs the probe once, in a pod like a worker's."""
     spec = dict(manifest["spec"])
     for key in ("podFailurePolicy", "suspend"):
         spec.pop(key, None)
@@ -153,7 +153,7 @@ def probe_job(manifest: Manifest) -> Manifest:
 
 
 def password_secret(names: Names, password: str) -> Manifest:
-    """Return the Secret that keeps the database's password."""
+    """Return the Secret with the database's password."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -203,7 +203,7 @@ def _pod(
     *,
     secret: str | None,
 ) -> Manifest:
-    # A person's own TUNER_GIVE_BACK_SECONDS wins.
+    # TUNER_GIVE_BACK_SECONDS in the environment takes precedence.
     wait = f"{epoch_seconds(options.grace):g}"
     variables = {GIVE_BACK: wait, **environment, "TUNER_HOME": HOME}
     home = (

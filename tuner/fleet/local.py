@@ -30,10 +30,10 @@ LEAVING_SECONDS = 10.0
 """Added to the time allowed for giving a trial back."""
 ROTATE_SECONDS = 10.0
 LOG_BYTES = 10_000_000
-"""A longer log is put aside as `.1`, in place of the one before."""
+"""A longer log is rotated to `.1`, replacing the previous one."""
 LAUNCHER_STARTED = "launcher_started"
 NO_ACCIDENTS = Replacements()
-"""Where each place begins."""
+"""The initial state of each place."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Post:
     log: Path
     replacements: Replacements
     cores: tuple[int, ...] = ()
-    """The cores that its workers stay on; empty: wherever the system puts them."""
+    """The cores to which its workers are pinned; empty for any."""
     process: Process | None = None
     started: float = 0.0
     leaving: bool = False
@@ -91,7 +91,7 @@ class LocalFleet:
             uuids = (uuid_of(device, present) for device in self._crew.devices)
             self._claims = Claims.of(uuid for uuid in uuids if uuid is not None)
         if self._crew.fill:
-            # Before the first worker takes any of its memory.
+            # Before the first worker uses any of their memory.
             gpus = dict.fromkeys(device for device in self._crew.devices if device != "cpu")
             self._filling = [Filling(device) for device in gpus]
         for post in self._posts:
@@ -112,7 +112,7 @@ class LocalFleet:
 
     def scale(self, workers: int) -> None:
         """Start workers on the devices that have fewest, or ask the newest to leave."""
-        # From now on a person decides how many there are.
+        # From now on a person decides how many workers there are.
         self._filling = []
         present = [post for post in self._posts if not post.leaving]
         for post in present[workers:]:
@@ -131,12 +131,12 @@ class LocalFleet:
         """Ask every worker to exit at once."""
         for post in self._posts:
             _let_go(post)
-            # Two requests mean "at once"; the same signal twice might be taken for one.
+            # Two requests mean "at once". Two equal signals might be merged into one.
             _signal(post, signal.SIGTERM)
             _signal(post, signal.SIGINT)
 
     def close(self) -> None:
-        """End the workers that are left: politely first, because they may hold trials."""
+        """Ask the remaining workers to leave, because they may hold trials, then end them."""
         for post in self._posts:
             _let_go(post)
         deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
@@ -148,8 +148,8 @@ class LocalFleet:
             except subprocess.TimeoutExpired:
                 post.process.kill()
                 post.process.wait()
-        # Last: until they have left, their trainers are at work on the GPUs. If this process is
-        # killed, the claims end before its workers have left; NVML shows them at work.
+        # Last, because until they have left, their trainers use the GPUs. If this process is
+        # killed, the claims end before its workers do, but NVML shows their processes.
         self._claims.close()
 
     def failures(self) -> list[str]:
@@ -167,15 +167,15 @@ class LocalFleet:
         return said
 
     def handle(self) -> dict[str, Any]:
-        """Return since when this process runs, which tells it from a later one with its number.
+        """Return when this process started, to distinguish it from a later one with its number.
 
-        Nothing else: these workers end with their launcher, and follow what it is told.
+        Nothing else is needed: these workers end with their launcher, which controls them.
         """
         return {LAUNCHER_STARTED: psutil.Process().create_time()}
 
     def _add(self, device: str) -> _Post:
         log = self._logs / f"worker-{os.getpid()}-{len(self._posts)}.log"
-        # Those that join later share cores, unless they are in the place of one that left.
+        # Workers added later share cores, unless they replace one that left.
         used = [post.cores for post in self._posts if not post.leaving]
         cores = min(self._cores, key=used.count, default=())
         self._posts.append(_Post(device, log, replace(self._limits), cores))
@@ -184,7 +184,7 @@ class LocalFleet:
     def _fill(self, post: _Post) -> None:
         environment, device = worker_environment(self._settings), post.device
         if device.startswith(NAMED):
-            # Shown alone, it is CUDA's first.
+            # The only visible GPU is CUDA's number 0.
             environment |= {"CUDA_VISIBLE_DEVICES": device}
             device = "cuda:0"
         cores = ("--cores", ",".join(map(str, post.cores))) if post.cores else ()
@@ -193,7 +193,7 @@ class LocalFleet:
         start = starter(self._forks, worker, environment)
         if post.pipe is not None:
             post.pipe.close()
-        # When the launcher dies, by kill -9 too, the pipe closes and the worker notices.
+        # If the launcher dies, even by kill -9, the pipe closes and the worker notices.
         theirs, ours = os.pipe()
         post.pipe = os.fdopen(ours, "wb")
         log = home_folder.open_private(post.log, os.O_WRONLY | os.O_APPEND)
@@ -207,10 +207,10 @@ class LocalFleet:
         post.started = time.monotonic()
 
     def _follow(self, device: str, advice: Advice) -> None:
-        """Start the further workers that a GPU takes, or ask its newest to leave."""
+        """Start the additional workers that a GPU can take, or ask its newest to leave."""
         present = [post for post in self._posts if post.device == device and not post.leaving]
         if not present or any(post.replacements.given_up for post in present):
-            return  # asked to stop, or in trouble already
+            return  # asked to stop, or failing already
         self._remarks.append(f"{device}: {advice.reason}.")
         if advice.workers < 0 and len(present) > 1:
             _let_go(present[-1])
@@ -219,12 +219,12 @@ class LocalFleet:
         self._divide()
 
     def _divide(self) -> None:
-        """Tell every worker on a GPU how many are on it: each counts for its part of the hours."""
+        """Tell every worker on a GPU how many share it: each counts its share of the hours."""
         used = [post.device for post in self._posts if not post.leaving]
         for post in self._posts:
             if post.device == "cpu" or post.pipe is None or post.leaving:
                 continue
-            # A worker that has died is replaced, and its successor is told.
+            # A worker that has died is replaced, and its successor is told instead.
             with suppress(OSError):
                 os.write(post.pipe.fileno(), bytes([min(used.count(post.device), 255)]))
 
@@ -236,7 +236,7 @@ class LocalFleet:
         if post.leaving or post.replacements.given_up:
             return False
         if not post.replacements.replaces(WorkerEnd(code, time.monotonic() - post.started)):
-            # Told once: its end is not an accident again each time that the crew is counted.
+            # So that its end is not counted as an accident again at each call.
             post.leaving = True
             return False
         self._fill(post)
@@ -267,7 +267,7 @@ class LocalEngine:
         raise NotImplementedError("local workers follow their launcher, which reads its wishes")
 
     def probe(self, settings: Settings, crew: Crew) -> str:
-        """Run the probe in a process of its own here."""
+        """Run the probe in a separate process on this machine."""
         command = python("tuner.cli.worker", *crew.arguments(), "--probe", "--json")
         done = subprocess.run(
             command,
@@ -286,8 +286,8 @@ ENGINE = LocalEngine()
 def _let_go(post: _Post) -> None:
     """Ask a worker to finish its epoch, give its trial back and exit.
 
-    Not by a signal: one that arrives while a worker is being forked is lost. The end of its input
-    is noticed whenever it begins to read.
+    Not by a signal, which is lost if it arrives while the worker is being forked. It notices the
+    end of its input whenever it starts reading.
     """
     post.leaving = True
     if post.pipe is not None:
@@ -300,10 +300,10 @@ def _signal(post: _Post, number: signal.Signals) -> None:
 
 
 def rotate(log: Path, most: int = LOG_BYTES) -> None:
-    """Put a long log aside and empty it; its worker goes on writing at its beginning.
+    """Copy a long log to `.1` and truncate it.
 
-    Workers keep the file open, and append to it. What one writes between the two steps is lost;
-    of a log of this length nobody misses a line.
+    Workers keep the file open and append to it. Lines written between the two steps are lost, which
+    does not matter in a log of this length.
     """
     try:
         if log.stat().st_size <= most:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def read(engine: str, kind: type[T], given: Mapping[str, Any]) -> T:
-    """Return the options as a dataclass; all that is wrong with them is one UserError."""
+    """Return the options as a dataclass; one UserError lists all faults."""
     try:
         return TypeAdapter(kind).validate_python(dict(given))
     except ValidationError as error:
@@ -35,7 +35,7 @@ def read(engine: str, kind: type[T], given: Mapping[str, Any]) -> T:
 
 
 def given_only(engine: str, kind: type[Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check the options and return, as JSON can hold them, those that were given."""
+    """Check the options, and return those that were given as JSON."""
     checked = asdict(read(engine, kind, given))
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -55,7 +55,7 @@ def _seconds(value: Any) -> Any:
 
 
 def _words(value: Any) -> Any:
-    """Split a text as a shell would: on the command line a list is one text."""
+    """Split a text as a shell would, since a list on the command line is one text."""
     return shlex.split(value) if isinstance(value, str) else value
 
 

@@ -1,12 +1,12 @@
 """Workers under Ray: detached actors, each of which keeps one `tuner worker` process alive.
 
-Ray places the actors, spread over the nodes, and starts one again when its node dies; those that
-find no room wait until a node joins. They belong to no driver: the launcher may end. An actor ends
-by itself when its worker has ended on purpose, and frees what it had reserved.
+Ray spreads the actors over the nodes and restarts one when its node dies; actors without room wait
+until a node joins. They belong to no driver, so the launcher may end. An actor ends itself when its
+worker has ended on purpose, and frees its resources.
 
-The folders of objectives travel as Ray's working directory. The database's password does not: what
-is in a runtime environment is shown on Ray's web page. It is an argument of the actor, which Ray
-keeps in its control store, or a file on the nodes (`password_file`).
+The folders of objectives are sent as Ray's working directory. The database's password is not part
+of the runtime environment, which Ray's web page shows: it is an argument of the actor, stored in
+Ray's control store, or a file on the nodes (`password_file`).
 """
 
 import logging
@@ -40,11 +40,11 @@ from tuner.settings import Settings, child_environment
 
 NAMESPACE = "tuner"
 LOOK_SECONDS = 2.0
-"""How long what the actors said is good."""
+"""How long the actors' answers are cached."""
 ANSWER_SECONDS = 5.0
 """How long an actor may take to answer; one that waits for room does not answer."""
 KEPT_SECONDS = 600.0
-"""How long an actor whose worker failed waits to be asked why, before it frees its room."""
+"""How long an actor whose worker failed waits to be asked why, before it frees its resources."""
 KNOCK_SECONDS = 10.0
 PROBE_SECONDS = 600.0
 LEAVING_SECONDS = 15.0
@@ -65,22 +65,22 @@ class RayOptions:
     gpus: float = 0.0
     """GPUs that Ray reserves for a worker; 0.5 puts two of them on a GPU."""
     home: str = ""
-    """Where workers keep their files on the nodes; the launcher's folder by default."""
+    """The folder for workers' files on the nodes; by default the launcher's."""
     password_file: str = ""
-    """A file with the database's password on every node; without it the password goes by Ray."""
+    """A file with the database's password on every node; by default Ray transfers the password."""
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster, as it knows itself."""
+    """The identity of a cluster."""
 
     session: str = ""
-    """Its name since it was started, which no other cluster has; older Rays do not say it."""
+    """Its unique name since it was started; older versions of Ray do not report it."""
     address: str = ""
-    """Where its head is, for every machine: it may be started again, without its actors."""
+    """The address of its head; the head may be restarted there, without its actors."""
 
     def refuse_elsewhere(self, here: "RayCluster") -> None:
-        """Refuse to take actors for ended because another cluster does not have them."""
+        """Raise if this is another cluster: actors that it lacks need not have ended."""
         same = bool(self.session) and self.session == here.session
         if same or self.address in ("", here.address):
             return
@@ -122,10 +122,10 @@ class Pilot:
         return {"running": not over, "failure": "\n".join(filter(None, said))}
 
     def leave(self, at_once: bool = False) -> None:
-        """Ask the worker to give its trial back and exit; replace it no more.
+        """Ask the worker to give its trial back and exit, without replacement.
 
-        A fleet asks again whenever it looks. A worker takes a second signal as "at once", so each
-        is sent once.
+        Fleets repeat the request. A worker takes a second signal as "at once", so each signal is
+        sent only once.
         """
         with self._lock:
             asked = self._leaving.is_set()
@@ -135,11 +135,11 @@ class Pilot:
                     self._process.send_signal(signal.SIGTERM)
                 if at_once and not self._hurried:
                     self._hurried = True
-                    # The same signal twice might be taken for one.
+                    # Another signal, because two equal ones might be merged into one.
                     self._process.send_signal(signal.SIGINT)
 
     def end(self) -> None:
-        """End this actor for good: Ray does not start it again."""
+        """End this actor for good, so that Ray does not restart it."""
         ray.actor.exit_actor()
 
     def _attend(self) -> None:
@@ -155,9 +155,9 @@ class Pilot:
             if self._leaving.is_set():
                 break
             if not has_folder():
-                # Its node is dying: Ray has removed the working directory, and this actor with its
-                # worker goes next. Nothing that ends here says anything about workers, so the
-                # actor goes now, and Ray starts it again on another node.
+                # The node is shutting down: Ray has removed the working directory, and will end
+                # this actor and its worker next. Their end says nothing about the worker, so the
+                # actor exits now, and Ray restarts it on another node.
                 os._exit(1)
             if not self._replacements.replaces(WorkerEnd(code, time.monotonic() - started)):
                 break
@@ -168,7 +168,7 @@ class Pilot:
 
     def _start(self) -> None:
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The end of this actor, by kill -9 too, closes the pipe: the worker gives its trial back.
+        # If this actor ends, even by kill -9, the pipe closes, and the worker gives its trial back.
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -195,21 +195,21 @@ class RayFleet:
         self._options = option_reader.read("ray", RayOptions, crew.options)
         self._prefix: str = handle["prefix"]
         self._made: int = handle["made"]
-        """How many actors were made; their numbers are not used again."""
+        """How many actors were created; their numbers are not reused."""
         self._gone: set[int] = set(handle["gone"])
         self._leaving: set[int] = set(handle["leaving"])
         self._code: str | None = handle["code"]
-        """Where Ray keeps the folders of objectives, once they are sent."""
+        """Ray's address of the folders of objectives, once they are sent."""
         self._messages: list[str] = list(handle["messages"])
         self._cluster = RayCluster(**handle.get("cluster", {}))
         self._at_work: set[int] = set()
         self._looked = float("-inf")
 
     def start(self) -> None:
-        """Send the objectives' folders and make the actors."""
+        """Send the objectives' folders and create the actors."""
         with _staged(self._crew.folders) as folder:
             _connect(self._options, folder)
-            # The package's address: actors that are made from another machine need no folder.
+            # With the package's address, another machine can create actors without the folders.
             self._code = ray.get_runtime_context().runtime_env.get("working_dir")
         self._cluster = _cluster_here()
         self._make(self._crew.size)
@@ -221,7 +221,7 @@ class RayFleet:
         return len(self._present())
 
     def scale(self, workers: int) -> None:
-        """Make more actors, or let some leave, those that wait for room first."""
+        """Create more actors, or let some leave, first those that wait for room."""
         self._look()
         staying = [number for number in self._present() if number not in self._leaving]
         if workers > len(staying):
@@ -241,7 +241,7 @@ class RayFleet:
         self._let_go(self._present(), at_once=True)
 
     def close(self) -> None:
-        """End the actors that are left, politely first, and the connection."""
+        """End the remaining actors, first by asking their workers to leave, then the connection."""
         self.ask_to_stop()
         deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
         while self._present() and time.monotonic() < deadline:
@@ -256,11 +256,11 @@ class RayFleet:
         return list(dict.fromkeys(self._messages))
 
     def remarks(self) -> list[str]:
-        """Return nothing: `running` and `failures` say all there is."""
+        """Return nothing: `running` and `failures` say everything."""
         return []
 
     def handle(self) -> dict[str, Any]:
-        """Return what finds the actors again."""
+        """Return how to find the actors again."""
         return {
             "prefix": self._prefix,
             "made": self._made,
@@ -278,7 +278,7 @@ class RayFleet:
         return [number for number in range(self._made) if number not in self._gone]
 
     def _make(self, count: int) -> None:
-        """Make so many actors, all of them or none."""
+        """Create this many actors, all or none."""
         _connect(self._options)
         orders = _orders(self._settings, self._crew, self._options)
         pilot = ray.remote(Pilot)
@@ -303,10 +303,10 @@ class RayFleet:
                 )
                 made.append(actor)
                 self._made += 1
-        # Ctrl-C as well: nobody would know of those that were made.
+        # Also on Ctrl-C: nobody would know of those already created.
         except BaseException as error:
             for actor in made:
-                # Where Ray is gone, they are too.
+                # If Ray is gone, so are they.
                 with suppress(ray.exceptions.RayError, OSError, RuntimeError):
                     ray.kill(actor, no_restart=True)
             self._gone.update(range(self._made - len(made), self._made))
@@ -317,10 +317,10 @@ class RayFleet:
             self._looked = float("-inf")
 
     def _look(self) -> None:
-        """Ask every actor for its state, and note which have gone."""
+        """Ask every actor for its state, and record which have ended."""
         _connect(self._options)
         actors = {number: _find(self._name(number)) for number in self._present()}
-        # The names are random: whoever finds one of them is at the right cluster.
+        # The names are random, so a cluster that has one of them is the right one.
         if actors and not any(actors.values()):
             self._cluster.refuse_elsewhere(_cluster_here())
         self._gone.update(number for number, actor in actors.items() if actor is None)
@@ -348,7 +348,7 @@ class RayFleet:
                 self._at_work.add(number)
             else:
                 self._gone.add(number)
-        # Asked again each time: an actor that Ray has started anew knows of no earlier request.
+        # Repeated each time, because an actor that Ray has restarted knows no earlier request.
         self._ask(self._leaving - self._gone)
         self._looked = time.monotonic()
 
@@ -361,8 +361,8 @@ class RayFleet:
         for number in numbers:
             name = self._name(number)
             if number not in self._at_work:
-                # It waits for room, or did not answer. A worker notices the end of its actor, and
-                # gives its trial back.
+                # It waits for room or did not answer, so it is killed. A worker notices the end of
+                # its actor, and gives its trial back.
                 _kill(name)
             elif (actor := _find(name)) is not None:
                 actor.leave.remote(at_once)
@@ -384,7 +384,7 @@ class RayEngine:
         crew: Crew,
         forks: ForkServer | None = None,  # noqa: ARG002  # the contract's; nodes cannot fork from it
     ) -> Fleet:
-        """Return a fleet that has no actor yet."""
+        """Return a fleet that has no actors yet."""
         return RayFleet(
             settings,
             crew,
@@ -400,11 +400,11 @@ class RayEngine:
         )
 
     def again(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> Fleet:
-        """Return a fleet by the names of its actors."""
+        """Return the fleet of existing actors."""
         return RayFleet(settings, crew, handle)
 
     def probe(self, settings: Settings, crew: Crew) -> str:
-        """Run the probe as a task, with what a worker would have."""
+        """Run the probe as a task with a worker's resources."""
         options = option_reader.read(self.name, RayOptions, crew.options)
         orders = _orders(settings, crew, options)
         with _staged(crew.folders) as folder:
@@ -436,7 +436,7 @@ ENGINE = RayEngine()
 
 @dataclass(frozen=True)
 class _Orders:
-    """What an actor is given."""
+    """The arguments of an actor."""
 
     words: tuple[str, ...]
     environment: Mapping[str, str]
@@ -455,16 +455,16 @@ def _orders(settings: Settings, crew: Crew, options: RayOptions) -> _Orders:
     if options.password_file:
         environment["TUNER_DATABASE_PASSWORD_FILE"] = options.password_file
         password = None
-    # Below Ray's working directory, which is an actor's working folder on whatever node.
+    # Relative to Ray's working directory, which is an actor's current folder on every node.
     there = tuple(Path(_staged_name(place)) for place in range(len(crew.folders)))
-    # Of a budget's hours an actor on half a GPU spends half.
+    # An actor on half a GPU spends half of the hours.
     share = ("--share", f"{options.gpus:g}") if 0 < options.gpus < 1 else ()
     words = (*replace(crew, folders=there).arguments(), *share)
     return _Orders(words, environment, password, home / "logs")
 
 
 def _environment(given: Mapping[str, str], password: str | None) -> dict[str, str]:
-    """Return a worker's environment on a node: the node's own, but for what it is given."""
+    """Return a worker's environment on a node: the node's own with these variables."""
     secret = {} if password is None else {"PGPASSWORD": password}
     return {**child_environment(), **given, **secret}
 
@@ -512,11 +512,11 @@ def _cluster_here() -> RayCluster:
 
 
 _ours = False
-"""Whether this process's connection to Ray was made here."""
+"""Whether this module opened this process's connection to Ray."""
 
 
 def _connect(options: RayOptions, folder: Path | None = None) -> None:
-    """Connect this process to the cluster; with a folder, anew, so that it is sent."""
+    """Connect this process to the cluster; with a folder, open a new connection that sends it."""
     global _ours  # noqa: PLW0603  # a process has one connection to Ray, which is Ray's own choice
     if ray.is_initialized() and folder is not None:
         if not _ours:
@@ -546,7 +546,7 @@ def _connect(options: RayOptions, folder: Path | None = None) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise an OSError if nothing listens there: Ray would try for minutes."""
+    """Raise an OSError if nothing listens there, because Ray would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
@@ -560,7 +560,7 @@ def _disconnect() -> None:
 
 
 def _find(name: str) -> Any:
-    """Return the actor of a name, or None if there is none any more."""
+    """Return the actor with this name, or None if it no longer exists."""
     try:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
@@ -568,6 +568,6 @@ def _find(name: str) -> Any:
 
 
 def _kill(name: str) -> None:
-    """End an actor at once, and let it not be started again."""
+    """Kill an actor for good."""
     if (actor := _find(name)) is not None:
         ray.kill(actor, no_restart=True)

@@ -1,16 +1,16 @@
 """Which workers are replaced, and when an engine gives up: one rule for all engines.
 
-A worker that ended on purpose is not replaced: the study is done, or its error would meet the next
-worker too. One that crashed or was killed is. Where workers die young, one after the other, more of
-them would only load the machine or annoy the cluster's administrators: after a few in a row no more
-are started, and the reason is told.
+A worker that ended on purpose is not replaced: the study is done, or the next worker would meet the
+same error. One that crashed or was killed is replaced. If workers die early one after the other,
+more of them would only load the machine or annoy the cluster's administrators: after a few in a row
+no more are started, and the reason is reported.
 
-A place that is taken away says nothing about its worker, and a cluster may take it every hour for
-weeks: it is replaced even where others have died young. But a worker that had a trial and was sent
-away before its first epoch has done nothing. Where that happens again and again, epochs do not fit
-into the time that workers get there. Only workers know it, since clusters requeue, restart and
-replace without us: they keep count in the study's history, by the name of their place
-(`work/place.py`), and refuse to work there in the end.
+If the engine takes a place away (preemption, say), that says nothing about the worker, and may
+happen every hour for weeks: it is replaced even if others have died early. But a worker that had a
+trial and had to leave before its first epoch has achieved nothing. If that keeps happening, epochs
+do not fit into the time that workers get there. Only workers can notice, since clusters requeue,
+restart and replace without us. So they count it in the study's history, by the name of their place
+(`work/place.py`), and finally refuse to work there.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from tuner.errors import (
 DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
 """Exit codes of workers that ended on purpose; any other end is an accident."""
 YOUNG_SECONDS = 20.0
-"""A worker that ends before this age has not done anything yet."""
+"""A worker that ends sooner has died early."""
 HOPELESS = 5
-"""So many early deaths or unexpected errors in a row, and workers are no longer replaced."""
+"""After this many early deaths or unexpected errors in a row, workers are no longer replaced."""
 FRUITLESS = 20
-"""So many workers in a row sent away from a place before their first epoch end it. Where half of
-them are, by a partition that is preempted at random, that happens once in a million."""
+"""A place is given up after this many workers in a row without an epoch. If half of the workers are
+preempted before their first epoch at random, that happens once in a million."""
 FRUITLESS_LIVES = 5
-"""So many that had their whole lifetime for it: chance does not explain that."""
+"""The same for workers that had their whole lifetime, which chance does not explain."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class WorkerEnd:
     """How a worker ended."""
 
     code: int | None
-    """Its exit status, negative for a signal; None if nobody knows, as when its machine died."""
+    """Its exit status, negative for a signal; None if unknown, as when its machine died."""
     seconds: float
-    """How long it ran, without the time for which it waited for room."""
+    """How long it ran, without waiting for room."""
     taken: bool = False
-    """Whether the engine took its place away: preempted, drained, time limit. That says nothing
-    about the worker, so it counts for nothing."""
+    """Whether the engine took its place away (preempted, drained, time limit). That says nothing
+    about the worker, so it is not counted."""
 
 
 @dataclass
 class Replacements:
-    """The accidents of one place, or of a whole crew where its workers have no places."""
+    """The accidents of one place, or of a whole crew if its workers have no places."""
 
     limit: int = HOPELESS
     young_seconds: float = YOUNG_SECONDS
@@ -66,7 +66,7 @@ class Replacements:
 
     @property
     def reason(self) -> str:
-        """Why no more workers are started, for people; empty while they are."""
+        """Why no more workers are started, as a sentence; empty while they are."""
         if not self.given_up or self.last is None:
             return ""
         code = self.last.code
@@ -83,26 +83,26 @@ class Replacements:
         )
 
     def replaces(self, end: WorkerEnd) -> bool:
-        """Take note of an end, and return whether that worker is replaced.
+        """Record the end of a worker, and return whether to replace it.
 
-        Ends are told once each, in the order in which they were noticed.
+        Called once for each end, in the order in which they are noticed.
         """
         if end.taken:
-            # Of a crew: it was not one of those that died early, and others may have been.
+            # In a crew others may have died early, but not this worker.
             return True
         if end.code in DELIBERATE:
             return False
         self.last = end
-        # A bug of ours may also hit every replacement, even after a long time.
+        # A bug of ours may affect every replacement, even after a long time.
         counts = end.seconds < self.young_seconds or end.code == EXIT_UNEXPECTED
         self.accidents = self.accidents + 1 if counts else 0
         return not self.given_up
 
 
 def why_hopeless(fruitless: int, lives: int, workers: int = 1) -> str:
-    """Say why no more workers run at a place, or at one that several share; empty while they do.
+    """Return why a place, perhaps shared by several workers, is given up; empty if it is not.
 
-    `fruitless` workers in a row had a trial there and stored no epoch; so many of them had their
+    `fruitless` workers in a row had a trial there and stored no epoch; `lives` of them had their
     whole lifetime.
     """
     if fruitless < FRUITLESS * workers and lives < FRUITLESS_LIVES * workers:

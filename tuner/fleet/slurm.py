@@ -1,8 +1,8 @@
 """Workers as the elements of a Slurm job array: pilots that find their trials in the database.
 
 An element runs one worker. When the study ends, the worker exits with 0 and the element is
-complete. When its time is over or its place is taken, it gives its trial back and requeues itself,
-so that Slurm alone keeps the fleet going, whether or not the launcher is still there:
+complete. When its time is over or it is preempted, it gives its trial back and requeues itself, so
+that Slurm keeps the fleet running without the launcher:
 
     sbatch --array=0-7 pilot.sh ──> RUNNING ── the study has ended ──> COMPLETED
                                      │   ▲
@@ -10,8 +10,8 @@ so that Slurm alone keeps the fleet going, whether or not the launcher is still 
                                      ▼   │
                                     PENDING
 
-A fleet's files lie below the home, which the nodes share with the launcher: the script, the logs,
-and the database's password in a file that only its owner can read. `sbatch` sees none of it.
+A fleet's files are in the home, which the nodes share with the launcher: the script, the logs, and
+the database's password in a file that only its owner can read. `sbatch` never sees the password.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from tuner.forkserver import ForkServer
 from tuner.settings import Settings, child_environment
 
 LOOK_SECONDS = 5.0
-"""How long an answer of squeue is good: administrators do not like it to be asked all the time."""
+"""How long an answer of squeue is cached: administrators dislike frequent calls."""
 PATIENCE_SECONDS = 600.0
 """How long a probe may wait for room on the cluster."""
 LEAVING_SECONDS = 30.0
@@ -57,7 +57,7 @@ ENDED = frozenset(
     )
 )
 TAKEN = frozenset(["BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"])
-"""Ends that Slurm decided on. It requeues most of them by itself."""
+"""Ends that Slurm caused. It requeues most of them itself."""
 NEVER = frozenset(
     (
         "BadConstraints",
@@ -71,11 +71,11 @@ NEVER = frozenset(
 )
 """Reasons for which an element waits until a person does something about it."""
 FLEETS = "fleet"
-"""Below the home: a folder for each fleet."""
+"""The folder in the home that has a folder for each fleet."""
 KILLED = -9
 NO_ACCIDENTS = Replacements()
 MOST_NAMES = 500
-"""Elements named on one command line."""
+"""At most this many elements are named on one command line."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Element:
     state: str
     seconds: float
     reason: str
-    """Why it waits, if it does."""
+    """Why it waits, if it waits."""
 
     @property
     def name(self) -> str:
@@ -111,15 +111,15 @@ class SlurmFleet:
         self._jobs: list[int] = list(handle["jobs"])
         self._leaving: set[str] = set(handle["leaving"])
         self._left: set[str] = set(handle["left"])
-        """Elements whose end was judged: they stay ended."""
+        """Elements that have ended for good."""
         self._replacements = replace(limits, accidents=handle["accidents"])
         self._messages: list[str] = list(handle["messages"])
         self._cluster: str = handle.get("cluster", "")
-        """Slurm's name of the cluster; its job numbers mean other jobs elsewhere."""
+        """Slurm's name of the cluster; on another one, the job numbers mean other jobs."""
         self._user: int | None = handle.get("user")
         self._looked = float("-inf")
         self._elements: list[_Element] | None = None if self._jobs else []
-        """None until Slurm has answered: what is not known has not ended."""
+        """None until Slurm has answered; unknown does not mean ended."""
 
     def start(self) -> None:
         """Write the fleet's files and submit its arrays."""
@@ -143,7 +143,7 @@ class SlurmFleet:
         return len(self._alive())
 
     def scale(self, workers: int) -> None:
-        """Submit more elements, or let some leave, those that wait first."""
+        """Submit more elements, or let some leave, first those that wait."""
         self._look()
         staying = [one for one in self._alive() if one.name not in self._leaving]
         if workers > len(staying):
@@ -153,7 +153,7 @@ class SlurmFleet:
         self._let_go(one.name for one in waiting_last[workers:])
 
     def ask_to_stop(self) -> None:
-        """Ask every worker to finish its epoch and give its trial back; cancel who waits."""
+        """Ask every worker to finish its epoch and give its trial back; cancel waiting elements."""
         self._look()
         self._let_go(one.name for one in self._alive())
 
@@ -163,7 +163,7 @@ class SlurmFleet:
         self._signal("USR1", [one.name for one in self._alive()])
 
     def close(self) -> None:
-        """Cancel what is left, politely first, and remove the password."""
+        """Ask the remaining workers to leave, then cancel them, and remove the password."""
         self.ask_to_stop()
         patience = max(self._settings.timing.give_back, self._options.give_back)
         deadline = time.monotonic() + patience + LEAVING_SECONDS
@@ -175,7 +175,7 @@ class SlurmFleet:
         _password_file(self._folder).unlink(missing_ok=True)
 
     def failures(self) -> list[str]:
-        """Return the last output of workers that gave up, and why elements wait for ever."""
+        """Return the last output of workers that gave up, and why elements wait forever."""
         stuck = [one.reason for one in self._alive() if one.reason in NEVER]
         waits = [
             f"Slurm does not start {stuck.count(reason)} of the workers: {reason}. See the options "
@@ -186,11 +186,11 @@ class SlurmFleet:
         return list(dict.fromkeys(filter(None, said)))
 
     def remarks(self) -> list[str]:
-        """Return nothing: `running` and `failures` say all there is."""
+        """Return nothing: `running` and `failures` say everything."""
         return []
 
     def handle(self) -> dict[str, Any]:
-        """Return what finds the arrays and the files of the fleet again."""
+        """Return how to find the fleet's arrays and files again."""
         return {
             "folder": str(self._folder),
             "cluster": self._cluster,
@@ -203,7 +203,7 @@ class SlurmFleet:
         }
 
     def _submit(self, elements: int) -> None:
-        """Submit arrays no longer than the site allows; all of them or none."""
+        """Submit arrays no longer than the site allows, all or none."""
         submitted: list[int] = []
         longest = self._options.array_limit or _max_array_size()
         throttle = f"%{self._options.at_most}" if self._options.at_most else ""
@@ -212,12 +212,12 @@ class SlurmFleet:
             for first in range(0, elements, longest):
                 last = min(longest, elements - first) - 1
                 array = f"--array=0-{last}{throttle}"
-                # A launcher killed right here leaves an array that it did not store: its workers
-                # end with the study all the same, and squeue shows them under the study's name.
+                # A launcher killed right here leaves an array that is not stored. Its workers still
+                # end with the study, and squeue shows them under the study's name.
                 out = _slurm("sbatch", "--parsable", array, str(self._folder / "pilot.sh"))
                 job = int(out.strip().split(";")[0])
                 submitted.append(job)
-                # At once: whatever happens to the next one, the handle names this one.
+                # At once, so that the handle names this array even if the next one fails.
                 self._jobs.append(job)
                 with self._jobs_file.open("a") as jobs:
                     jobs.write(f"{job}\n")
@@ -228,7 +228,7 @@ class SlurmFleet:
             raise
         finally:
             self._looked = float("-inf")
-        # An element that took itself for the last may have removed it before it could see these.
+        # An element that believed to be the last may have removed it before these were visible.
         self._provide_password()
 
     @property
@@ -236,24 +236,24 @@ class SlurmFleet:
         return Path(SharedFiles("", str(self._folder), None, self._cluster).jobs_file)
 
     def _provide_password(self) -> None:
-        """Write the file that pilots read; the last one to end has removed it."""
+        """Write the password file that pilots read, and that the last one to end removes."""
         password = access(self._settings).password
         if password is not None:
             home_folder.write_private(_password_file(self._folder), password + "\n")
 
     def _look(self) -> None:
-        """Ask Slurm for the elements, and judge those that have ended since."""
+        """Ask Slurm for the elements, and requeue or give up those that have ended since."""
         if self._elements is None:
             self._refuse_elsewhere()
         elements = _elements(self._jobs)
         if elements is None:
             if self._elements is None:
-                # To say "none runs" would end the fleet, and take its password from its workers.
+                # Reporting 0 would end the fleet and remove its workers' password.
                 raise MachineError(
                     "Slurm's controller does not answer, so nobody knows how many workers run. Try "
                     "again when `squeue` works; workers that run go on meanwhile."
                 )
-            return  # what was true a moment ago still is, as far as we know
+            return  # keep the last answer
         self._elements, self._looked = elements, time.monotonic()
         again = []
         for one in elements:
@@ -264,7 +264,7 @@ class SlurmFleet:
                     self._left.add(one.name)
         if again:
             self._requeue(again)
-        # An element may have been requeued between our looking and our asking it to leave.
+        # An element may have been requeued after we listed it and before it was asked to leave.
         waiting = [
             one.name for one in elements if one.name in self._leaving and one.state == "PENDING"
         ]
@@ -274,21 +274,21 @@ class SlurmFleet:
     def _requeue(self, names: Sequence[str]) -> None:
         self._provide_password()
         for name in names:
-            # One that Slurm has requeued by itself meanwhile cannot be requeued, and need not be.
+            # An element that Slurm has requeued itself meanwhile cannot and need not be requeued.
             with contextlib.suppress(MachineError):
                 _slurm("scontrol", "requeue", name)
-        # Another launch that saw all of them ended may have removed it before they were requeued.
+        # Another launch that saw all of them ended may have removed the password meanwhile.
         self._provide_password()
         self._elements = _elements(self._jobs) or self._elements
 
     def _refuse_elsewhere(self) -> None:
-        """Refuse to act for another person or on another cluster, where our jobs are not seen."""
+        """Raise for another person, or on another cluster, which does not show our jobs."""
         if self._user not in (None, os.geteuid()):
             raise UserError(
                 f"The jobs of this fleet are those of the user with number {self._user}, who alone "
                 "can scale or stop them. `tuner stop` ends the study for everybody."
             )
-        # A controller that is away says no name: then nothing is learnt from it below either.
+        # A controller that is away reports no name, and does not answer below either.
         here = _config("ClusterName") if self._cluster else None
         if here is not None and here != self._cluster:
             raise UserError(
@@ -297,7 +297,7 @@ class SlurmFleet:
             )
 
     def _comes_back(self, one: _Element) -> bool:
-        """Tell whether an element that has ended is to run again."""
+        """Return whether to requeue an element that has ended."""
         if one.state in TAKEN:
             return self._replacements.replaces(WorkerEnd(None, one.seconds, taken=True))
         if one.state == "OUT_OF_MEMORY":
@@ -317,7 +317,7 @@ class SlurmFleet:
         """Cancel elements that wait, and ask the workers of those that run to leave."""
         going = list(names)
         self._leaving.update(going)
-        # In this order: one that begins to run between the two is asked by the second.
+        # In this order, so that an element that starts in between is asked by the second call.
         _cancel(going, "--state=PENDING")
         self._signal("INT", going)
         self._looked = float("-inf")
@@ -342,7 +342,7 @@ class SlurmEngine:
         crew: Crew,
         forks: ForkServer | None = None,  # noqa: ARG002  # the contract's; nodes cannot fork from it
     ) -> Fleet:
-        """Return a fleet that has no array yet."""
+        """Return a fleet that has no arrays yet."""
         folder = settings.home / FLEETS / f"{crew.study}-{secrets.token_hex(4)}"
         return SlurmFleet(
             settings,
@@ -360,11 +360,11 @@ class SlurmEngine:
         )
 
     def again(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> Fleet:
-        """Return a fleet by its arrays and its folder."""
+        """Return the fleet of existing arrays."""
         return SlurmFleet(settings, crew, handle)
 
     def probe(self, settings: Settings, crew: Crew) -> str:
-        """Run the probe as a short job, from the same kind of script as the workers."""
+        """Run the probe as a short job, by the same kind of script as the workers."""
         options = option_reader.read(self.name, SlurmOptions, crew.options)
         options = replace(options, time=600.0, signal=60.0, cpus=options.cpus or crew.threads or 1)
         folder = settings.home / FLEETS / f"probe-{secrets.token_hex(4)}"
@@ -409,10 +409,10 @@ def _password_file(folder: Path) -> Path:
 
 
 def _remove_passwords(fleets: Path, cluster: str) -> None:
-    """Remove the passwords of fleets whose elements have all ended, seen by nobody.
+    """Remove the passwords of fleets whose elements have all ended unnoticed.
 
-    The last element removes it, unless it was killed. Those of other clusters are left alone:
-    their jobs are not known here.
+    Normally the last element removes it, unless it was killed. Fleets of other clusters are skipped
+    because their jobs are unknown here.
     """
     jobs = {
         place: place.read_text().split()
@@ -421,7 +421,7 @@ def _remove_passwords(fleets: Path, cluster: str) -> None:
     }
     for place, numbers in jobs.items():
         elements = _elements([int(number) for number in numbers])
-        # An element that tuner would start again is given the password again then.
+        # If tuner requeues an element later, it writes the password again.
         if elements is not None and all(one.state in ENDED for one in elements):
             _password_file(place.parent).unlink(missing_ok=True)
 
@@ -433,7 +433,7 @@ def _place(settings: Settings, folder: Path) -> SharedFiles:
 
 
 def _slurm(*words: str) -> str:
-    """Run a command of Slurm and return what it printed; its words become a MachineError."""
+    """Run a Slurm command and return its output; a failure becomes a MachineError."""
     try:
         done = subprocess.run(
             words,
@@ -454,9 +454,9 @@ def _slurm(*words: str) -> str:
 
 
 def _elements(jobs: Sequence[int]) -> list[_Element] | None:
-    """Return all elements of arrays that Slurm still remembers; None if it does not answer.
+    """Return all elements of arrays that Slurm still lists; None if it does not answer.
 
-    Slurm forgets a job some minutes after its end (MinJobAge): those are ended.
+    Slurm forgets a job some minutes after its end (MinJobAge), so unlisted ones have ended.
     """
     if not jobs:
         return []
@@ -469,7 +469,7 @@ def _elements(jobs: Sequence[int]) -> list[_Element] | None:
     except MachineError as error:
         return [] if "Invalid job id" in str(error) else None
     rows = [line.split("|", 4) for line in out.splitlines() if line.strip()]
-    # An array that was cancelled before any of it ran has one row without an index: none is left.
+    # An array cancelled before it ran has one row without an index: no element is left.
     return [_element(*row) for row in rows if row[1].isdecimal()]
 
 
@@ -504,7 +504,7 @@ def _max_array_size() -> int:
 
 
 def _config(name: str) -> str | None:
-    """Return what the controller's configuration says; None if it does not answer."""
+    """Return a value of the controller's configuration; None if it does not answer."""
     try:
         shown = _slurm("scontrol", "show", "config")
     except MachineError:
@@ -515,7 +515,7 @@ def _config(name: str) -> str | None:
 
 def _cancel(names: Sequence[str], *how: str) -> None:
     for some in _batches(names, MOST_NAMES):
-        # Some may have ended meanwhile, which scancel reports as an error.
+        # scancel fails if some have ended meanwhile.
         with contextlib.suppress(MachineError):
             _slurm("scancel", *how, *some)
 

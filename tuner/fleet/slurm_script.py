@@ -1,4 +1,4 @@
-"""The batch script of a Slurm pilot, as a pure function of what is wanted."""
+"""The batch scripts of Slurm fleets, as pure functions."""
 
 import math
 import shlex
@@ -15,11 +15,11 @@ from tuner.processes import python
 from tuner.settings import GIVE_BACK
 
 PREEMPTED_SECONDS = 15
-"""How long an epoch may go on after Slurm took the place away; it kills after KillWait, 30 s."""
+"""How long an epoch may continue after a preemption; Slurm kills after KillWait, 30 s."""
 
 ALIVE = "PD,R,S,CG,CF,RS,SI,SO,ST,RQ,RH,RD,RF,SE"
-"""All states that squeue can select and from which an element may still run. R does not stand for
-one whose node is booting (CF), nor PD for one that was preempted and is being killed (CG)."""
+"""All states that squeue can select and from which an element may still run. R does not include
+elements whose node is booting (CF), nor PD those preempted and being killed (CG)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SlurmOptions:
     signal: Seconds = 120.0
     """How long before the time limit a worker is asked to leave."""
     gpus: Text = ""
-    """GPUs of an element as --gres has them: 1, or a100:1."""
+    """GPUs of an element in the notation of --gres: 1, or a100:1."""
     cpus: int = 0
     """CPUs of an element; 0 means as many as its trainer has threads."""
     memory: str = ""
@@ -48,7 +48,7 @@ class SlurmOptions:
     setup: Lines = ()
     """Lines of shell before the worker, such as `module load cuda`."""
     container: str = ""
-    """What comes before a command to run it in a container: `apptainer exec --nv tuner.sif`."""
+    """Prefix that runs a command in a container: `apptainer exec --nv tuner.sif`."""
     command: str = ""
     """The command `tuner` on the nodes; by default this Python, or `tuner` in a container."""
     options: Words = ()
@@ -66,18 +66,18 @@ class SlurmOptions:
 
     @property
     def lifetime(self) -> int:
-        """After how many seconds a worker leaves by itself, well before it is asked to."""
+        """Seconds after which a worker leaves by itself, well before it is asked to."""
         return int(self.time - 1.5 * self.signal)
 
     @property
     def give_back(self) -> float:
-        """How many seconds a worker may use to finish its epoch once it is asked to leave."""
+        """How long a worker that was asked to leave may take to finish its epoch, in seconds."""
         return epoch_seconds(self.signal)
 
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """Where a fleet's files are, on a file system that the nodes share with the launcher."""
+    """The paths of a fleet's files, on a file system that the nodes share with the launcher."""
 
     home: str
     folder: str
@@ -86,12 +86,12 @@ class SharedFiles:
 
     @property
     def jobs_file(self) -> str:
-        """The numbers of the fleet's arrays, a line each; elsewhere they mean other jobs."""
+        """The file with the numbers of the fleet's arrays, one per line."""
         return f"{self.folder}/jobs-{self.cluster}"
 
 
 def tuner_command(options: SlurmOptions) -> str:
-    """Return the command that is `tuner` on a node, quoted for the shell."""
+    """Return the command for `tuner` on a node, quoted for the shell."""
     inside = "tuner" if options.container else shlex.join(python("tuner.__main__"))
     return f"{options.container} {options.command or inside}".strip()
 
@@ -113,7 +113,7 @@ def pilot_script(
     body = body.replace("@YOUNG@", f"{YOUNG_SECONDS:.0f}")
     body = body.replace("@PREEMPTED@", str(PREEMPTED_SECONDS))
     body = body.replace("@FINISH@", _finish(place))
-    # A person's own TUNER_GIVE_BACK_SECONDS wins.
+    # TUNER_GIVE_BACK_SECONDS in the environment takes precedence.
     variables = {GIVE_BACK: f"{options.give_back:g}", **environment}
     return "\n".join([*head, "", *_before(options, variables, place), "", body])
 
@@ -125,15 +125,15 @@ def probe_script(
     environment: Mapping[str, str],
     place: SharedFiles,
 ) -> str:
-    """Return the script of a job that runs the probe; what it prints goes to its output file."""
+    """Return the script of a job that runs the probe and writes its answer to a file."""
     head = _head(f"tuner-probe-{study}", "probe-%j.log", options, place)
     words = ("worker", *arguments, "--probe", "--json")
-    # Only the worker's own output is JSON; modules print what they like to the log.
+    # Only the worker's output is JSON; other output, as of modules, goes to the log.
     lines = [
         *_before(options, environment, place),
         f"answer={shlex.quote(place.folder)}/probe-$SLURM_JOB_ID.json",
         f'{tuner_command(options)} {shlex.join(words)} >"$answer.part"',
-        # Whoever waits for the file finds it whole.
+        # Renamed, so that the waiting process sees only a complete file.
         'mv "$answer.part" "$answer"',
         "",
     ]
@@ -143,13 +143,13 @@ def probe_script(
 def _head(name: str, log: str, options: SlurmOptions, place: SharedFiles) -> list[str]:
     wanted = [
         f"--job-name={name}",
-        # sbatch would read a % of the folder as a pattern.
+        # sbatch would interpret a % in the folder's name as a pattern.
         f"--output={place.folder.replace('%', '%%')}/{log}",
         "--open-mode=append",
         "--nodes=1",
         "--ntasks=1",
         f"--cpus-per-task={max(1, options.cpus)}",
-        # Slurm counts minutes; a few seconds less would be a minute less.
+        # Slurm counts whole minutes, so round up.
         f"--time={math.ceil(options.time / 60)}",
     ]
     optional = {
@@ -173,7 +173,7 @@ def _before(options: SlurmOptions, environment: Mapping[str, str], place: Shared
 
 
 def _finish(place: SharedFiles) -> str:
-    """Return the lines by which the last element of a fleet removes the password."""
+    """Return the shell function with which the last element of a fleet removes the password."""
     if place.password_file is None:
         return "finish() { :; }"
     finish = _FINISH.replace("@PASSWORD@", shlex.quote(place.password_file))
@@ -181,7 +181,7 @@ def _finish(place: SharedFiles) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Quote a word as #SBATCH lines are read: whole, if it contains a space."""
+    """Quote a word for an #SBATCH line."""
     return '"' + word.replace('"', '\\"') + '"' if set(word) & set(" \t#'\"") else word
 
 

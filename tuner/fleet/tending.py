@@ -1,11 +1,11 @@
-"""A fleet that is stored, so that any machine can look at it, scale it and stop it.
+"""Stored fleets, which can be listed, scaled and stopped from any machine.
 
-Workers on this machine follow their launcher, so the launcher reads what people want:
+Workers on this machine are controlled by their launcher, so the launcher polls for requests:
 
     tuner fleet scale STUDY 8 ──> fleet.workers ──> read here, every few seconds ──> Fleet.scale
 
-Workers of other engines outlive it. There, whoever gives the command acts on the engine, under the
-lock of the fleet's row, and stores the new handle; a launcher that is still here takes it over.
+Workers of other engines outlive it. There, the command itself acts on the engine, under the lock of
+the fleet's row, and stores the new handle; a launcher that is still running adopts it.
 """
 
 import logging
@@ -32,14 +32,14 @@ from tuner.store.studies import Study
 logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 3.0
-"""How often a launcher stores what runs, and reads what people want."""
+"""How often a launcher stores the number of running workers, and reads requests."""
 CLOCK_SECONDS = 60.0
 LOST_SECONDS = 60.0
-"""A fleet of this machine's engine that was not seen for so long has lost its launcher."""
+"""A local fleet that has not been seen for this long has lost its launcher."""
 
 
 class TendedFleet:
-    """A fleet whose launcher is this process; it is used like the fleet itself."""
+    """A fleet launched by this process; it is used like the fleet itself."""
 
     def __init__(
         self, settings: Settings, database: Database, study: Study, engine: Engine, fleet: Fleet
@@ -59,7 +59,7 @@ class TendedFleet:
     def start_crew(self, crew: Crew) -> None:
         """Store the fleet, then start its workers.
 
-        In this order: a launcher that dies in between leaves a fleet that can be found and ended.
+        In this order, so that a launcher that dies in between leaves a fleet that can be found.
         """
         self._crew = crew
         launcher = Launcher(socket.gethostname(), os.getpid(), person())
@@ -77,18 +77,18 @@ class TendedFleet:
         try:
             self._fleet.start()
         except TunerError as error:
-            # Nobody would find anything to ask under this fleet: it has ended, and says why.
+            # No worker was started, so the fleet is stored as ended, with the reason.
             with self._database.transaction() as connection:
                 fleets.end(connection, number, str(error).splitlines()[0])
             raise
-        # Ctrl-C, or a fault: some workers may have been started, and are found by this handle.
+        # Also on Ctrl-C: workers that were started are found by this handle.
         except BaseException:
             self._sync(0)
             raise
         self._sync(crew.size)
 
     def running(self) -> int:
-        """Return how many workers run; see that people's wishes are followed."""
+        """Return how many workers run; from time to time, synchronise with the database."""
         running = self._fleet.running()
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync(running)
@@ -107,11 +107,11 @@ class TendedFleet:
         return self._fleet.failures()
 
     def remarks(self) -> list[str]:
-        """Return what people should know of its workers, each once."""
+        """Return remarks about its workers for people, each once."""
         return self._fleet.remarks()
 
     def close(self) -> None:
-        """End the workers that are left, and note that the fleet has ended."""
+        """End the remaining workers, and record that the fleet has ended."""
         reason = "; ".join(text.splitlines()[0] for text in self._fleet.failures() if text)
         self._fleet.close()
         if self._stored is None:
@@ -120,47 +120,38 @@ class TendedFleet:
         try:
             with self._database.transaction() as connection:
                 fleets.end(connection, number, reason)
-        # It is seen as lost then; nothing that was trained depends on it.
+        # Then it counts as lost; no training depends on it.
         except (DBAPIError, DatabaseError):
             logger.warning("the database is away; this fleet leaves without signing off")
 
     def _sync(self, running: int) -> None:
-        """Store what runs, and do what people asked for; a database that is away is no reason."""
+        """Store the number of running workers, and follow requests; skipped during an outage."""
         self._synced = time.monotonic()
         if self._stored is None:
             return
         try:
             with self._database.transaction() as connection:
-                told = fleets.keep(connection, self._stored, self._fleet.handle(), running)
+                current = fleets.keep(connection, self._stored, self._fleet.handle(), running)
         except (DBAPIError, DatabaseError):
             return
-        if told is None:  # deleted with its study; its workers see that by themselves
+        if current is None:  # deleted with its study, which its workers notice themselves
             return
         if self._engine.outlives:
-            self._take_over(told)
-        else:
-            self._obey(told)
-        self._stored = told
-
-    def _take_over(self, told: StoredFleet) -> None:
-        assert self._stored is not None
-        assert self._crew is not None
-        if told.handle != self._fleet.handle():
-            # Somebody has scaled or stopped it by a command: what it is made of is in the database.
-            crew = replace(self._crew, workers=told.workers)
-            self._fleet = self._engine.again(self._settings, crew, told.handle)
-
-    def _obey(self, told: StoredFleet) -> None:
-        assert self._stored is not None
-        if told.asked != self._asked:
-            self._asked = told.asked
-            (self._fleet.stop_now if told.asked == "now" else self._fleet.ask_to_stop)()
-        elif told.workers != self._stored.workers and not told.asked:
-            self._fleet.scale(told.workers)
+            assert self._crew is not None
+            if current.handle != self._fleet.handle():
+                # A command has scaled or stopped it, and stored the new handle.
+                crew = replace(self._crew, workers=current.workers)
+                self._fleet = self._engine.again(self._settings, crew, current.handle)
+        elif current.asked != self._asked:
+            self._asked = current.asked
+            (self._fleet.stop_now if current.asked == "now" else self._fleet.ask_to_stop)()
+        elif current.workers != self._stored.workers and not current.asked:
+            self._fleet.scale(current.workers)
+        self._stored = current
 
 
 def is_lost(stored: StoredFleet) -> bool:
-    """Return whether a fleet that follows its launcher has lost it, and its workers with it."""
+    """Return whether a local fleet has lost its launcher, and so its workers."""
     if engines.load(stored.engine).outlives:
         return False
     if stored.host == socket.gethostname() and not is_launcher(stored, stored.pid):
@@ -171,20 +162,20 @@ def is_lost(stored: StoredFleet) -> bool:
 def is_launcher(stored: StoredFleet, pid: int) -> bool:
     """Return whether a process of this machine is the one that launched a fleet of this machine.
 
-    The number alone does not say so: after some time another process has it.
+    The process number alone does not tell, because it is reused after some time.
     """
     try:
         began = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return False
     known = stored.handle.get(LAUNCHER_STARTED)
-    # psutil adds the time since the machine's start to that moment by the clock, which may be set
-    # while the process runs. No number is used again within a minute.
+    # psutil derives the start from the boot time by the clock, which may be set while the process
+    # runs, so allow a difference. No process number is reused within a minute.
     return pid == stored.pid and (known is None or abs(began - known) < CLOCK_SECONDS)
 
 
 def look(settings: Settings, database: Database, stored: StoredFleet) -> tuple[StoredFleet, int]:
-    """Ask a fleet's engine how many workers run or wait, and store it; end the fleet at none."""
+    """Ask a fleet's engine how many workers run or wait, and store it; end a fleet without any."""
     if not engines.load(stored.engine).outlives:
         return stored, stored.running
 
@@ -195,10 +186,10 @@ def look(settings: Settings, database: Database, stored: StoredFleet) -> tuple[S
 
 
 def scale(settings: Settings, database: Database, stored: StoredFleet, workers: int) -> None:
-    """Scale a fleet, at once where its workers outlive their launcher; else ask its launcher.
+    """Scale a fleet: at once if its workers outlive their launcher, else by asking its launcher.
 
-    One that was asked to stop is refused: of its workers those that are leaving would have to be
-    told from those that stay, and whoever has stopped it would find it at work again.
+    Refused for a fleet that was asked to stop: its leaving workers would have to be distinguished
+    from those that stay, and the person who stopped it would find it running again.
     """
     if not engines.load(stored.engine).outlives:
         with database.transaction() as connection:
@@ -215,13 +206,13 @@ def scale(settings: Settings, database: Database, stored: StoredFleet, workers: 
 
 
 def stop(settings: Settings, database: Database, stored: StoredFleet, *, now: bool) -> None:
-    """Ask a fleet's workers to leave, politely or at once."""
+    """Ask a fleet's workers to leave, after their epoch or at once."""
     how: fleets.Asked = "now" if now else "stop"
     if not engines.load(stored.engine).outlives:
         with database.transaction() as connection:
             fleets.ask_to_stop(connection, stored.fleet_id, how)
             if is_lost(stored):
-                # Nobody is left to hear it, or to note the end.
+                # No launcher is left to read the request or to record the end.
                 fleets.end(connection, stored.fleet_id, "its launcher had ended")
         return
 
@@ -249,14 +240,14 @@ def act(
     workers: int | None = None,
     how: fleets.Asked = "",
 ) -> tuple[StoredFleet, int]:
-    """Act on a fleet by its engine, alone, and store what came of it.
+    """Change a fleet through its engine, under its lock, and store the result.
 
-    If the change scaled it or asked it to stop, that is stored as well: `workers`, `how`. If the
-    engine fails, only the handle is: a fleet that cannot be asked has not been seen.
+    If the change scales it or asks it to stop, `workers` or `how` is stored as well. If the engine
+    fails, only the handle is stored: a fleet whose engine did not answer has not been seen.
 
-    The row stays locked meanwhile: two people who scale a fleet at once would both start what is
-    missing, and one of the two handles would be lost with the workers that it names. An engine may
-    take seconds to answer, so the server must not end the transaction for being idle.
+    The row stays locked meanwhile. Otherwise two people who scale a fleet at once would both start
+    the missing workers, and one of the two handles would be lost with the workers that it names. An
+    engine may take seconds to answer, so the server must not end the transaction for being idle.
     """
     engine = engines.load(stored.engine)
     with database.transaction() as connection:
@@ -267,7 +258,7 @@ def act(
                 "The fleet has ended meanwhile; `tuner fleet status` shows what is left."
             )
         if workers is not None:
-            # Under the lock: who asks it to stop meanwhile comes after us, and stops these too.
+            # Under the lock: a later request to stop waits for us, and stops these workers too.
             _refuse_stopping(current)
         crew = replace(Crew.from_json(current.crew), workers=workers or current.workers)
         fleet = engine.again(settings, crew, current.handle)
@@ -275,8 +266,7 @@ def act(
         running: int | None = None
         try:
             running = change(fleet)
-        # Ctrl-C as well. Workers may have been started before it: their handle is stored all the
-        # same, or nobody could find them again.
+        # Also on Ctrl-C: store the handle, or nobody could find workers that were started.
         except BaseException as error:  # noqa: BLE001  # raised again below
             failed = error
         if workers is not None and failed is None:
