@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.home import make_folder, open_private
-from tuner.train.sources.kept import alone, sweep, told
+from tuner.train.sources.kept import disk_errors, exclusive, sweep
 
 DIGEST_BYTES = 32
 
@@ -41,12 +41,12 @@ def keep(
     Of several processes that come at once, one makes the images and the others
     wait, calling `waiting` again and again.
     """
-    with told(path):
+    with disk_errors(path):
         make_folder(path.parent)
         found = _read(path, shape)
         if found is not None:
             return found
-        with alone(path, waiting):
+        with exclusive(path, waiting):
             sweep(path)
             found = _read(path, shape)
             return found if found is not None else _write(path, make())

@@ -14,7 +14,7 @@ from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.train.metrics import balanced_accuracy, found_and_left_alone
+from tuner.train.metrics import balanced_accuracy, sensitivity_and_specificity
 
 Logs = NDArray[np.float32]
 RATES = ("sensitivity", "specificity", "balanced_acc")
@@ -176,7 +176,7 @@ def _figures(told: Told, data: Images) -> dict[str, float | None]:
         found[f"{split}_acc"] = float((taken == labels).mean())
         true = logs[np.arange(len(labels)), labels]
         found[f"{split}_loss"] = -float(true.mean(dtype=np.float64))
-        rates = found_and_left_alone(logs, labels)
+        rates = sensitivity_and_specificity(logs, labels)
         balanced = balanced_accuracy(logs, labels)
         found |= {
             f"{split}_{name}": None if np.isnan(rate) else rate

@@ -102,7 +102,7 @@ class FunctionalPack:
         self.generators: Sequence[torch.Generator] = ()
         """Each member's generator for dropout; the same objects throughout the pack's life."""
         self._program = _program(self._models[0])
-        self._lie()
+        self._move_weights()
         device = next(iter(self._weights.values())).device
         self.generators = [torch.Generator(device) for _ in learners]
         for one in learners:
@@ -129,10 +129,10 @@ class FunctionalPack:
         leaf = outputs.detach().requires_grad_()
         values = self._values(leaf, targets)
         values.backward(torch.ones_like(values))  # type: ignore[no-untyped-call]
-        slopes = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             outputs, list(self._weights.values()), leaf.grad, allow_unused=True
         )
-        self._keep(slopes)
+        self._keep(gradients)
         return leaf.detach(), values.detach()
 
     def _values(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
@@ -150,18 +150,18 @@ class FunctionalPack:
         """Return nothing: all gradients are stored in the weights."""
         return ()
 
-    def _lie(self) -> None:
+    def _move_weights(self) -> None:
         """Move weights and buffers of all members into rows, of which the networks get views."""
         for name, own in _named(nn.Module.named_parameters, self._models):
             rows = _rows([one.data for one in own])
             for one, row in zip(own, rows, strict=True):
                 one.data = row
             if own[0].requires_grad:
-                slopes = _rows([torch.zeros_like(one.data) for one in own])
-                for one, slope in zip(own, slopes, strict=True):
-                    one.grad = slope
+                gradients = _rows([torch.zeros_like(one.data) for one in own])
+                for one, gradient in zip(own, gradients, strict=True):
+                    one.grad = gradient
                 self._weights[name] = rows.requires_grad_()
-                self._gradients.append(slopes)
+                self._gradients.append(gradients)
                 self._members.append(own)
             else:
                 self._fixed[name] = rows
@@ -170,15 +170,15 @@ class FunctionalPack:
             for one, row in zip(own, rows, strict=True):
                 one.data = row
 
-    def _keep(self, slopes: Sequence[Tensor | None]) -> None:
+    def _keep(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy gradients to where the optimizers expect them; some weights have none."""
-        without = frozenset(at for at, slope in enumerate(slopes) if slope is None)
+        without = frozenset(at for at, gradient in enumerate(gradients) if gradient is None)
         for at in without ^ self._without:
-            for one, slope in zip(self._members[at], self._gradients[at], strict=True):
-                one.grad = None if at in without else slope
+            for one, gradient in zip(self._members[at], self._gradients[at], strict=True):
+                one.grad = None if at in without else gradient
         self._without = without
         places = [place for at, place in enumerate(self._gradients) if at not in without]
-        torch._foreach_copy_(places, [slope for slope in slopes if slope is not None])
+        torch._foreach_copy_(places, [gradient for gradient in gradients if gradient is not None])
 
     def _computing(self, device: torch.device) -> AbstractContextManager[object]:
         if self._arithmetic.precision == "fp32":

@@ -155,10 +155,10 @@ class Graph:
                 gc.enable()
         # Outside the handler, where the error would still hold the memory of what failed.
         if self.obstacle:
-            self._mend()
+            self._recover()
         return not self.obstacle
 
-    def _mend(self) -> None:
+    def _recover(self) -> None:
         """Release generators from a failed recording, which they expect to end.
 
         A tiny successful recording ends it. If even that fails, the next draw raises, and the

@@ -17,10 +17,10 @@ from tuner.errors import DataError, UserError
 from tuner.train.recipe import Recipe
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-SlopedLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+LossWithGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SMALLEST_DOUBT = 1e-12
-"""Below this, focal's factor is taken as constant: its slope is unbounded near 0."""
+"""Below this, focal's factor is taken as constant: its derivative is unbounded near 0."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Loss:
     value: LossFunction
     """From outputs (n, outputs) and targets (n,) to the batch's mean, a scalar."""
     target_type: torch.dtype
-    written_out: SlopedLoss | None = None
-    """Value and gradient at once, if the loss is simple enough."""
+    closed_form: LossWithGradient | None = None
+    """Value and gradient at once, for losses with a simple derivative."""
 
-    def sloped(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch's value and its gradient by the outputs, without autograd."""
-        if self.written_out is not None:
-            return self.written_out(outputs, targets)
+    def value_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch's value, and its gradient with respect to the outputs."""
+        if self.closed_form is not None:
+            return self.closed_form(outputs, targets)
         with torch.inference_mode(mode=False), torch.enable_grad():
             leaf = outputs.clone().requires_grad_()
             value = self.value(leaf, targets.clone())
-            (slope,) = torch.autograd.grad(value, leaf)
-        return value.detach(), slope
+            (gradient,) = torch.autograd.grad(value, leaf)
+        return value.detach(), gradient
 
     def targets(self, labels: Tensor) -> Tensor:
         """Return labels in the type that the loss expects."""
@@ -66,8 +66,10 @@ def choose_loss(
         return Loss(recipe.loss, outputs, _shaped(recipe, weights), torch.int64)
     # The plain losses in torch's fastest form, one kernel each.
     if recipe.loss == "bce":
-        return Loss("bce", 1, _binary_cross_entropy, torch.float32, _sloped_binary)
-    return Loss("ce", classes, functional.cross_entropy, torch.int64, _sloped)
+        return Loss(
+            "bce", 1, _binary_cross_entropy, torch.float32, _binary_cross_entropy_and_gradient
+        )
+    return Loss("ce", classes, functional.cross_entropy, torch.int64, _cross_entropy_and_gradient)
 
 
 def output_count(recipe: Recipe, classes: int) -> int:
@@ -120,15 +122,15 @@ def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(outputs.squeeze(1), targets)
 
 
-def _sloped(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _cross_entropy_and_gradient(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logs = functional.log_softmax(outputs, dim=1)
     value = functional.nll_loss(logs, targets)
     # Gradient of the batch's mean: the probabilities, minus 1 for the true class, over its images.
     true = targets[:, None]
-    slope = logs.exp_().scatter_add_(1, true, logs.new_full(true.shape, -1.0))
-    return value, slope.mul_(1 / len(outputs))
+    gradient = logs.exp_().scatter_add_(1, true, logs.new_full(true.shape, -1.0))
+    return value, gradient.mul_(1 / len(outputs))
 
 
-def _sloped_binary(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _binary_cross_entropy_and_gradient(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     value = _binary_cross_entropy(outputs, targets)
     return value, outputs.sigmoid().sub_(targets[:, None]).mul_(1 / len(outputs))

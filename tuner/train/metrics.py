@@ -38,7 +38,7 @@ class Scores:
 def score(predictions: LogProbabilities, labels: Classes) -> Scores:
     """Return all figures of a split."""
     counted = _Counted(predictions, labels)
-    sensitivity, specificity = counted.found_and_left_alone()
+    sensitivity, specificity = counted.sensitivity_and_specificity()
     return Scores(
         loss=mean_nll(predictions, labels),
         acc=float(counted.hits.sum() / len(labels)),
@@ -69,7 +69,7 @@ class _Counted:
         there = self.images > 0
         return float((self.hits[there] / self.images[there]).mean())
 
-    def found_and_left_alone(self) -> tuple[float, float]:
+    def sensitivity_and_specificity(self) -> tuple[float, float]:
         """Return sensitivity and specificity; NaN where a class has no image."""
         if not self.images.all():
             return float("nan"), float("nan")
@@ -87,9 +87,11 @@ def balanced_accuracy(predictions: LogProbabilities, labels: Classes) -> float:
     return _Counted(predictions, labels).balanced_accuracy()
 
 
-def found_and_left_alone(predictions: LogProbabilities, labels: Classes) -> tuple[float, float]:
+def sensitivity_and_specificity(
+    predictions: LogProbabilities, labels: Classes
+) -> tuple[float, float]:
     """Return sensitivity and specificity; NaN where a class has no image."""
-    return _Counted(predictions, labels).found_and_left_alone()
+    return _Counted(predictions, labels).sensitivity_and_specificity()
 
 
 def mean_nll(predictions: LogProbabilities, labels: Classes) -> float:

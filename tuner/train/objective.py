@@ -355,7 +355,7 @@ def _import(name: str, module_name: str, source: Path, package: bool = False) ->
         if not package:
             return importlib.import_module(module_name)
         return _execute(module_name, source)
-    # The file is the user's: whatever it raises is a fault of the objective.
+    # The file is the user's, so any exception is a fault of the objective.
     except Exception as error:
         where = _place(error, source.parent, source)
         raise ObjectiveError(
@@ -365,9 +365,9 @@ def _import(name: str, module_name: str, source: Path, package: bool = False) ->
 
 
 def _place(error: BaseException, folder: Path, named: Path | None = None) -> str:
-    """Return the last line of the folder's files that an error passed, wherever it was raised.
+    """Return the innermost line of the folder's files in an error's traceback.
 
-    Of the file that was `named` already, the line alone.
+    In the file that was `named` already, only the line.
     """
     inside = [
         frame
@@ -385,7 +385,7 @@ def _mending(error: Exception, folder: Path) -> str:
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     first = error.name.split(".")[0]
-    # One of the objective's own modules, called by a name under which it is not loaded.
+    # One of the objective's own modules, imported by its bare name.
     if (folder / f"{first}.py").is_file() or (folder / first / "__init__.py").is_file():
         return f". It is in {folder}: write `from . import {first}`"
     return (

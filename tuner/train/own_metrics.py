@@ -24,19 +24,19 @@ Probabilities = NDArray[np.float64]
 Array = NDArray[np.float64]
 
 ROUNDING = 1e-9
-"""By how much a share may lie outside of 0 and 1."""
+"""Tolerance by which a share may be outside of 0 and 1."""
 RESAMPLED_MOST = 2000
-"""Images, or patients, of a split that is resampled: as many resamples are drawn, each of them
-costs a call of the metric, and a call costs more the more images there are."""
+"""Splits with more images (or patients) are not resampled: the number of resamples, each a call of
+the metric, grows with their number, and so does the cost of a call."""
 RESAMPLING_SECONDS = 60.0
-"""A metric whose calls on the resamples of one split would take longer is not computed on them."""
+"""Time limit for all calls of a metric on the resamples of one split."""
 TRIAL_SHARE = 1 / 30
-"""The share of that time after which its calls are extrapolated."""
+"""After this share of the limit, the time of all calls is extrapolated."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a split's images: their classes and, if the data name them, patients."""
+    """The classes of a split's images and, if the data name them, their patients."""
 
     split: SplitName
     labels: Labels
@@ -63,9 +63,9 @@ class Truth:
     def obstacle(self) -> str:
         """Why metrics cannot be computed on resamples of these images; "" if they can.
 
-        A class that a single unit has looks the same in every resample, as if it did not vary at
-        all: its variance cannot be estimated from one. And where most resamples lack a class, the
-        few that have all of them are not what other images would be like.
+        The variance of a class cannot be estimated from a single unit, which would be the same in
+        every resample. And if most resamples lack a class, the few that have all of them do not
+        represent other samples of images.
         """
         unit, many = "patient" if self.patients else "image", len(self.units)
         if not 2 <= many <= RESAMPLED_MOST:
@@ -82,8 +82,8 @@ class Truth:
     def _draws(self) -> NDArray[np.uint16] | None:
         """The units in each resample, a row for each; None if most draws lack a class.
 
-        Draws that lack a class of the split are drawn again, so there must be a bound: among
-        100 classes of 2 images, one draw in two million has them all.
+        Draws that lack a class of the split are repeated, so a bound is needed: with 100 classes of
+        2 images each, one draw in two million has all of them.
         """
         many, present = len(self.units), np.bincount(self.labels) > 0
         bits = np.random.Philox(0)
@@ -100,9 +100,9 @@ class Truth:
     def resamples(self, *, named: bool) -> "Iterator[tuple[Truth, NDArray[np.int64]]]":
         """Yield bootstrap resamples, as many as there are units, with the images in each.
 
-        They are the same for equal images, under every setting and seed and on every machine: so
-        differences of settings lose what all settings have in common. They are drawn once for
-        each split; patients are only named if asked for, which takes longer than to draw them.
+        They are the same for equal images, under every setting and seed and on every machine, so
+        that variation common to all settings cancels in their differences. They are drawn once per
+        split. Patients are named only if needed, because that takes longer than drawing.
         """
         assert self._draws is not None, self.obstacle
         for draw in self._draws:
@@ -117,7 +117,7 @@ class Truth:
         return np.concatenate([self.units[unit] for unit in draw.tolist()])
 
     def _named(self, draw: NDArray[np.uint16]) -> tuple[str, ...]:
-        """Return the patient of each drawn image; one who is drawn twice counts as two."""
+        """Return the patient of each drawn image; one drawn twice counts as two patients."""
         if not self.patients:
             return ()
         copies: Counter[str] = Counter()
@@ -153,8 +153,8 @@ class OwnMetrics:
     def figures(self, truth: Truth, log_probabilities: NDArray[np.float32]) -> dict[str, float]:
         """Return each metric of a split by its column: val_NAME or test_NAME.
 
-        NaN where it is undefined: a prediction is not a number, since training diverged, or the
-        metric needs every class and one is missing.
+        NaN where it is undefined: a prediction is NaN because training diverged, or a class that
+        the metric needs is missing.
         """
         if not self._functions:
             return {}
@@ -177,8 +177,8 @@ class OwnMetrics:
     ) -> Resampled:
         """Return the metrics that have no value for each image, on resamples of the split.
 
-        A metric that fails or is undefined on some resample, or is slow, has no values, with the
-        reason; its intervals are then over seeds alone. `alive` is called at every resample.
+        A metric that fails or is undefined on a resample, or is too slow, has a reason instead of
+        values; its intervals then cover only seeds. `alive` is called at every resample.
         """
         shares = np.exp(log_probabilities.astype(np.float64))
         wanted = [
@@ -236,7 +236,7 @@ class OwnMetrics:
     ) -> float:
         if function is None:
             return FUNCTIONS[metric.name](truth.labels, shares)
-        # Copies, so that no function can change what the next one gets.
+        # Copies, so that no function can change the arguments of the next one.
         value = function(truth.labels.copy(), shares.copy(), truth.patients)
         on = f"for the {SPLIT_WORDS[truth.split]} images"
         if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -258,9 +258,9 @@ class OwnMetrics:
 
 
 def _scaled(figure: float, drawn: Array) -> NDArray[np.float32]:
-    """Scale a metric on resamples so that the statistics may take it for values of the units.
+    """Scale a metric on resamples so that the statistics can treat it as one value per unit.
 
-    The variance of a mean of so many values is then the bootstrap's variance of the metric.
+    The variance of the mean of these values is then the bootstrap variance of the metric.
     """
     many = len(drawn)
     scale = many / math.sqrt(many - 1)

@@ -1,12 +1,12 @@
 """Matrix products of a stack's layers on a CPU: by MKL, or by oneDNN where that is faster.
 
-torch multiplies float32 matrices by MKL, which uses AVX-512 on Intel's CPUs only. On
-others its AVX2 kernels reach half of what the processor can do, and oneDNN's kernels,
-which torch brings too, all of it. On an AMD EPYC 9005, one thread, 32 images of
-4,096 pixels and 64 units: 109 µs in place of 184 forward, 100 in place of 185 back.
+torch multiplies float32 matrices by MKL, which uses AVX-512 on Intel's CPUs only. On others its
+AVX2 kernels reach half of the processor's peak, and oneDNN's kernels, also part of torch, all of
+it. On an AMD EPYC 9005, one thread, 32 images of 4,096 pixels and 64 units: 109 µs instead of 184
+forward, 100 instead of 185 backward.
 
-Which library it is depends on the machine and the sizes alone, never on a measurement,
-so that a resumed training computes the same bits.
+The choice depends only on the machine and the sizes, never on a measurement, so that a resumed
+training computes the same bits.
 """
 
 import platform
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 WORTHWHILE = 1 << 21
-"""Multiplications from which a product goes to oneDNN, whose calls take 10 µs more."""
+"""Products of at least this many multiplications use oneDNN, whose calls take 10 µs longer."""
 
 
 @cache
 def uses_onednn() -> bool:
-    """Return whether large products are oneDNN's on this machine."""
+    """Return whether large products use oneDNN on this machine."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
@@ -36,12 +36,12 @@ def _made_by_intel() -> bool:
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
     except OSError:
-        return True  # not Linux: as torch does it
+        return True  # not Linux: leave the choice to torch
 
 
 @cache
 def cpu_model() -> str:
-    """Return the name of this machine's CPU, as precisely as the system tells it."""
+    """Return the name of this machine's CPU, as precisely as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -55,12 +55,12 @@ def product(
 ) -> Tensor:
     """Return left @ right + offset of two matrices; the offset is a row."""
     if _by_onednn(left, right):
-        # A member of a pack may lie between the others. Gathered first, it gets the kernel that
-        # it gets alone, and so the same bits.
+        # A pack's member may be a strided view. Made contiguous, it gets the same kernel as alone,
+        # and so the same bits.
         if not right.is_contiguous() and not right.mT.is_contiguous():
             right = right.contiguous()
         bias = None if offset is None else offset.view(-1)
-        # Its weights are (outputs, inputs), as those of nn.Linear.
+        # It takes weights as (outputs, inputs), like nn.Linear.
         found: Tensor = torch.ops.mkldnn._linear_pointwise(
             left.contiguous(), right.mT, bias, "none", [], ""
         )

@@ -1,6 +1,6 @@
-"""The ready metrics, which a study may name: functions of labels and predicted probabilities.
+"""The ready-made metrics that a study may name: functions of labels and predicted probabilities.
 
-`tuner.results.measures` has F1 and Brier as one value per image, for the statistics.
+`tuner.results.measures` computes F1 and Brier as one value per image, for the statistics.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Probabilities = NDArray[np.float64]
 
 
 def f1(labels: Labels, probabilities: Probabilities) -> float:
-    """Return F1 of class 1, 2 TP / (2 TP + FP + FN); of several classes their mean (macro).
+    """Return F1 of class 1, 2 TP / (2 TP + FP + FN); with more classes, the mean (macro F1).
 
     A class that neither occurs nor is predicted has an F1 of 0.
     """
@@ -31,7 +31,7 @@ def f1(labels: Labels, probabilities: Probabilities) -> float:
 def sensitivity_at_95_specificity(labels: Labels, probabilities: Probabilities) -> float:
     """Return the sensitivity for class 1 at the lowest threshold with 95% specificity or more.
 
-    Of several classes the one-against-rest mean; NaN if a class is missing.
+    With more than two classes, the one-vs-rest mean; NaN if a class is missing.
     """
     found = []
     for k in _scored(probabilities):
@@ -44,7 +44,7 @@ def sensitivity_at_95_specificity(labels: Labels, probabilities: Probabilities) 
                 # Log-odds: near 1 a probability is rounded, but its complement is not.
                 scores = scores - np.log(probabilities[:, 0])
         negatives = np.sort(scores[~positive])[::-1]
-        # At most this many negatives may be above the threshold; rounding must not cost one.
+        # At most this many negatives may be above the threshold; rounding must not lose one.
         allowed = int(0.05 * len(negatives) + 1e-9)
         found.append(np.count_nonzero(scores[positive] > negatives[allowed]) / positive.sum())
     return float(np.mean(found))
@@ -57,7 +57,7 @@ def brier(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def _scored(probabilities: Probabilities) -> range:
-    """Return the classes that are scored: class 1 of two, else all."""
+    """Return the scored classes: class 1 of two, else all."""
     classes = probabilities.shape[1]
     return range(1, 2) if classes == 2 else range(classes)
 

@@ -54,7 +54,7 @@ class Layer(Protocol):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the layer's outputs for a batch; the inputs may be overwritten."""
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:
         """Store the weights' gradients and return the inputs', except in the first layer."""
 
 
@@ -69,17 +69,17 @@ class _Flatten:
         self._shape = inputs.shape
         return inputs.flatten(self._start)
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        return slope if first else slope.view(self._shape)
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:
+        return gradient if first else gradient.view(self._shape)
 
 
 class _Linear:
     def __init__(self, pack: "Pack", modules: Sequence[nn.Linear]) -> None:
         weight, *bias = modules[0].parameters()
-        self._weight, self._slope = pack.values(weight), pack.gradients(weight)
+        self._weight, self._gradient = pack.values(weight), pack.gradients(weight)
         self._across = self._weight.mT
         self._bias = pack.values(bias[0]).unsqueeze(-2) if bias else None
-        self._bias_slope = pack.gradients(bias[0]) if bias else None
+        self._bias_gradient = pack.gradients(bias[0]) if bias else None
         self._inputs: Tensor
 
     def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
@@ -88,11 +88,11 @@ class _Linear:
         self._inputs = inputs
         return _product(inputs, self._across, self._bias)
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        _product(slope.mT, self._inputs, out=self._slope)
-        if self._bias_slope is not None:
-            _sum(slope, self._bias_slope)
-        return slope if first else _product(slope, self._weight)
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:
+        _product(gradient.mT, self._inputs, out=self._gradient)
+        if self._bias_gradient is not None:
+            _sum(gradient, self._bias_gradient)
+        return gradient if first else _product(gradient, self._weight)
 
 
 def _product(
@@ -116,14 +116,14 @@ def _aligned(member: Tensor) -> Tensor:
     return member.clone() if member.data_ptr() % (4 * ALIGNED) else member
 
 
-def _sum(slope: Tensor, out: Tensor) -> None:
+def _sum(gradient: Tensor, out: Tensor) -> None:
     """Sum over a batch's images."""
-    if slope.ndim == 3 and slope.shape[2] == 1:
+    if gradient.ndim == 3 and gradient.shape[2] == 1:
         # A sum over several rows at once rounds differently than over one.
-        for one, place in zip(slope, out, strict=True):
+        for one, place in zip(gradient, out, strict=True):
             torch.sum(one, 0, out=place)
     else:
-        torch.sum(slope, -2, out=out)
+        torch.sum(gradient, -2, out=out)
 
 
 class _LargeLinear:
@@ -139,9 +139,9 @@ class _LargeLinear:
         self._wholes = [module.weight.data.t() for module in modules]
         bias = modules[0].bias
         self._bias = None if bias is None else pack.values(bias).unsqueeze(-2)
-        self._bias_slope = None if bias is None else pack.gradients(bias)
+        self._bias_gradient = None if bias is None else pack.gradients(bias)
         self._inputs: Tensor
-        self._outputs_slope: Tensor
+        self._outputs_gradient: Tensor
 
     def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
 
@@ -150,18 +150,20 @@ class _LargeLinear:
         outputs = self._by_turns(inputs, self._wholes)
         return outputs if self._bias is None else outputs.add_(self._bias)
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        self._outputs_slope = slope
-        if self._bias_slope is not None:
-            _sum(slope, self._bias_slope)
-        return slope if first else self._by_turns(slope, [whole.t() for whole in self._wholes])
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:
+        self._outputs_gradient = gradient
+        if self._bias_gradient is not None:
+            _sum(gradient, self._bias_gradient)
+        return (
+            gradient if first else self._by_turns(gradient, [whole.t() for whole in self._wholes])
+        )
 
     def pieces(self, member: int, name: str) -> Iterator[Piece]:
         """Yield the gradient of one member's weights."""
-        inputs, slope = self._inputs, self._outputs_slope
+        inputs, gradient = self._inputs, self._outputs_gradient
         if inputs.ndim == 3:
-            inputs, slope = _aligned(inputs[member]), _aligned(slope[member])
-        rows_of, columns_of = (inputs, slope) if self._by_inputs else (slope, inputs)
+            inputs, gradient = _aligned(inputs[member]), _aligned(gradient[member])
+        rows_of, columns_of = (inputs, gradient) if self._by_inputs else (gradient, inputs)
         rows = max(FEWEST_ROWS, PIECE // columns_of.shape[1])
         for start in range(0, rows_of.shape[1], rows):
             some = rows_of[:, start : start + rows].t()
@@ -187,7 +189,7 @@ class _BatchNorm:
         assert one.momentum is not None
         self._momentum, self._epsilon = one.momentum, one.eps
         self._values = pack.values(one.weight), pack.values(one.bias)
-        self._slopes = pack.gradients(one.weight), pack.gradients(one.bias)
+        self._own_gradients = pack.gradients(one.weight), pack.gradients(one.bias)
         means, variances = torch.stack([_running(module) for module in modules], dim=1)
         for module, mean, variance in zip(modules, means, variances, strict=True):
             module.running_mean, module.running_var = mean, variance
@@ -205,8 +207,8 @@ class _BatchNorm:
     def forward(self, inputs: Tensor) -> Tensor:
         return self._by_parts(self._forward, inputs)
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
-        return self._by_parts(self._backward, slope)
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
+        return self._by_parts(self._backward, gradient)
 
     def _by_parts(self, way: Callable[["_Norm", Tensor], Tensor], given: Tensor) -> Tensor:
         if len(self._parts) == 1:
@@ -228,9 +230,9 @@ class _BatchNorm:
         )
         return _apart(out, inputs)
 
-    def _backward(self, part: "_Norm", slope: Tensor) -> Tensor:
+    def _backward(self, part: "_Norm", gradient: Tensor) -> Tensor:
         found, *weights = torch.ops.aten.native_batch_norm_backward(
-            _side_by_side(slope),
+            _side_by_side(gradient),
             part.inputs,
             part.weight,
             part.running_mean,
@@ -241,10 +243,10 @@ class _BatchNorm:
             self._epsilon,
             [True, True, True],
         )
-        for place, value in zip(self._slopes, weights, strict=True):
+        for place, value in zip(self._own_gradients, weights, strict=True):
             own = place if place.ndim == 1 else place[part.members]
             own.copy_(value.view(own.shape))
-        return _apart(found, slope)
+        return _apart(found, gradient)
 
 
 class _Norm:
@@ -295,8 +297,8 @@ class _ReLU:
         self._outputs = inputs.relu_()
         return self._outputs
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
-        found: Tensor = torch.ops.aten.threshold_backward(slope, self._outputs, 0)
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
+        found: Tensor = torch.ops.aten.threshold_backward(gradient, self._outputs, 0)
         return found
 
 
@@ -321,8 +323,8 @@ class _Dropout:
         self._used += count
         return inputs.mul_(self._mask)
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
-        return slope * self._mask
+    def backward(self, gradient: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
+        return gradient * self._mask
 
     def _draw(self, inputs: Tensor, rows: int) -> Tensor:
         drawn = inputs.new_empty(len(self._kept), rows, inputs.shape[-1])
@@ -451,7 +453,7 @@ class Stack:
         """Take all further steps as this member of a pack."""
         self.pack, self._place = pack, place
 
-    def lie(self, values: Tensor, gradients: Tensor) -> None:
+    def move_weights(self, values: Tensor, gradients: Tensor) -> None:
         """Move all weights except those of large layers into one tensor, gradients into another.
 
         The network's weights, and those of the optimizer, become views of it.
@@ -478,8 +480,8 @@ class Pack:
             # The padding between weights is 0 and never changes, because it has no gradient.
             self._values = first.weights["all"].data.new_zeros(room)
             self._gradients = torch.zeros_like(self._values)
-            for stack, row, slopes in zip(stacks, self._values, self._gradients, strict=True):
-                stack.lie(row, slopes)
+            for stack, row, gradients in zip(stacks, self._values, self._gradients, strict=True):
+                stack.move_weights(row, gradients)
         for place, stack in enumerate(stacks):
             stack.join(self, place)
         self._layers: list[Layer] = []
@@ -515,9 +517,9 @@ class Pack:
         outputs = images
         for layer in self._layers:
             outputs = layer.forward(outputs)
-        values, slope = self._sloped(outputs, targets)
+        values, gradient = self._values_and_gradients(outputs, targets)
         for layer, first in self._way_back:
-            slope = layer.backward(slope, first=first)
+            gradient = layer.backward(gradient, first=first)
         return outputs, values
 
     def pieces(self, member: int) -> Iterator[Piece]:
@@ -538,14 +540,16 @@ class Pack:
         found = rows[:, start : start + weight.numel()].view(len(rows), *weight.shape)
         return found[0] if self.alone else found
 
-    def _sloped(self, outputs: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _values_and_gradients(
+        self, outputs: Tensor, targets: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         if self.alone:
-            return self._losses[0].sloped(outputs, targets[0])
+            return self._losses[0].value_and_gradient(outputs, targets[0])
         # One by one: exponentials of whole vectors and of the rest differ in their last bits.
         trios = zip(self._losses, outputs, targets, strict=True)
-        found = [loss.sloped(one, true) for loss, one, true in trios]
-        values, slopes = zip(*found, strict=True)
-        return torch.stack(values), torch.stack(slopes)
+        found = [loss.value_and_gradient(one, true) for loss, one, true in trios]
+        values, gradients = zip(*found, strict=True)
+        return torch.stack(values), torch.stack(gradients)
 
 
 def _places(weights: Sequence[nn.Parameter]) -> dict[nn.Parameter, int]:

@@ -1,7 +1,7 @@
-"""What is stored at a location of checkpoints, for everybody who does not train; without torch."""
+"""Lists the checkpoints at a location, without torch."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tuner.train.checkpoints import manifest as manifests
@@ -32,33 +32,25 @@ class Catalogue:
 
     def listing(self) -> list[StoredCheckpoint]:
         """Return all checkpoints; an invalid file is left out with a warning."""
-        files = [file for file in self._place.files() if manifests.key_of(file.name)]
-        unread = [file.name for file in files if not self._is_read(file)]
-        contents = self._place.read_many(unread)
-        for file in files:
-            if file.name in contents:
-                self._take(file, contents[file.name])
-        self._forget_all_but({file.name for file in files})
-        return [_entry(file, self._read[file.name][1]) for file in files if file.name in self._read]
+        files = {file.name: file for file in self._place.files() if manifests.key_of(file.name)}
+        # Manifests are cached by name and modification time.
+        for name, (modified, _) in list(self._read.items()):
+            if name not in files or files[name].modified != modified:
+                del self._read[name]
+        contents = self._place.read_many([name for name in files if name not in self._read])
+        for name, content in contents.items():
+            try:
+                self._read[name] = files[name].modified, manifests.read(name, content)
+            except DamagedError as fault:
+                self.condemn(name.removesuffix(".json"), str(fault))
+        return [
+            _entry(file, self._read[name][1]) for name, file in files.items() if name in self._read
+        ]
 
     def condemn(self, key: str, why: str) -> None:
         """Warn once that a stored checkpoint cannot be used, and why."""
         name = manifests.file_name(key)
         self._warn(name, f"The checkpoint {name} at {self.name} is not used: {why}.")
-
-    def _is_read(self, file: StoredFile) -> bool:
-        return file.name in self._read and self._read[file.name][0] == file.modified
-
-    def _take(self, file: StoredFile, content: bytes) -> None:
-        self._read.pop(file.name, None)
-        try:
-            self._read[file.name] = file.modified, manifests.read(file.name, content)
-        except DamagedError as fault:
-            self.condemn(file.name.removesuffix(".json"), str(fault))
-
-    def _forget_all_but(self, names: Collection[str]) -> None:
-        for name in set(self._read).difference(names):
-            del self._read[name]
 
     def _warn(self, about: str, text: str) -> None:
         if about not in self._warned:

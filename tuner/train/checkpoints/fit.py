@@ -9,7 +9,7 @@ from tuner.train.state import TrainingState
 
 
 class UnfitError(Exception):
-    """This run would not have reached the state; nothing was changed."""
+    """This run would never have reached the state; nothing was changed."""
 
     def __init__(self, why: str, ended_after: int | None = None) -> None:
         super().__init__(why)

@@ -34,9 +34,9 @@ class CheckpointPlan:
     expected: int = 0
     """Epochs that a peer has trained and is storing now."""
     until: int | None = None
-    """The epoch at which the trial is to be paused: it starts from no later state."""
+    """The epoch at which the trial pauses; it does not start from a later state."""
     pauses: bool = False
-    """Whether trials of its study pause: what it starts from may be promised to an equal trial."""
+    """Whether trials of its study pause: then its first state may be promised to an equal trial."""
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> "CheckpointPlan":
@@ -80,7 +80,7 @@ class Saver:
     ) -> "Keeping":
         """Restore the longest stored prefix of a trial's path, and store its states from there.
 
-        If the place does not answer, it is given up after a while; `alive` is called meanwhile.
+        A place that does not answer is given up after a while; `alive` is called meanwhile.
         `saved` is called with the epoch of each stored state, on another thread.
         """
         keeping = Keeping(self, bench, job, plan, saved, alive, together=run.together)
@@ -155,8 +155,8 @@ class Keeping:
             self.resumed = resume(run, self._saver.lookups, path, labels)
             self._written = self.resumed
             if self.resumed and self._plan.keep == "none" and not self._plan.pauses:
-                # An earlier attempt's: it ends with the trial. Where trials pause, another one with
-                # the same settings may be paused there; tidying knows, and removes it in time.
+                # It is an earlier attempt's, and is removed with the trial. Where trials pause, an
+                # equal trial may be paused there; then tidying removes it in time.
                 self._stored[self._path[self.resumed - 1]] = self.resumed
 
     def after(self, run: Run) -> None:
@@ -173,10 +173,10 @@ class Keeping:
         self._saver.writer.flush(timeout)
 
     def pause(self, run: Run, timeout: float) -> str:
-        """Store the state that a paused trial goes on from, and return its key; "" if that failed.
+        """Store the state from which a paused trial resumes; return its key, or "" on failure.
 
-        Nothing here removes it, not even when the trial has gone on: another paused trial may
-        share it. Tidying does, once no paused trial is promised it.
+        Nothing here removes it, not even once the trial has been resumed, because another paused
+        trial may share it. Tidying does, once it is promised to no paused trial.
         """
         self.settle(run, timeout)
         epoch = len(run.curve)

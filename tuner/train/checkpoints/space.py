@@ -32,7 +32,7 @@ class Use(IntEnum):
     """What a checkpoint is good for, the least useful first."""
 
     PASSED = 0
-    """Its trial has a later one or is to leave none, and no other setting branches off here."""
+    """Its trial has a later one or keeps none, and no other setting branches off here."""
     FINISHED = 1
     """The last one of a trial that is not running: useful if the trial is extended."""
     BRANCH = 2
@@ -54,7 +54,7 @@ def uses(
 ) -> dict[str, Use]:
     """Return the use of every checkpoint; `branches` are keys.
 
-    `leaving` are trials that have ended and are to leave no checkpoint.
+    `leaving` are trials that have ended and keep no checkpoint.
     """
     stored = list(entries)
     newest: dict[Owner, int] = {}
@@ -83,12 +83,11 @@ def removals(
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints to remove so that the rest take at most `limit` bytes.
 
-    Those under `promised` keys stay in any case, since paused trials go on from them, and count for
-    nothing: however many there are, they push out no other's. Of trials that are `leaving` no other
-    stays.
+    Those under `promised` keys always stay, since paused trials resume from them, and do not count
+    towards the limit. All others of `leaving` trials are removed.
 
-    Useless ones are removed in any case; then the less useful before the more useful,
-    and among equals the longest unused first.
+    Useless ones are always removed; then the less useful before the more useful, and among equals
+    the longest unused first.
     """
     use = uses(entries, running, branches, leaving)
     free = [entry for entry in entries if entry.key not in promised]

@@ -125,7 +125,7 @@ class Tree(Catalogue):
         return chosen
 
     def sweep(self, dry: bool = False) -> list[StoredFile]:
-        """Remove files left by dead or beaten writers, and return them; `dry` only returns them."""
+        """Remove files left by dead or overtaken writers; return them (`dry`: only return them)."""
         # List parts before manifests: a manifest written in between can only make a
         # listed part owned, never an orphan.
         parts = self._place.files(PARTS_FOLDER)
@@ -152,7 +152,11 @@ class Tree(Catalogue):
             content = self._place.read(name)
             if content is None:
                 return None
-            manifest = _of_epoch(epoch, manifests.read(name, content))
+            manifest = manifests.read(name, content)
+            if manifest.epoch != epoch:
+                raise DamagedError(
+                    f"it is from epoch {manifest.epoch}, but epoch {epoch} is expected"
+                )
             state = self._state(manifest)
         except (DamagedError, MachineError) as fault:
             # It may have been removed or replaced while we read it.
@@ -210,12 +214,6 @@ def _check_part(part: CheckpointFile, content: bytes | None) -> None:
         raise DamagedError(f"its part {part.file} has {len(content)} of {part.bytes} bytes")
     if manifests.sha256(content) != part.sha256:
         raise DamagedError(f"its part {part.file} was altered")
-
-
-def _of_epoch(epoch: int, manifest: Manifest) -> Manifest:
-    if manifest.epoch != epoch:
-        raise DamagedError(f"it is from epoch {manifest.epoch}, but epoch {epoch} is expected")
-    return manifest
 
 
 def _is_of(name: str, content: bytes | None, owner: Mapping[str, str]) -> bool:

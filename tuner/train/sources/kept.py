@@ -40,12 +40,12 @@ def keep(path: Path, make: Make, waiting: Callable[[], None]) -> CachedArray:
     Of several simultaneous processes, one makes it and the others wait, calling
     `waiting` repeatedly.
     """
-    with told(path):
+    with disk_errors(path):
         make_folder(path.parent)
         found = _read(path)
         if found is not None:
             return found
-        with alone(path, waiting):
+        with exclusive(path, waiting):
             found = _read(path)
             return found if found is not None else _make(path, make)
 
@@ -54,7 +54,7 @@ def new_array(folder: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return a new uint8 array, in memory, or mapped from an anonymous file."""
     if folder is None or not all(shape):
         return np.empty(shape, dtype=np.uint8)
-    with told(folder):
+    with disk_errors(folder):
         make_folder(folder)
         # The unnamed file disappears with the last process that maps it.
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -63,7 +63,7 @@ def new_array(folder: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError of the disk into a MachineError that names the path."""
     try:
         yield
@@ -75,8 +75,8 @@ def told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of a path; the kernel releases it if the process dies."""
+def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the exclusive lock of a path; the kernel releases it if the process dies."""
     lock = open_private(path.with_name(f"{path.name}.lock"), os.O_WRONLY | os.O_APPEND)
     with os.fdopen(lock, "ab"):
         while not _locked(lock):
