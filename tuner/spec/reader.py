@@ -9,8 +9,7 @@ from typing import Any
 from tuner.errors import ObjectiveError
 from tuner.names import nearest, suggest
 from tuner.records import READY, Metric
-from tuner.spec.conditions import check_conditions
-from tuner.spec.dimensions import SpaceReader
+from tuner.spec.dimensions import SpaceReader, check_conditions
 from tuner.spec.faults import Faults, KeyPath, show
 from tuner.spec.keys import read_section
 from tuner.spec.parameters import UNFOUND, Declarations

@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
-from tuner.errors import ObjectiveError
 from tuner.records import DataIdentity, Dataset, Identity, Job, Value
 from tuner.spec.study import WEIGHTS
 from tuner.train.checkpoints import keys
 from tuner.train.checkpoints.keys import Base, shaping
 from tuner.train.checkpoints.numerics import numerics
 from tuner.train.code import Code
-from tuner.train.data import Feed, Prepared, prepare
+from tuner.train.data import Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.identity import data_identity, identity
-from tuner.train.losses import Loss, choose_loss
+from tuner.train.losses import choose_loss
 from tuner.train.objective import FoundObjective, Progress, find, source_fingerprint
-from tuner.train.outputs import remark, squashed
+from tuner.train.outputs import check_outputs
 from tuner.train.own_metrics import OwnMetrics, check_metric
 from tuner.train.passes import training_bounds
 from tuner.train.recipe import read_recipe
@@ -58,7 +55,7 @@ class Workbench:
         # that could read its learning rate or its length would be shared wrongly.
         model = found.build_model(shaping(job.parameters), data.inputs, loss.outputs)
         model.to(self._device.torch)
-        noticed = _check_outputs(found, model, data, loss)
+        noticed = check_outputs(found, model, data, loss)
         run = Run(job, model, loss, data, self._device, own)
         # Identified after a model was built and used, when all code is loaded.
         notes = {**run.setup.notes, **_code_notes(found.code())}
@@ -155,30 +152,3 @@ def _by_content(parameters: Mapping[str, Value]) -> dict[str, Value]:
     with Path(path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {**parameters, WEIGHTS: f"sha256:{digest}"}
-
-
-def _check_outputs(found: FoundObjective, model: nn.Module, data: Prepared, loss: Loss) -> str:
-    """Raise before the first epoch if the model does not fit the images or the loss.
-
-    Returns a remark if its outputs are unusual but trainable.
-    """
-    expected = (1, loss.outputs)
-    model.eval()
-    try:
-        # With gradients, as in training: the autograd graph shows how outputs were computed.
-        outputs = model(Feed(data, data.val, 1).between(0, 1))
-        shape = tuple(outputs.shape)
-    # The model is the objective's own code: whatever it raises is a fault of the objective.
-    except Exception as error:
-        raise ObjectiveError(
-            f"the model of objective {found.name!r} fails on an image of shape "
-            f"{data.inputs}{found.place_of(error)}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if shape != expected:
-        raise ObjectiveError(
-            f"the model of objective {found.name!r} gives outputs of shape {shape} for one image; "
-            f"loss {loss.name!r} needs {expected}"
-        )
-    what = squashed(outputs)
-    return remark(what, loss.name) if what else ""
