@@ -11,7 +11,7 @@ from tuner.text import storable_name
 from tuner.train.objective import Progress
 from tuner.train.sources.decoding import Decoded, ImageFile, decode
 from tuner.train.sources.files import SUFFIXES
-from tuner.train.sources.pool import PARTS, Part, Pool, number_classes
+from tuner.train.sources.pool import PARTS, Pool, number_classes
 
 
 def read_folder(path: Path, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Pool:
@@ -60,7 +60,9 @@ def _files(path: Path) -> tuple[list[ImageFile], int]:
     found: list[ImageFile] = []
     others = 0
     for part in PARTS:
-        for folder in _class_folders(path / part):
+        root = path / part
+        folders = [item for item in root.iterdir() if item.is_dir()] if root.is_dir() else []
+        for folder in sorted(item for item in folders if not item.name.startswith(".")):
             images = []
             for file in sorted(folder.rglob("*")):
                 relative = file.relative_to(path)
@@ -71,18 +73,10 @@ def _files(path: Path) -> tuple[list[ImageFile], int]:
                     continue
                 name = storable_name(relative.as_posix())
                 images.append(ImageFile(file, name, storable_name(folder.name), part))
-            _check_some(images, folder, part)
+            if not images and part == "train":
+                kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+                raise DataError(
+                    f"the class folder {folder} has no images ({kinds}); fill or remove it"
+                )
             found += images
     return sorted(found, key=lambda one: one.id), others
-
-
-def _class_folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
-
-
-def _check_some(images: list[ImageFile], folder: Path, part: Part) -> None:
-    if not images and part == "train":
-        kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
-        raise DataError(f"the class folder {folder} has no images ({kinds}); fill or remove it")
