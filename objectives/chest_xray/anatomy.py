@@ -18,11 +18,11 @@ SIDES = (-1, 1)
 
 @dataclass(frozen=True)
 class Patient:
-    """The build of one patient, and how they stood before the film."""
+    """The build of one patient, and their position in front of the film."""
 
     centre: tuple[float, float]
     scale: tuple[float, float]
-    """Width and height against the average chest."""
+    """Width and height relative to the average chest."""
     tilt: float
     turn: float
     """Rotation about the spine: shifts the midline and makes the lungs unequal."""
@@ -44,14 +44,14 @@ class Patient:
     rib_slope: float
     ribs: float
     rib_jitter: NDArray[np.float32]
-    """Of each side and rib: strength around 1."""
+    """Strength of each rib on each side, around 1."""
     clavicle_slope: tuple[float, float]
     clavicle_height: float
     bone: float
     spine_phase: float
     vessels: float
     vessel_angles: NDArray[np.float32]
-    """Of each side and vessel."""
+    """Angle of each vessel on each side."""
     vessel_bends: NDArray[np.float32]
     breasts: float
     gas: tuple[float, float, float]

@@ -1,4 +1,4 @@
-"""The shadow a patient casts: attenuation over the picture, before any machine sees it."""
+"""The shadow of a patient: attenuation over the picture, independent of the machine."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from .phantom_field import Field, Frame, bump, radius, soft_step, texture
 
 @dataclass(frozen=True)
 class Shadow:
-    """Attenuation over the picture, and where in it air-filled lung is seen (0 to 1)."""
+    """Attenuation over the picture, and where air-filled lung is visible (0 to 1)."""
 
     attenuation: Field
     lungs: Field
@@ -19,7 +19,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Body:
-    """Pixels in the patient's own coordinates, and how soft an edge must be to be drawn."""
+    """Pixels in the patient's coordinates, and the width of drawn edges."""
 
     u: Field
     v: Field
@@ -44,7 +44,7 @@ def body_of(patient: Patient, frame: Frame) -> Body:
 
 
 def cast_shadow(patient: Patient, frame: Frame) -> Shadow:
-    """Add up what the rays cross: trunk, air, heart, vessels, and bones."""
+    """Add up the attenuation along the rays: trunk, air, heart, vessels, and bones."""
     body = body_of(patient, frame)
     trunk = _trunk(body)
     centre = _centre(patient, body)
@@ -116,7 +116,7 @@ def _lung(patient: Patient, body: Body, index: int) -> tuple[Field, Field]:
 
 
 def _curve(x: Field) -> Field:
-    """Return x to the power of 2.25, by roots, of x from 0 on."""
+    """Return x to the power of 2.25 for x ≥ 0, by square roots."""
     return np.asarray(x * x * np.sqrt(np.sqrt(x)), dtype=np.float32)
 
 

@@ -18,18 +18,18 @@ from .phantom import CLASSES, Series, generate, worthwhile_threads
 from .phantom_cache import DrawnImages, keep, name_of
 
 PHANTOM_SIZE = 64
-"""Pixels a side that the phantom is drawn at where nothing is said."""
+"""Default size of the phantom in pixels per side."""
 SMALLEST, LARGEST = 32, 256
 
 
 def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
-    """Return the splits that the [data] keys ask for; made images are kept in the cache."""
+    """Return the splits for these [data] keys; generated images are stored in the cache."""
     keys = _checked(data)
     return SOURCES[str(keys["source"])](keys, cache, progress)
 
 
 def load_phantom(keys: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
-    """Return the synthetic radiographs; only the test images know of `shift`."""
+    """Return the synthetic radiographs; `shift` affects only the test images."""
     size = int(keys["image_size"]) or PHANTOM_SIZE
     if not SMALLEST <= size <= LARGEST:
         raise DataError(
@@ -58,7 +58,7 @@ SOURCES: Mapping[str, Callable[[Mapping[str, Value], Path, Progress], Data]] = {
     "phantom": load_phantom,
     **{kind: partial(load_shared, kind) for kind in KINDS},
 }
-"""One loader a value of the key `source`; a new one needs a line here and in the declarations."""
+"""The loader for each value of `source`; a new one needs a line here and in the declarations."""
 
 
 def _kept(series: Series, cache: Path, progress: Progress) -> DrawnImages:

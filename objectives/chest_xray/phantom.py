@@ -1,9 +1,8 @@
 """Synthetic chest radiographs: each image is a function of (seed, split, index, size, shift).
 
-Each image draws from random streams of its own, one each for the patient, the
-disease, the machine, and the noise. So the number of threads does not matter,
-a larger data set begins with the smaller one, a patient is the same at every
-size, and another shift photographs the same patients on another machine.
+Each image has its own random streams, one each for the patient, the disease, the machine and the
+noise. So the number of threads does not matter, a larger data set begins with the smaller one, a
+patient is the same at every size, and another shift shows the same patients on another machine.
 """
 
 import os
@@ -30,7 +29,7 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Series:
-    """The first `count` images of a split: all that shapes them, and nothing else."""
+    """The first `count` images of a split: everything that determines them, and nothing else."""
 
     seed: int
     split: str
@@ -42,7 +41,7 @@ class Series:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Return the shape of the images together."""
+        """Return the shape of the array of images."""
         return (self.count, self.size, self.size)
 
     def labels(self) -> NDArray[np.int64]:
@@ -55,10 +54,10 @@ class Series:
 
 
 def is_subtle(index: int) -> bool:
-    """Say whether the disease of an image hardly shows: so for every seventh patient who is ill.
+    """Return whether the disease is hardly visible, as in every seventh patient who is ill.
 
-    The share is fixed, not drawn, because it decides what accuracy is within
-    reach, and must not make one split of a few hundred easier than another.
+    The share is fixed rather than random, because it limits the accuracy that can be reached, and a
+    split of a few hundred images must not be easier than another.
     """
     return index % 2 == 1 and index // 2 % SUBTLE_EVERY == SUBTLE_EVERY - 1
 
@@ -87,8 +86,8 @@ def generate(series: Series, step: Step, threads: int) -> NDArray[np.uint8]:
     def draw(index: int) -> None:
         images[index] = radiograph(series, index)
 
-    # Threads, not processes: NumPy lets go of the interpreter while it works,
-    # and a trainer that is itself a child need not start children of its own.
+    # Threads, not processes: NumPy releases the interpreter's lock while it works, and a trainer,
+    # itself a child process, need not start others.
     with ThreadPoolExecutor(max_workers=threads) as pool:
         for ready, _ in enumerate(pool.map(draw, range(series.count)), start=1):
             step(ready)
@@ -96,9 +95,9 @@ def generate(series: Series, step: Step, threads: int) -> NDArray[np.uint8]:
 
 
 def worthwhile_threads(size: int) -> int:
-    """Return on how many threads images of a size are drawn soonest."""
-    # Measured on 2 cores: below 160 pixels threads mostly wait for the interpreter,
-    # and two of them are slower than one (64 px: 1.6 and 1.2 ms an image).
+    """Return the number of threads with which images of a size are drawn fastest."""
+    # Measured on 2 cores: below 160 pixels, threads mostly wait for the interpreter's lock, and two
+    # are slower than one (64 px: 1.6 and 1.2 ms per image).
     if size < 160:
         return 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,12 +1,13 @@
 """Elementary functions and random numbers that are the same to the last bit on every machine.
 
-NumPy and the C library compute powers, exponentials, logarithms and angles by other instructions
-on other CPUs, and may differ in the last bit. One such bit can turn a grey value, and then two
-machines that train one study hold different data. IEEE 754 fixes the results of +, -, *, / and
-the square root. Everything here is made of these alone, each a call of its own, so that no compiler
-can fuse two of them. The random bits are Philox's, whose stream NumPy never changes.
+NumPy and the C library compute powers, exponentials, logarithms and angles by different
+instructions on different CPUs, and results may differ in the last bit. One such bit can change a
+grey value, and then two machines that train one study have different data. IEEE 754 defines the
+results of +, -, *, / and the square root exactly. Everything here uses only these, each in a
+separate call, so that no compiler can fuse two of them. The random bits are Philox's, whose stream
+NumPy guarantees.
 
-Accuracy is what a drawing needs: about three digits, mostly five.
+The accuracy suffices for a drawing: about three digits, mostly five.
 """
 
 from typing import Any, TypeVar
@@ -49,7 +50,7 @@ def sine(turns: Real) -> Real:
     """Return the sine of an angle in full turns: sin 2πt = t (1 - 4t²) P(t²) for |t| ≤ 1/2."""
     t = turns - np.floor(turns + 0.5)
     square = t * t
-    # Fitted at Chebyshev's points; off by at most 2e-5.
+    # Fitted at Chebyshev nodes; the error is at most 2e-5.
     p = 6.283091666542517 + square * (
         -16.196863514165823 + square * (16.523694679214056 - square * 8.006699329577897)
     )
@@ -64,7 +65,7 @@ def rotation(angle: float) -> tuple[float, float]:
 
 
 def angle_of(x: Real, y: Real) -> Real:
-    """Return the angle in radians of points with x > 0, by the series of its quarter."""
+    """Return the angle in radians of points with x > 0, by the series of a quarter of it."""
     z = y / (x + np.sqrt(x * x + y * y))
     z = z / (1 + np.sqrt(1 + z * z))
     square = z * z
@@ -73,7 +74,7 @@ def angle_of(x: Real, y: Real) -> Real:
 
 
 class Draws:
-    """Random numbers from a stream of their own, whose bits NumPy promises to keep."""
+    """Random numbers from a separate stream, whose bits NumPy guarantees."""
 
     def __init__(self, key: np.random.SeedSequence) -> None:
         self._bits = np.random.Philox(key)
@@ -89,14 +90,14 @@ class Draws:
         return low + (high - low) * float(self.uniforms(1)[0])
 
     def triangular(self, low: float, mode: float, high: float) -> float:
-        """Return a number of the triangular distribution, by its quantile function."""
+        """Return a triangularly distributed number, by the quantile function."""
         u, width = self.uniform(0, 1), high - low
         if u * width < mode - low:
             return low + float(np.sqrt(u * width * (mode - low)))
         return high - float(np.sqrt((1 - u) * width * (high - mode)))
 
     def normals(self, *shape: int) -> NDArray[np.float32]:
-        """Return standard normal numbers, by Box and Muller's transform."""
+        """Return standard normal numbers, by the Box-Muller transform."""
         count = int(np.prod(shape))
         pairs = (count + 1) // 2
         u = self.uniforms(2 * pairs)
@@ -105,7 +106,7 @@ class Draws:
         return both[:count].astype(np.float32).reshape(shape)
 
     def normal(self, mean: float, spread: float) -> float:
-        """Return a normal number; they are drawn 64 at a time, which costs little more than one."""
+        """Return a normal number; 64 are drawn at a time, which costs little more than one."""
         if not self._ready:
             self._ready = self.normals(64).tolist()
         return mean + spread * self._ready.pop()

@@ -1,9 +1,8 @@
-"""Made images kept on disk, so that they are made once and read ever after.
+"""A cache of generated images on disk, so that they are generated only once.
 
-A file holds the images' bytes and, last, their SHA-256: a file that is cut
-short or damaged is noticed, and made again. Its name holds a hash of what
-shaped the images, the source of the generator included, so that a changed
-generator never meets what an older one left.
+A file contains the images' bytes followed by their SHA-256; a truncated or damaged file is detected
+and generated again. Its name contains a hash of everything that determines the images, including
+the generator's source, so that a changed generator never reads an older one's images.
 """
 
 import hashlib
@@ -36,10 +35,10 @@ def keep(
     make: Callable[[], NDArray[np.uint8]],
     waiting: Callable[[], None],
 ) -> DrawnImages:
-    """Return the images kept at a path, made and kept now if they are not there or damaged.
+    """Return the images stored at a path; generate and store them if they are missing or damaged.
 
-    Of several processes that come at once, one makes the images and the others
-    wait, calling `waiting` again and again.
+    Of several simultaneous processes, one generates the images and the others wait, calling
+    `waiting` repeatedly.
     """
     with disk_errors(path):
         make_folder(path.parent)
@@ -53,7 +52,7 @@ def keep(
 
 
 def name_of(stem: str, shaped_by: Mapping[str, object], sources: Path) -> str:
-    """Return a file name that changes with anything that shapes the images."""
+    """Return a file name that changes with anything that determines the images."""
     digest = hashlib.sha256(json.dumps(dict(shaped_by), sort_keys=True).encode())
     for pattern in ("anatomy*.py", "phantom*.py"):
         for source in sorted(sources.glob(pattern)):
@@ -76,11 +75,11 @@ def _read(path: Path, shape: tuple[int, int, int]) -> DrawnImages | None:
 
 def _write(path: Path, images: NDArray[np.uint8]) -> DrawnImages:
     digest = _digest(images)
-    # Written aside and renamed: a reader sees a whole file or none, even where
-    # the file system knows no locks and two processes write at once.
+    # Written to a temporary file and renamed: a reader sees a complete file or none, even if the
+    # file system has no locks and two processes write at once.
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        # A process with our number may have died and left one.
+        # A dead process with our pid may have left one.
         aside.unlink(missing_ok=True)
         with os.fdopen(open_private(aside, os.O_WRONLY | os.O_EXCL), "wb") as file:
             images.tofile(file)

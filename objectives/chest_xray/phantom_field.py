@@ -1,7 +1,7 @@
-"""Soft shapes and smooth random textures, the brushes the phantom is painted with.
+"""Soft shapes and smooth random textures, with which the phantom is drawn.
 
-Everything is float32 and worked out pixel by pixel, by operations that every machine rounds alike
-(see `phantom_arithmetic`). So an image does not depend on how many threads or what CPU drew it.
+Everything is float32 and computed pixel by pixel, by operations that round alike on every machine
+(see `phantom_arithmetic`). So an image depends neither on the number of threads nor on the CPU.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def blurred(image: Field, deviation: float) -> Field:
     """Blur by a Gaussian of a standard deviation in pixels, cut off at three."""
     offsets = range(int(3 * deviation + 0.5) + 1)
     bell = [float(exponential(-0.5 * (k / deviation) * (k / deviation))) for k in offsets]
-    # One by one: sum() of floats rounds differently since Python 3.12.
+    # Not by sum(), which rounds floats differently since Python 3.12.
     side = 0.0
     for weight in bell[1:]:
         side += weight

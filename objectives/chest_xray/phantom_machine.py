@@ -1,8 +1,8 @@
-"""The X-ray machine: from attenuation to grey values, and what makes another machine another.
+"""The X-ray machine: from attenuation to grey values, and how machines differ.
 
-At shift 0 every picture is taken on the machine that made the training images;
-at shift 1 on a mobile one: exposure by hand, no anti-scatter grid, a flatter
-film curve, a larger focal spot, more noise, a patient closer to the tube.
+At shift 0 every picture is taken on the machine of the training images; at shift 1 on a mobile one:
+manual exposure, no anti-scatter grid, a flatter film curve, a larger focal spot, more noise, and a
+patient closer to the tube.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def expose(attenuation: Field, machine: XrayMachine, frame: Frame, draws: Draws)
     """Take the picture: rays, scatter, blur, quantum noise, film curve, edge enhancement."""
     size = attenuation.shape[0]
     rays = exponential(attenuation * (-2 * machine.penetration))
-    # A larger focal spot blurs by a fixed share of the picture, whatever its size in pixels.
+    # The focal spot blurs by a share of the picture that is independent of its size in pixels.
     rays = blurred(rays, machine.focus * size)
     # Summed as integers, whose sum is the same in any order.
     mean = int((rays * 2**20).astype(np.int64).sum()) / (2**20 * rays.size)

@@ -31,7 +31,7 @@ class Disease:
 
 SUBTLE = (0.12, 0.30)
 PLAIN = (0.4, 0.85)
-"""Densities against that of soft tissue: subtle disease hardly shows, plain disease does."""
+"""Ranges of density relative to soft tissue; subtle disease is hardly visible."""
 
 AT_MOST = (0.30, 0.62, 0.85, 1.0)
 """How often there are at most one, two, three, four opacities."""

@@ -8,10 +8,10 @@ from tuner.train.objective import Objective
 from tuner.train.sources.declared import SPLITTING
 
 ANN = ("depth", "width", "dropout", "batch_norm")
-"""The shared networks' parameters that the ann reads; the others ask for larger images."""
+"""The shared networks' parameters for the ann; the other networks need larger images."""
 
 VAL_FRACTION = 0.25
-"""Of the images that are not tested on: a fifth of all, as many as are tested on."""
+"""Share of the images outside the test set: a fifth of all, as many as the test set has."""
 
 OBJECTIVE = Objective(
     parameters=[

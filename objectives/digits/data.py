@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of scikit-learn, with a test set that no key changes."""
+"""The 1,797 handwritten digits of scikit-learn, with a fixed test set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from tuner.train.sources.splitting import Division, divide
 
 CLASSES = tuple("0123456789")
 WHITE = 16
-"""The brightest value in the file, whose pixels count the set dots of 4×4 of the scan."""
+"""The brightest value in the file: each pixel counts the black dots among 4×4 of the scan."""
 
 TEST = Division(fraction=0.2, folds=0, seed=1797)
-"""Which images are tested on: a constant, so that all studies mean the same test accuracy."""
+"""The test set: constant, so that test accuracies of all studies are comparable."""
 
 
 def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:

@@ -1,4 +1,4 @@
-"""Networks for 8×8 images: the shared ann, and a convolutional one that pools only once."""
+"""Networks for 8×8 images: the shared ann, and a convolutional one with a single pooling."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def build(parameters: Mapping[str, Value], inputs: tuple[int, int, int], outputs
 
 
 def small_cnn(inputs: tuple[int, int, int], outputs: int) -> nn.Module:
-    """Build two convolutions and one pooling: three poolings would leave one pixel of 8×8."""
+    """Build two convolutions and one pooling; three poolings would leave one pixel of 8×8."""
     channels, height, width = inputs
     first, second = CHANNELS
     return nn.Sequential(
