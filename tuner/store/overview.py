@@ -165,7 +165,7 @@ class Settled:
 
 
 def settled(connection: sa.Connection, study: Study) -> Settled:
-    """Read the parts of a summary that change only with the study or when a trial ends or resumes."""
+    """Read the parts of a summary that change only with the study, or when trials end or resume."""
     row = connection.execute(
         sa.select(
             t.study.c.state, t.study.c.reason, t.study.c.spec["budget"].label("budget")
