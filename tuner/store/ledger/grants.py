@@ -59,9 +59,9 @@ def left(transaction: Transaction, spec: Spec, but: int | None = None) -> Left |
         .select_from(t.lease.join(t.trial))
         .where(here, t.lease.c.state == "released", is_chosen())
     )
-    # In one statement, so in one snapshot. A worker that stores an epoch or gives a trial back takes
-    # no lock of the study: all sums see its change, or none does. So an epoch that is being stored
-    # never counts as left, and a chosen trial counts exactly once.
+    # In one statement, so in one snapshot. A worker that stores an epoch or gives a trial back
+    # takes no lock of the study: all sums see its change, or none does. So an epoch that is being
+    # stored never counts as left, and a chosen trial counts exactly once.
     statement = sa.select(
         spent.scalar_subquery(),
         granted.scalar_subquery(),
