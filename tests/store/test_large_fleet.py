@@ -100,7 +100,7 @@ def test_a_claim_is_as_short_after_many_trials(database: Database) -> None:
         claimed_under_lock(worker)
     last = claimed_under_lock(bench.worker(PATIENT))
     assert last == first
-    assert len(last) <= 8
+    assert len(last) <= 6
     assert not [sent for sent in last if "outcome" in sent]
 
 

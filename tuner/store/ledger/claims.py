@@ -70,6 +70,10 @@ class StudyAsFound:
     held: tuple[int, int] | None = None
     """Trial and token of a lease that the worker holds without knowing: its claim's answer was
     lost."""
+    orphans: bool = False
+    """Whether there are trials without a worker, be it one that has only fallen silent."""
+    cut: bool = False
+    """Whether there are trials that a budget in epochs has paused."""
 
 
 def claim(
@@ -105,15 +109,16 @@ def claim(
     orphans = Orphans(without_epochs=any_left, expired=adopt)
     # Out of epochs there are no new trials that an often interrupted one could yield to.
     below = None if out else YIELDS
-    if (adopted := _adopt(transaction, spec, orphans, below=below)) is not None:
+    # Peers wait for the study's lock: what `standing` says is not there is not looked for.
+    if standing.orphans and (adopted := _adopt(transaction, spec, orphans, below=below)):
         return Claimed(adopted, adopted=True)
     if out:
         answer = _out_of_epochs(transaction, spec, standing)
-    elif (cut := _cut(transaction)) is not None:
+    elif (cut := _cut(transaction, standing, left)) is not None:
         return _go_on(transaction, spec, cut, left)
     else:
         answer = _next(transaction, spec, standing, proposal, left)
-    if isinstance(answer, Wait):
+    if isinstance(answer, Wait) and standing.orphans:
         adopted = _adopt(transaction, spec, orphans, below=None)
         if adopted is not None:
             return Claimed(adopted, adopted=True)
@@ -131,7 +136,9 @@ def _companion(  # noqa: PLR0917
     """Give a trial to train beside these: a released one, a paused one, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
         return Wait("the remaining trials are for other workers")
-    orphan = _orphan(transaction, Orphans(expired=adopt), below=YIELDS)
+    orphan = None
+    if standing.orphans:
+        orphan = _orphan(transaction, Orphans(expired=adopt), below=YIELDS)
     if orphan is not None:
         # A trial that must be trained alone, or by another worker, must not starve because this
         # pack is always refilled. So the pack drains, and the next claim adopts the trial.
@@ -143,7 +150,7 @@ def _companion(  # noqa: PLR0917
         transaction.add_event("adopted", f"from worker {orphan.worker_id}", lease.trial_id)
         _tell_joined(transaction, company, lease)
         return Claimed(_lease(transaction, lease.trial_id, lease.token), adopted=True)
-    if (cut := _cut(transaction)) is not None:
+    if (cut := _cut(transaction, standing, left)) is not None:
         return _go_on(transaction, spec, cut, left, company)
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Stretch):
@@ -244,6 +251,10 @@ def _standing(transaction: Transaction, company: Company | None = None) -> Study
         .where(t.worker.c.study_id == t.study.c.study_id)
     )
     queued = sa.exists().where(t.queued.c.study_id == t.study.c.study_id)
+
+    def lease_exists(condition: sa.ColumnElement[bool]) -> sa.Exists:
+        return sa.exists().where(t.lease.c.study_id == t.study.c.study_id, condition)
+
     known = [lease.trial_id for lease in company.held] if company else []
     held = (
         sa.select(t.lease.c.trial_id, t.lease.c.token)
@@ -264,6 +275,8 @@ def _standing(transaction: Transaction, company: Company | None = None) -> Study
             t.study.c.fingerprint,
             present.label("present"),
             queued.label("queued"),
+            lease_exists(_free(Orphans(expired=True))).label("orphans"),
+            lease_exists(grants.CUT).label("cut"),
             held,
         )
         .select_from(t.study.outerjoin(held, sa.true()))
@@ -278,7 +291,9 @@ def _standing(transaction: Transaction, company: Company | None = None) -> Study
             "The database was restored and does not know this worker: start the worker again.",
         )
     lease = None if row.trial_id is None else (row.trial_id, row.token)
-    return StudyAsFound(row.state, row.reason, row.fingerprint, row.queued, lease)
+    return StudyAsFound(
+        row.state, row.reason, row.fingerprint, row.queued, lease, row.orphans, row.cut
+    )
 
 
 def _spec(transaction: Transaction, standing: StudyAsFound) -> Spec:
@@ -327,17 +342,11 @@ def _adopt(
 
 
 def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) -> sa.Row[Any] | None:
-    free = t.lease.c.state == "released"
-    if not orphans.without_epochs:
-        free &= sa.exists().where(t.epoch.c.trial_id == t.lease.c.trial_id)
-    if orphans.expired:
-        # By the server's clock: a worker's may be an hour off.
-        free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     return transaction.connection.execute(
         sa.select(t.lease)
         .where(
             t.lease.c.study_id == transaction.study.study_id,
-            free,
+            _free(orphans),
             sa.true() if below is None else t.lease.c.interruptions < below,
         )
         .order_by(
@@ -350,6 +359,16 @@ def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) ->
         # Skip locked rows: their holders are renewing or recording right now, so they are alive.
         .with_for_update(skip_locked=True)
     ).one_or_none()
+
+
+def _free(orphans: Orphans) -> sa.ColumnElement[bool]:
+    free = t.lease.c.state == "released"
+    if not orphans.without_epochs:
+        free &= sa.exists().where(t.epoch.c.trial_id == t.lease.c.trial_id)
+    if orphans.expired:
+        # By the server's clock: a worker's may be an hour off.
+        free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
+    return free
 
 
 def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
@@ -421,8 +440,11 @@ def _out_of_epochs(transaction: Transaction, spec: Spec, standing: StudyAsFound)
     return _end_spent(transaction, spec, standing, epochs_spent(spec))
 
 
-def _cut(transaction: Transaction) -> sa.Row[Any] | None:
+def _cut(transaction: Transaction, standing: StudyAsFound, left: int | None) -> sa.Row[Any] | None:
     """Return the first trial that was paused because the budget ran out of epochs."""
+    # With a limit a peer may have paused one since, and left others the epochs to go on.
+    if left is None and not standing.cut:
+        return None
     return transaction.connection.execute(
         sa.select(
             t.trial,
