@@ -109,8 +109,11 @@ def claim(
     orphans = Orphans(without_epochs=any_left, expired=adopt)
     # Out of epochs there are no new trials that an often interrupted one could yield to.
     below = None if out else YIELDS
-    # Peers wait for the study's lock: what `standing` says is not there is not looked for.
-    if standing.orphans and (adopted := _adopt(transaction, spec, orphans, below=below)):
+    # Peers wait for the study's lock, so what `standing` has not seen is not looked for. Where
+    # epochs are limited it is: a trial that was given back since must not be missed, because what
+    # comes next may end the study.
+    seek = standing.orphans or left is not None
+    if seek and (adopted := _adopt(transaction, spec, orphans, below=below)):
         return Claimed(adopted, adopted=True)
     if out:
         answer = _out_of_epochs(transaction, spec, standing)
@@ -118,7 +121,7 @@ def claim(
         return _go_on(transaction, spec, cut, left)
     else:
         answer = _next(transaction, spec, standing, proposal, left)
-    if isinstance(answer, Wait) and standing.orphans:
+    if isinstance(answer, Wait) and seek:
         adopted = _adopt(transaction, spec, orphans, below=None)
         if adopted is not None:
             return Claimed(adopted, adopted=True)
