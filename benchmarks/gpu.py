@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import record
 from benchmarks import trainer as single
-from benchmarks.peers import setting as peers
+from benchmarks.peers import task
 from benchmarks.peers.setting import Setting
 from tuner.train.abreast import Abreast
 from tuner.train.device import Device, open_device
@@ -75,7 +75,7 @@ def _case(
     model, size, more = single.CASES[case]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         setting = Setting(folder=folder, model=model, size=size, seeds=1, epochs=10_000)
-        peers.write_images(Path(folder) / "images", size)
+        task.write_images(Path(folder) / "images", size)
         first, prepared = single._shared(setting, more, device)
         found = find("chest_xray", [single.REPOSITORY / "objectives"])
         network = single._network(setting, more, prepared)

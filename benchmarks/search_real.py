@@ -25,7 +25,8 @@ import sqlalchemy as sa
 
 from benchmarks import record
 from benchmarks.peers.search_loop import BATCHES, DECAYS, DEPTHS, RATES, SCHEDULERS, Search
-from benchmarks.peers.setting import DROPOUT, WIDTH, write_images
+from benchmarks.peers.setting import DROPOUT, WIDTH
+from benchmarks.peers.task import write_images
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies

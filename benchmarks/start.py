@@ -22,7 +22,8 @@ import sqlalchemy as sa
 
 from benchmarks import record
 from benchmarks.peers import setting as peers
-from benchmarks.peers.setting import Setting, write_images
+from benchmarks.peers.setting import Setting
+from benchmarks.peers.task import write_images
 from benchmarks.peers.tuner_study import REPOSITORY, STUDY
 from tuner.settings import Settings
 from tuner.store import tables as t

@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from benchmarks.peers.setting import Setting, write_images
+from benchmarks.peers.setting import Setting
+from benchmarks.peers.task import write_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CORES = os.cpu_count() or 1

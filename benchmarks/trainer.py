@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import record
 from benchmarks.peers import setting as peers
+from benchmarks.peers import task
 from benchmarks.peers.loop import evaluate
 from benchmarks.peers.setting import Setting
 from tuner.records import Job, Value
@@ -141,7 +142,7 @@ def _case(case: str, epochs: int, device: Device, machine: Machine) -> dict[str,
     model, size, more = CASES[case]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         setting = Setting(folder=folder, model=model, size=size, seeds=1, epochs=epochs)
-        peers.write_images(Path(folder) / "images", size)
+        task.write_images(Path(folder) / "images", size)
         run, prepared = _shared(setting, more, device)
         network = _network(setting, more, prepared)
         theirs = _notebook(setting, _network(setting, more, prepared), device.torch)
@@ -209,7 +210,7 @@ def _network(setting: Setting, more: Mapping[str, Value], prepared: Prepared) ->
 def _notebook(setting: Setting, model: nn.Module, device: torch.device) -> Iterator[float]:
     """Train as a notebook does, yielding the seconds of each epoch."""
     model.to(device)
-    parts = {part: TensorDataset(*arrays) for part, arrays in peers.load(setting).items()}
+    parts = {part: TensorDataset(*arrays) for part, arrays in task.load(setting).items()}
     train: DataLoader[Any] = DataLoader(parts[""], batch_size=peers.BATCH, shuffle=True)
     val: DataLoader[Any] = DataLoader(parts["val_"], batch_size=peers.BATCH)
     optimizer = torch.optim.Adam(model.parameters(), lr=peers.RATE)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.peers import grid
+from benchmarks.peers import grid, task
 from benchmarks.peers import setting as peers
 from benchmarks.peers.setting import Setting
 
@@ -21,7 +21,7 @@ class Classifier(lightning.LightningModule):  # type: ignore[misc,unused-ignore]
 
     def __init__(self, setting: Setting, name: str) -> None:
         super().__init__()
-        self.network = peers.network(setting)
+        self.network = task.network(setting)
         self.setting = setting
         self.name = name
 
@@ -41,7 +41,7 @@ class Classifier(lightning.LightningModule):  # type: ignore[misc,unused-ignore]
     def configure_optimizers(self) -> Any:
         """Return Adam and the schedule."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=peers.RATE)
-        steps = peers.schedule(self.name, optimizer, self.setting.epochs)
+        steps = task.schedule(self.name, optimizer, self.setting.epochs)
         return {"optimizer": optimizer, "lr_scheduler": steps}
 
     def _evaluate(self, batch: list[torch.Tensor], part: str) -> None:
@@ -55,7 +55,7 @@ def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
     """Train one trial and return its accuracies at its best validation loss."""
     began = time.time()
     lightning.seed_everything(seed, verbose=False)
-    parts = {part: TensorDataset(*arrays) for part, arrays in peers.load(setting).items()}
+    parts = {part: TensorDataset(*arrays) for part, arrays in task.load(setting).items()}
     best = ModelCheckpoint(monitor="val_loss", dirpath=f"{setting.folder}/{name}-{seed}")
     trainer = lightning.Trainer(
         max_epochs=setting.epochs,

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.peers import setting as peers
+from benchmarks.peers import task
 from benchmarks.peers.setting import Setting
 
 Loader = DataLoader[tuple[torch.Tensor, ...]]
@@ -17,13 +18,13 @@ def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
     """Train one trial and return its accuracies at its best validation loss."""
     began = time.time()
     torch.manual_seed(seed)
-    parts = {part: TensorDataset(*arrays) for part, arrays in peers.load(setting).items()}
+    parts = {part: TensorDataset(*arrays) for part, arrays in task.load(setting).items()}
     training: Loader = DataLoader(parts[""], batch_size=peers.BATCH, shuffle=True)
     val: Loader = DataLoader(parts["val_"], batch_size=peers.BATCH)
     test: Loader = DataLoader(parts["test_"], batch_size=peers.BATCH)
-    model = peers.network(setting)
+    model = task.network(setting)
     optimizer = torch.optim.Adam(model.parameters(), lr=peers.RATE)
-    steps = peers.schedule(name, optimizer, setting.epochs)
+    steps = task.schedule(name, optimizer, setting.epochs)
     criterion = nn.CrossEntropyLoss()
     best: tuple[float, dict[str, torch.Tensor]] = (float("inf"), {})
     for _ in range(setting.epochs):

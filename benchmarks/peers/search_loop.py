@@ -17,6 +17,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.peers import setting as peers
+from benchmarks.peers import task
 from benchmarks.peers.loop import evaluate
 from benchmarks.peers.setting import Setting
 
@@ -48,7 +49,7 @@ class Search:
 def train(search: Search, chosen: Mapping[str, Any]) -> Iterator[float]:
     """Train one setting; yield the validation loss of every epoch."""
     torch.manual_seed(0)
-    arrays = peers.load(Setting(search.folder, "ann", search.size, 1, search.epochs))
+    arrays = task.load(Setting(search.folder, "ann", search.size, 1, search.epochs))
     parts = {part: TensorDataset(*those) for part, those in arrays.items()}
     training = DataLoader(parts[""], batch_size=chosen["batch_size"], shuffle=True, drop_last=True)
     val = DataLoader(parts["val_"], batch_size=128)
@@ -97,4 +98,4 @@ def _schedule(
         return lr_scheduler.OneCycleLR(optimizer, chosen["lr"], total_steps=epochs * steps)
     if chosen["scheduler"] == "exponential":
         return lr_scheduler.ExponentialLR(optimizer, 0.95)
-    return peers.schedule(chosen["scheduler"], optimizer, epochs)
+    return task.schedule(chosen["scheduler"], optimizer, epochs)
