@@ -148,3 +148,29 @@ def test_a_state_that_was_promised_after_the_survey_stays(
     peer.pause(pausing, SETUP, keys[1])
     assert [entry.epoch for entry in remove(tree, database, room.removable)] == [3]
     assert tree.known(keys.values()) == {keys[1]}
+
+
+@pytest.mark.parametrize(("seconds", "stored"), [(0.0, [1, 2]), (1e6, [1])])
+def test_states_that_take_long_to_write_are_written_less_often(
+    tmp_path: Path,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    stored: list[int],
+) -> None:
+    """Without an interval in the study: of the processor's time writing takes a small share."""
+    monkeypatch.setattr("tuner.train.checkpoints.saver.AUTO_SECONDS", 0.0)
+    bench, job = blobs.workbench(), blob_job(epochs=3)
+    saver = Saver(str(tmp_path / "kept"))
+    run = bench.begin(job)
+    keeping = saver.begin(bench, run, job, CheckpointPlan(labels=MINE))
+    epochs = run.epochs(nothing)
+    written: list[int] = []
+    for _ in range(2):
+        next(epochs)
+        keeping.after(run)
+        assert saver.writer.flush(60)
+        written = sorted({*written, *(entry.epoch for entry in saver.tree.listing())})
+        saver.writer.processor_seconds = seconds
+    saver.close(60)
+    assert written == stored

@@ -197,7 +197,8 @@ class Checkpoints:
     every: Annotated[
         Literal["auto"] | int,
         Key(
-            'Epochs between checkpoints; "auto" saves about every two seconds of training.',
+            'Epochs between checkpoints; "auto" saves every two seconds of training, or less often '
+            "where saving would take more than 2% of the time.",
             low=1,
             high=100_000,
             change="harmless",

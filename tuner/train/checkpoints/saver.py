@@ -18,6 +18,9 @@ from tuner.train.workbench import Workbench
 
 AUTO_SECONDS = 2.0
 """Seconds of training that a crash may cost, if the study does not set `every`."""
+AUTO_SHARE = 0.02
+"""The share of a core that writing them may take then; if it takes more, a crash may cost more.
+The thread that writes competes with training for the processor and for memory."""
 EXPECTED_SECONDS = 5.0
 """How long to wait for a checkpoint that a peer has just trained."""
 
@@ -220,7 +223,9 @@ class Keeping:
 
     def _due(self, epoch: int) -> bool:
         if self._plan.every == "auto":
-            return time.monotonic() - self._saved >= AUTO_SECONDS
+            writer = self._saver.writer
+            affordable = writer.trials * writer.processor_seconds / AUTO_SHARE
+            return time.monotonic() - self._saved >= max(AUTO_SECONDS, affordable)
         return epoch % self._plan.every == 0
 
     def _offer(self, run: Run, *, keep: bool) -> None:

@@ -73,6 +73,8 @@ class Writer:
         self._changed = threading.Condition()
         self._busy = False
         self._closed = False
+        self.processor_seconds = 0.0
+        """The processor's time that the last state took to be written."""
         self.trials = 1
         """How many trials are in training."""
         self._most = 1
@@ -139,6 +141,7 @@ class Writer:
             return self._waiting.popitem(last=False)[1]
 
     def _store(self, offer: Offer) -> None:
+        begun = time.thread_time()
         try:
             size = self._tree.store(offer.key, offer.state, offer.description)
             trial = owner(offer.description.labels)
@@ -147,6 +150,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001
             self._pause(error)
         else:
+            self.processor_seconds = time.thread_time() - begun
             self._go_on()
 
     def _pause(self, error: Exception) -> None:
