@@ -263,7 +263,9 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             None if request.no_check else spec,
             checker := Checker(settings.home, folders, show_progress, forks),
         ) as question,
-        options.open_database(settings, wait_seconds=request.wait, create=makes) as database,
+        options.open_database(
+            settings, wait_seconds=request.wait, create=makes, meanwhile=_load_storing
+        ) as database,
         ExitStack() as looking,
     ):
         make_cache(settings.home)
@@ -561,6 +563,15 @@ def _train(
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     _check_ended(database, study, failures)
     return None
+
+
+def _load_storing() -> None:
+    """Load what storing a study and starting its workers need, while the database starts."""
+    importlib.import_module("tuner.check.quick")
+    importlib.import_module("tuner.cli.live")
+    importlib.import_module("tuner.cli.provenance")
+    importlib.import_module("tuner.fleet.tending")
+    importlib.import_module("tuner.store.optuna_storage")
 
 
 def _load_tables() -> None:

@@ -421,16 +421,21 @@ def _from_here(text: str) -> str:
 
 @contextmanager
 def open_database(
-    settings: Settings, *, wait_seconds: float = 0.0, create: bool = False
+    settings: Settings,
+    *,
+    wait_seconds: float = 0.0,
+    create: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator["Database"]:
     """Open the database and check that it can be used; wait for a server that does not respond.
 
-    An embedded database that does not exist is created only with `create`.
+    An embedded database that does not exist is created only with `create`. `meanwhile` is called
+    while an embedded server starts.
     """
     from tuner.store import schema
     from tuner.store.database import Database
 
-    with Database.open(settings, create=create) as database:
+    with Database.open(settings, create=create, meanwhile=meanwhile) as database:
         _await(database, wait_seconds)
         schema.ensure(database)
         try:

@@ -71,15 +71,22 @@ class Database:
         )
 
     @classmethod
-    def open(cls, settings: Settings, *, create: bool = False) -> Self:
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        create: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Self:
         """Open the database that the settings name, starting the embedded server if needed.
 
-        A missing embedded database is created only if `create` is set.
+        A missing embedded database is created only if `create` is set. `meanwhile` is called while
+        an embedded server starts.
         """
         if settings.embedded:
             if not create:
                 require(settings)
-            membership = embedded.join(settings.home)
+            membership = embedded.join(settings.home, meanwhile)
             return cls(membership.address, membership)
         return cls(address.of_server(settings))
 

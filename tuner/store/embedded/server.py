@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -68,8 +69,11 @@ def exists(home: Path) -> bool:
     return places is not None and places.data.exists()
 
 
-def join(home: Path) -> Membership:
-    """Make sure that the server of `home` runs, and keep it running until left."""
+def join(home: Path, meanwhile: Callable[[], object] = lambda: None) -> Membership:
+    """Make sure that the server of `home` runs, and keep it running until left.
+
+    `meanwhile` is called once, while a server starts.
+    """
     home_folder.make(home)
     home = home.resolve()
     clients = FileLock(home / "clients.lock")
@@ -80,7 +84,7 @@ def join(home: Path) -> Membership:
                 f"The embedded database in {home} is still stopping after a long time. "
                 f"See {home / 'server.log'}, then try again."
             )
-        places = _ensure_running(home)
+        places = _ensure_running(home, meanwhile)
         return Membership(_address(places), clients)
     except BaseException:
         clients.close()
@@ -121,12 +125,16 @@ def erase(home: Path) -> None:
     (places.home / "elsewhere").unlink(missing_ok=True)
 
 
-def _ensure_running(home: Path) -> Places:
+def _ensure_running(home: Path, meanwhile: Callable[[], object]) -> Places:
     """Return once the server accepts sessions and has a keeper, ours or another's."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     silent = 0
+    prepared = False
     while time.monotonic() < deadline:
         report_fd = _start_keeper(home)
+        if not prepared:
+            prepared = True
+            meanwhile()
         if report_fd is not None and not _hear(report_fd, deadline):
             silent += 1
         if silent == _KEEPER_ATTEMPTS:
