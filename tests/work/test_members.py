@@ -160,7 +160,7 @@ def test_a_trial_that_was_given_up_before_it_began_is_not_begun(station: Station
 def test_the_end_of_a_trial_alone_is_announced_once(station: Station) -> None:
     """Before its last epoch is reported; two together are not announced before their results."""
     station.train(job(0, epochs=3))
-    kinds = []
+    kinds: list[str] = []
     while not kinds or kinds[-1] != "result":
         message = receive(station.ours)
         assert message is not None

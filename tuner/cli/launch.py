@@ -54,7 +54,7 @@ NOBODY_TELLS = (
     "(`tuner dashboard --webhook-file FILE`), or a launch without --detach."
 )
 SHORT_LOOK_SECONDS = 0.1
-"""The polling interval while waiting only for workers to exit."""
+"""The polling interval while waiting only for workers to exit, and of a local fleet's processes."""
 
 
 @click.command(
@@ -622,7 +622,16 @@ def _watch(
             # Workers still queued on the cluster would start only to exit at once.
             ended = True
             fleet.ask_to_stop()
-        time.sleep(SHORT_LOOK_SECONDS if stop.asked or over else LOOK_SECONDS)
+        _rest(fleet, running, SHORT_LOOK_SECONDS if stop.asked or over else LOOK_SECONDS)
+
+
+def _rest(fleet: "TendedFleet", running: int, seconds: float) -> None:
+    """Wait for the next look, or until a local worker exits, which often is the study's end."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, SHORT_LOOK_SECONDS))
+        if not fleet.outlives and fleet.running() != running:
+            return
 
 
 def _look(database: "Database", study: "Study") -> "Overview | None":
