@@ -332,7 +332,8 @@ class Supervisor:
             return False
         trials[0].leaves_soon = False  # asked once
         spec = self._ledger.study.spec
-        depends = spec.pauses or spec.replicates.of == "top" or spec.budget.limited
+        limited = spec.budget.limited or spec.epoch_limit is not None
+        depends = spec.pauses or spec.replicates.of == "top" or limited
         # A trial that must be trained alone would not be to blame alone if the child died.
         return not (
             depends
