@@ -118,7 +118,7 @@ RECIPES: Mapping[str, Recipe] = {
         "digits",
         DIGITS_LOSSES,
         'model = "small_cnn"\nepochs = 40\n',
-        settings=120,
+        settings=60,
     ),
     "lengths": Recipe(
         "handwritten digits, fully connected networks, 10 to 60 epochs, up to 6 of warm-up",
@@ -128,6 +128,17 @@ RECIPES: Mapping[str, Recipe] = {
         + "epochs = { low = 10, high = 60, step = 10 }\n"
         + "warmup_epochs = { low = 0, high = 6, step = 3 }\n",
         ANN,
+        settings=150,
+    ),
+    # The first 90 settings of the first table.
+    "seeds": Recipe(
+        "synthetic radiographs of 32×32, fully connected networks, several seeds",
+        "chest_xray",
+        DEPTH + 'loss = ["bce", "ce", "focal"]\n',
+        ANN + "epochs = 40\n",
+        PHANTOM,
+        settings=90,
+        seeds=3,
     ),
 }
 

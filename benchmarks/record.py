@@ -38,12 +38,19 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 
 def finish(
-    options: argparse.Namespace, section: str, figures: Mapping[str, Any], lines: Sequence[str]
+    options: argparse.Namespace,
+    section: str,
+    figures: Mapping[str, Any],
+    lines: Sequence[str],
+    after: str | None = None,
 ) -> None:
-    """Print what was measured, as tables or as JSON, and keep it if that was asked for."""
+    """Print what was measured, as tables or as JSON, and keep it if that was asked for.
+
+    Figures that an earlier command measured may be among them: then name it as `after`.
+    """
     print(json.dumps(figures) if options.json else "\n".join(lines), flush=True)
     if options.record is not None:
-        write(options.record, section, figures)
+        write(options.record, section, figures, after)
 
 
 def progress(text: str) -> None:
@@ -56,10 +63,12 @@ def read(path: Path = RECORD) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def write(path: Path, section: str, figures: Mapping[str, Any]) -> None:
+def write(path: Path, section: str, figures: Mapping[str, Any], after: str | None = None) -> None:
     """Replace a section of the record by what was measured now; the others stay."""
     body = read(path)
     command = " ".join(["python -m", f"benchmarks.{section}", *_arguments()])
+    if after is not None:
+        command = f"{after}; {command}"
     body[section] = {
         "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": command,

@@ -3,14 +3,15 @@
     python -m benchmarks.search --record                        # every table of benchmarks/curves
     python -m benchmarks.search --tables digits --repetitions 20
 
-Each repetition draws 60 settings of a table, their order, and one of the seeds for each; a search
-by TPE may meet all settings of the table, and begins 60 of them. Its answer is the best complete
-trial. The regret is how much worse its loss is, at its best epoch, than the best of all settings
-that the search may meet. All workers are equally fast.
+Each repetition draws 60 settings of a table (of a small one two thirds), their order, and one of
+the seeds for each; a search by TPE may meet all settings of the table, and begins as many. Its
+answer is the best complete trial. The regret is how much worse its loss is, at its best epoch, than
+the best of all settings that the search may meet. All workers are equally fast.
 
 Ratios compare the epochs of two ways of searching: the mean regret that the reference has after
 4, 6, 8, ... trainings of full length, and after how many the other has it. Their geometric mean is
-recorded; its interval is over settings of the table resampled with replacement.
+recorded. Its interval is over settings of the table resampled with replacement; its noise is over
+the searches alone, resampled in the same way.
 """
 
 import argparse
@@ -40,6 +41,9 @@ NEAR = (0.005, 0.01)
 """Nats by which an answer may be worse than the best."""
 SHOWN = (4, 8, 12)
 """Budgets, in trainings of full length, after which regrets are recorded."""
+DRAWS_OF_SEARCHES = 200
+ENOUGH = 45
+"""Settings of which searches of two thirds can be compared."""
 LEVELS = (4, 6, 8, 10, 12, 16, 20, 24)
 GRID = np.arange(0.25, MET + 0.25, 0.25)
 BUDGETS = GRID[1:80:2]
@@ -68,8 +72,12 @@ SEARCHED: Mapping[str, tuple[Sampler, ...]] = {
     "digits": ("random", "tpe"),
     "cnn": ("random",),
     "lengths": ("random",),
+    "seeds": ("random",),
 }
 WORKERS: Mapping[Sampler, tuple[int, ...]] = {"random": (1, 2, 8, 32), "tpe": (1, 8)}
+PARTS = ("random", "tpe", "interval", "rest", "seen")
+FEW = (1, 2)
+"""Numbers of workers for which intervals are recorded."""
 DRAWN = ("full", "median", "hyperband", "asha", "promote-all")
 
 
@@ -80,7 +88,8 @@ class Trying:
     way: Way
     sampler: Sampler = "random"
     workers: int = 1
-    met: int = MET
+    met: int | None = None
+    """How many settings a search begins; by default as many as the table allows."""
     timed: bool = False
     """Whether an epoch costs its seconds, not one epoch."""
     paused: Paused = "pruned"
@@ -90,10 +99,11 @@ class Trying:
         """Replay searches; the same seed means the same settings, in the same order."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         found = []
-        room = self.met if self.sampler == "random" else len(table.chosen)
+        met = _begun(len(table.chosen)) if self.met is None else self.met
+        room = met if self.sampler == "random" else len(table.chosen)
         for seed in seeds:
             world = World.draw(table, room, np.random.default_rng(seed), timed=self.timed)
-            spec = self.way.spec(table.spec, self.met, self.sampler, seed)
+            spec = self.way.spec(table.spec, met, self.sampler, seed)
             found.append(replay(Search(spec, world, self.paused), self.workers, self.limit))
         return found
 
@@ -110,18 +120,20 @@ class Crew:
         each = self._pool.map(partial(trying.run, table), pieces)
         return [one for piece in each for one in piece]
 
-    def ratios(self, table: Table, repetitions: int, draws: int) -> list[float]:
+    def ratios(self, table: Table, workers: int, repetitions: int, draws: int) -> list[float]:
         """Return promotion's ratio to hyperband, each on settings of the table resampled."""
-        work = partial(_drawn_ratio, table, repetitions)
-        return [one for one in self._pool.map(work, range(draws)) if math.isfinite(one)]
+        work = partial(_drawn_ratio, table, workers, repetitions)
+        return list(self._pool.map(work, range(draws)))
 
 
-def _drawn_ratio(table: Table, repetitions: int, seed: int) -> float:
+def _drawn_ratio(table: Table, workers: int, repetitions: int, seed: int) -> float:
     chance = np.random.default_rng([seed, 1])
     rows = chance.integers(len(table.chosen), size=len(table.chosen))
     drawn = _only(table, rows.tolist())
     seeds = range(seed * repetitions, (seed + 1) * repetitions)
-    promoted, reference = (Trying(way, limit=30).run(drawn, seeds) for way in (PROMOTE, HYPERBAND))
+    promoted, reference = (
+        Trying(way, workers=workers, limit=30).run(drawn, seeds) for way in (PROMOTE, HYPERBAND)
+    )
     return ratio(promoted, reference)
 
 
@@ -138,45 +150,115 @@ def _only(table: Table, rows: Sequence[int]) -> Table:
 # What is recorded
 
 
-def measure(name: str, crew: Crew, given: argparse.Namespace) -> dict[str, Any]:
-    """Replay every search on one table."""
+def measure(
+    name: str, crew: Crew, given: argparse.Namespace, recorded: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Replay searches on one table; parts that are not asked for stay as recorded."""
     table = Table.load(name)
     figures: dict[str, Any] = {
+        **recorded,
         "settings": len(table.chosen),
         "seeds": table.losses.shape[1],
         "epochs": table.epochs,
         "diverged": float(np.isnan(table.losses[:, :, 0 : table.lengths.min()]).any(axis=2).mean()),
         "early": _early(table),
-        "searches": {},
+        "cost": _spread_of_costs(table),
+        "searches": dict(recorded.get("searches", {})),
     }
-    for sampler in SEARCHED[name]:
+    if table.losses.shape[1] > 1:
+        figures["moves"] = _moves(table)
+    samplers = [sampler for sampler in SEARCHED[name] if sampler in given.parts]
+    crews = [(one, workers) for one in samplers for workers in WORKERS[one]]
+    for sampler, workers in (one for one in crews if one[1] in given.workers):
         repetitions = given.repetitions if sampler == "random" else given.tpe
-        for workers in WORKERS[sampler]:
-            record.progress(f"{name}, {sampler}, {workers} workers")
-            found = {
-                key: crew.run(Trying(way, sampler, workers), table, repetitions)
-                for key, way in WAYS.items()
-            }
-            if (sampler, workers) == ("random", 1):
-                figures["courses"] = {key: _drawn(found[key]) for key in DRAWN}
-            figures["searches"][f"{sampler} {workers}"] = {
-                "repetitions": repetitions,
-                "ways": {key: _summary(one) for key, one in found.items()},
-                "ratio": _plain(ratio(found["promote-all"], found["hyperband"])),
-                "ratio_90": _plain(ratio(found["promote-all"], found["hyperband"], 0.9)),
-                "ratio_median": _plain(ratio(found["promote-all"], found["median"])),
-                "ratio_same_rungs": _plain(ratio(found["promote-all"], found["asha"])),
-            }
-    record.progress(f"{name}, interval")
-    ratios = crew.ratios(table, given.repetitions // 4, given.draws)
-    figures["interval"] = [float(np.quantile(ratios, q)) for q in (0.05, 0.95)]
-    figures["timed"] = _compared(crew, table, given.repetitions, HYPERBAND, PROMOTE, timed=True)
-    figures["later"] = _compared(crew, table, given.repetitions, PROMOTE, LATER)
-    figures["constant"] = _constant(crew, table, given.repetitions)
-    if "tpe" in SEARCHED[name]:
+        record.progress(f"{name}, {sampler}, {workers} workers")
+        found = {
+            key: crew.run(Trying(way, sampler, workers), table, repetitions)
+            for key, way in WAYS.items()
+        }
+        if (sampler, workers) == ("random", 1):
+            figures["courses"] = {key: _drawn(found[key]) for key in DRAWN}
+        figures["searches"][f"{sampler} {workers}"] = _searched_figures(found, repetitions)
+    if "interval" in given.parts:
+        figures["interval"] = {}
+        for workers in FEW:
+            record.progress(f"{name}, interval, {workers} workers")
+            ratios = crew.ratios(table, workers, given.repetitions // 4, given.draws)
+            figures["interval"][str(workers)] = _middle(ratios)
+    if "rest" in given.parts:
+        record.progress(f"{name}, the rest")
+        figures["timed"] = _compared(crew, table, given.repetitions, HYPERBAND, PROMOTE, timed=True)
+        figures["later"] = _compared(crew, table, given.repetitions, PROMOTE, LATER)
+        figures["constant"] = _constant(crew, table, given.repetitions)
+    if "seen" in given.parts and "tpe" in SEARCHED[name]:
         record.progress(f"{name}, what samplers see")
         figures["seen"] = _seen(crew, table, given)
     return figures
+
+
+def _searched_figures(found: Mapping[str, Sequence[Replayed]], repetitions: int) -> dict[str, Any]:
+    """Return what is recorded of searches in every way, with one number of workers."""
+    promote, hyperband = found["promote-all"], found["hyperband"]
+    return {
+        "repetitions": repetitions,
+        "ways": {key: _summary(one) for key, one in found.items()},
+        "ratio": _plain(ratio(promote, hyperband)),
+        "ratio_90": _plain(ratio(promote, hyperband, 0.9)),
+        "ratio_median": _plain(ratio(promote, found["median"])),
+        "ratio_same_rungs": _plain(ratio(promote, found["asha"])),
+        "noise": _noise(promote, hyperband),
+        "levels": [_plain(one) for one in _shares(promote, hyperband)],
+    }
+
+
+def _noise(found: Sequence[Replayed], reference: Sequence[Replayed]) -> list[float | None]:
+    """Return between which ratios 90% are when searches are drawn anew, both ways together."""
+    chance = np.random.default_rng(0)
+    ratios = []
+    for _ in range(DRAWS_OF_SEARCHES):
+        # The same seed has the same settings in the same order, so that the two are a pair.
+        places = chance.integers(len(found), size=len(found))
+        ratios.append(ratio([found[one] for one in places], [reference[one] for one in places]))
+    return _middle(ratios)
+
+
+def _middle(ratios: Sequence[float]) -> list[float | None]:
+    """Return between which values 90% of ratios are; those without a value are left out."""
+    ratios = [one for one in ratios if not math.isnan(one)] or [math.nan]
+    return [_plain(np.quantile(ratios, q)) for q in (0.05, 0.95)]
+
+
+def _spread_of_costs(table: Table) -> float | None:
+    """Return how many times as long an epoch of a slow setting takes as one of a fast setting."""
+    fast, slow = np.quantile(table.seconds, (0.1, 0.9))
+    return _plain(slow / fast)
+
+
+def _moves(table: Table) -> dict[str, float]:
+    """Return how much the ranking moves with the seed; good are the best quarter in the mean."""
+    ends = _ends(table)
+    ends = ends[np.isfinite(ends).all(axis=1)]
+    mean = ends.mean(axis=1)
+    good = ends[np.argsort(mean)[: len(ends) // 4]]
+    seeds = range(ends.shape[1])
+    pairs = [(one, other) for one in seeds for other in seeds if one != other]
+    first = ends.argmin(axis=0)
+    others = [np.delete(ends, seed, axis=1).mean(axis=1) for seed in seeds]
+    return {
+        "settings": len(ends),
+        "agreement": float(np.mean([_rank_correlation(ends, *pair) for pair in pairs])),
+        "agreement_good": float(np.mean([_rank_correlation(good, *pair) for pair in pairs])),
+        "seed_sd": float(np.sqrt(good.var(axis=1, ddof=1).mean())),
+        "setting_sd": float(good.mean(axis=1).std(ddof=1)),
+        "rank": float(
+            np.mean([1 + (ends[:, other] < ends[first[one], other]).sum() for one, other in pairs])
+        ),
+        "worse": float(np.mean([others[seed][first[seed]] - others[seed].min() for seed in seeds])),
+    }
+
+
+def _rank_correlation(values: Array, one: int, other: int) -> float:
+    return float(np.corrcoef(_ranks(values[:, one]), _ranks(values[:, other]))[0, 1])
 
 
 def _compared(
@@ -189,6 +271,8 @@ def _compared(
 def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float | None]:
     """Compare first rungs where the rate is constant, so that no early epoch misleads."""
     rows = [row for row, one in enumerate(table.chosen) if one["scheduler"] == "constant"]
+    if len(rows) < ENOUGH:
+        return {"settings": len(rows), "later": None, "hyperband": None}
     some = _only(table, rows)
     met = _begun(len(rows))
     return {
@@ -199,7 +283,7 @@ def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float | N
 
 
 def _begun(settings: int) -> int:
-    """Return how many of some settings a search begins where only these are replayed."""
+    """Return how many settings a search of a table of so many begins."""
     return min(MET, 2 * settings // 3)
 
 
@@ -223,19 +307,27 @@ def _early(table: Table) -> dict[str, dict[str, float]]:
     Good are the best quarter at their end.
     """
     running = np.minimum.accumulate(table.losses, axis=2)
-    ends = np.array([running[row, :, length - 1] for row, length in enumerate(table.lengths)])
-    last = _ranks(np.where(np.isnan(ends), math.inf, ends).mean(axis=1))
+    last = _ranks(_ends(table).mean(axis=1))
     schedules = np.array([str(one["scheduler"]) for one in table.chosen])
     good = last < 0.25
     found: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(schedules):
         of_name = good & (schedules == name)
         found[name] = {"settings": int(of_name.sum())}
+        if not of_name.any():
+            continue
         for epoch in (2, 6):
             values = running[:, :, epoch - 1]
             first = _ranks(np.where(np.isnan(values), math.inf, values).mean(axis=1))
             found[name][str(epoch)] = float(np.median((first - last)[of_name]))
     return found
+
+
+def _ends(table: Table) -> Array:
+    """Return the best loss by setting and seed; infinite where the trial diverged."""
+    best = np.minimum.accumulate(table.losses, axis=2)
+    ends = np.array([best[row, :, length - 1] for row, length in enumerate(table.lengths)])
+    return np.where(np.isnan(ends), math.inf, ends)
 
 
 def _ranks(values: Array) -> Array:
@@ -278,15 +370,25 @@ def ratio(
     The geometric mean over budgets of the reference, up to the end of half its searches;
     infinite if the regret is never as small.
     """
+    shares = [one for one in _shares(found, reference, quantile) if not math.isnan(one)]
+    return float(np.exp(np.mean(np.log(shares)))) if shares else math.nan
+
+
+def _shares(
+    found: Sequence[Replayed], reference: Sequence[Replayed], quantile: float | None = None
+) -> list[float]:
+    """Return the ratio at each of the reference's budgets; NaN where it has no regret yet."""
     mine, theirs = (_course(those, quantile) for those in (found, reference))
     end = float(np.median([one.total for one in reference]))
     shares = []
     for budget in LEVELS:
         regret = theirs[int(np.searchsorted(GRID, budget))]
-        if budget <= end and math.isfinite(regret):
-            reached = np.flatnonzero(mine <= regret)
-            shares.append(GRID[reached[0]] / budget if len(reached) else math.inf)
-    return float(np.exp(np.mean(np.log(shares)))) if shares else math.nan
+        reached = np.flatnonzero(mine <= regret)
+        if budget > end or not math.isfinite(regret):
+            shares.append(math.nan)
+        else:
+            shares.append(float(GRID[reached[0]]) / budget if len(reached) else math.inf)
+    return shares
 
 
 def _course(found: Sequence[Replayed], quantile: float | None) -> Array:
@@ -308,8 +410,9 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"**{RECIPES[name].title}**: {one['settings']} settings under {seeds}, one worker"
         for sampler in SEARCHED[name]:
-            yield from _search_lines(one["searches"][f"{sampler} 1"], sampler)
-    for part in (_other_lines, _early_lines, _seen_lines):
+            if (searched := _searched(one, (sampler, 1))) is not None:
+                yield from _search_lines(searched, sampler)
+    for part in (_other_lines, _early_lines, _seen_lines, _moves_lines):
         yield ""
         yield from part(tables)
 
@@ -332,19 +435,25 @@ def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
     def ratio(one: Mapping[str, Any], kind: str, crew: tuple[str, int]) -> str:
         if (searched := _searched(one, crew)) is None:
             return "–"
-        interval = " ({:.2f} to {:.2f})".format(*one["interval"])
-        return _share(searched[kind]) + (
-            interval if (kind, *crew) == ("ratio", "random", 1) else ""
-        )
+        interval = one.get("interval", {}).get(str(crew[1])) if crew[0] == "random" else None
+        return _share(searched[kind]) + (_between(interval) if kind == "ratio" else "")
 
     def runs(one: Mapping[str, Any], way: str, crew: tuple[str, int]) -> str:
         searched = _searched(one, crew)
         return "–" if searched is None else _runs(searched["ways"][way]["until"][str(NEAR[0])][0])
 
+    def noise(one: Mapping[str, Any], crew: tuple[str, int]) -> str:
+        return _between((_searched(one, crew) or {}).get("noise")).strip(" ()") or "–"
+
     for name, one in tables.items():
         for kind, words in kinds.items():
             cells = [ratio(one, kind, crew) for crew in crews]
             yield f"| {name}, {words} | {' | '.join(cells)} |"
+            if kind == "ratio":
+                cells = [noise(one, crew) for crew in crews]
+                yield f"| {name}, 90% of these ratios by the searches drawn | {' | '.join(cells)} |"
+    yield ""
+    yield from _level_lines(tables)
     yield ""
     yield f"| training runs to within {NEAR[0]} nats, median; workers: | {' | '.join(heads)} |"
     yield "|---" * (1 + len(crews)) + "|"
@@ -357,6 +466,19 @@ def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
         for way, words in ways.items():
             cells = [runs(one, way, crew) for crew in crews]
             yield f"| {name}, {words} | {' | '.join(cells)} |"
+
+
+def _level_lines(tables: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the ratios of which the first table has the means."""
+    yield f"| the same, by budget of hyperband, in training runs | {' | '.join(map(str, LEVELS))} |"
+    yield "|---" * (1 + len(LEVELS)) + "|"
+    for name, one in tables.items():
+        for workers in FEW:
+            searched = _searched(one, ("random", workers)) or {}
+            if "levels" in searched:
+                cells = [_share(value) for value in searched["levels"]]
+                workers_of = "1 worker" if workers == 1 else f"{workers} workers"
+                yield f"| {name}, {workers_of} | {' | '.join(cells)} |"
 
 
 def _searched(one: Mapping[str, Any], crew: tuple[str, int]) -> Mapping[str, Any] | None:
@@ -389,9 +511,12 @@ def _other_lines(tables: Mapping[str, Any]) -> Iterator[str]:
     those = "constant schedules only ({} settings)".format(
         ", ".join(f"{_begun(count)} of {count}" for count in counts)
     )
-    rows = {
+    rows: dict[str, list[float | None]] = {
+        "epoch of a slow setting (90th percentile) / of a fast one (10th), by time": [
+            one.get("cost") for one in tables.values()
+        ],
         "promote / hyperband, if an epoch costs its seconds": [
-            one["timed"] for one in tables.values()
+            one.get("timed") for one in tables.values()
         ],
         f"promote / hyperband, {those}": [one["constant"]["hyperband"] for one in tables.values()],
         "promote from epoch 5 / from 5%": [one["later"] for one in tables.values()],
@@ -409,7 +534,9 @@ def _early_lines(tables: Mapping[str, Any]) -> Iterator[str]:
     yield "|---" * (1 + len(heads)) + "|"
     for schedule in next(iter(tables.values()))["early"]:
         cells = [
-            f"{one['early'][schedule][epoch]:+.0%}" for one in tables.values() for epoch in "26"
+            _signed(one["early"].get(schedule, {}).get(epoch))
+            for one in tables.values()
+            for epoch in "26"
         ]
         yield f"| {schedule} | {' | '.join(cells)} |"
 
@@ -431,6 +558,34 @@ def _seen_lines(tables: Mapping[str, Any]) -> Iterator[str]:
     for key, words in SEEN.items():
         means = [one[key]["regret"][str(budget)][0] for one in seen.values() for budget in SHOWN]
         yield f"| {words} | {' | '.join(_number(mean, 4) for mean in means)} |"
+
+
+def _moves_lines(tables: Mapping[str, Any]) -> Iterator[str]:
+    moved = {name: one for name, one in tables.items() if "moves" in one}
+    if not moved:
+        return
+    yield f"| what a second seed changes | {' | '.join(moved)} |"
+    yield "|---" * (1 + len(moved)) + "|"
+    rows = {
+        "rank correlation of two seeds, all settings": ("agreement", 2),
+        "the same, best quarter of settings": ("agreement_good", 2),
+        "standard deviation between seeds, best quarter, nats": ("seed_sd", 4),
+        "standard deviation between settings, best quarter, nats": ("setting_sd", 4),
+        "mean rank of one seed's best setting under another": ("rank", 1),
+        "by how much it is worse there than the best, in the mean, nats": ("worse", 4),
+    }
+    for words, (key, digits) in rows.items():
+        cells = [_number(one["moves"][key], digits) for one in moved.values()]
+        yield f"| {words} | {' | '.join(cells)} |"
+
+
+def _between(interval: Sequence[float | None] | None) -> str:
+    low, high = interval or (None, None)
+    return "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.0%}"
 
 
 def _pair(both: Sequence[float | None]) -> str:
@@ -497,15 +652,18 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
 def main() -> None:
     """Replay every search on the tables; those that are not asked for stay as recorded."""
     given = _options()
-    kept = record.read(given.record)["search"]["figures"]["tables"] if given.add else {}
-    figures: dict[str, Any] = {"tables": kept}
+    kept = record.read(given.record or record.RECORD)["search"] if given.add else None
+    figures: dict[str, Any] = {"tables": kept["figures"]["tables"] if kept else {}}
     with ProcessPoolExecutor(given.jobs) as pool:
         crew = Crew(pool, given.jobs)
         for name in given.tables:
-            figures["tables"][name] = measure(name, crew, given)
+            recorded = figures["tables"].get(name, {})
+            figures["tables"][name] = measure(name, crew, given, recorded)
     order = [name for name in RECIPES if name in figures["tables"]]
     figures["tables"] = {name: figures["tables"][name] for name in order}
-    record.finish(given, "search", json.loads(json.dumps(figures)), list(lines(figures)))
+    earlier = kept["command"] if kept else None
+    figures = json.loads(json.dumps(figures))
+    record.finish(given, "search", figures, list(lines(figures)), after=earlier)
 
 
 def _options() -> argparse.Namespace:
@@ -517,7 +675,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--gp", type=int, default=20, help="repetitions of searches by GP")
     parser.add_argument("--draws", type=int, default=40, help="tables drawn for an interval")
     parser.add_argument("--jobs", type=int, default=2, help="processes that replay")
-    parser.add_argument("--add", action="store_true", help="keep the recorded tables beside these")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of each table")
+    numbers = sorted({number for several in WORKERS.values() for number in several})
+    parser.add_argument("--workers", nargs="+", type=int, choices=numbers, default=numbers)
+    parser.add_argument("--add", action="store_true", help="keep what is recorded beside these")
     return parser.parse_args()
 
 

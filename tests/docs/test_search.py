@@ -140,3 +140,31 @@ def test_stored_curves_are_small_and_whole(path: Path) -> None:
     for length, of_setting in zip(table.lengths, table.losses, strict=True):
         assert np.isnan(of_setting[:, length:]).all()
     json.dumps(table.spec.to_json())
+
+
+def table_of(*seeds: list[float]) -> Table:
+    """Return settings with these final losses under each seed."""
+    base = world_of(*seeds[0])
+    losses = np.stack([world_of(*ends).losses for ends in seeds], axis=1)
+    return Table("some", base.spec, tuple(base.chosen), losses, base.lengths, base.costs)
+
+
+def test_a_second_seed_moves_the_ranking_or_not() -> None:
+    """The same losses agree, reversed ones disagree, and one seed's best is the other's worst."""
+    ends = list(np.linspace(0.1, 0.8, 8))
+    same = search._moves(table_of(ends, ends))
+    assert [same["agreement"], same["rank"], same["worse"]] == pytest.approx([1, 1, 0])
+    turned = search._moves(table_of(ends, ends[::-1]))
+    assert [turned["agreement"], turned["rank"], turned["worse"]] == pytest.approx([-1, 8, 0.7])
+
+
+def test_noise_is_by_the_searches_drawn() -> None:
+    """Searches that are all alike leave none; the more they differ, the wider it is."""
+    budgets = np.arange(1.0, 30.0)
+    slow = Replayed(budgets, 1 / budgets, 30.0)
+    fast = [Replayed(budgets / by, 1 / budgets, 30.0) for by in (1.5, 2, 4)]
+    assert search._noise([fast[1]] * 8, [slow] * 8) == [pytest.approx(0.5)] * 2
+    low, high = search._noise([*fast, *fast], [slow] * 6)
+    assert low is not None
+    assert high is not None
+    assert 0.2 < low < high < 0.8
