@@ -30,7 +30,6 @@ __all__ = [
     "best_sentence",
     "has_replicates",
     "name",
-    "over_additional_seeds",
     "setting_of",
     "settings",
     "short_names",
