@@ -132,41 +132,13 @@ def test_who_is_to_leave_leaves_and_the_other_stays(station: Station) -> None:
     assert (ends[1]["kind"], ends[2]["kind"]) == ("left", "result")
 
 
-def test_who_is_to_leave_in_its_last_epoch_comes_to_its_end(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_is_to_leave_in_its_last_epoch_comes_to_its_end(station: Station) -> None:
     """Whoever took it over would have nothing to train; at a rung it is paused."""
-    trainer = station.trainer
-    whole = trainer._abreast.epochs
-
-    def told_to_leave(runs: Sequence[Any], alive: Any) -> Any:
-        trainer._link.leaving.update({1, 2})
-        return whole(runs, alive)
-
-    monkeypatch.setattr(trainer._abreast, "epochs", told_to_leave)
+    for serial in (1, 2):
+        station.tell("leave", serial)
     station.train(job(0, epochs=1), job(1, epochs=2), until=1)
     ends = station.hear("left", "result", "paused")
     assert (ends[1]["kind"], ends[2]["kind"]) == ("result", "paused")
-
-
-def test_a_trial_that_was_given_up_before_it_began_is_not_begun(station: Station) -> None:
-    """It leaves at once, without a setup; the next one is trained."""
-    station.tell("leave", 1)
-    station.train(job(0), job(1))
-    ends = station.hear("left", "setup")
-    assert (ends[1]["kind"], ends[2]["kind"]) == ("left", "setup")
-
-
-def test_the_end_of_a_trial_alone_is_announced_once(station: Station) -> None:
-    """Before its last epoch is reported; two together are not announced before their results."""
-    station.train(job(0, epochs=3))
-    kinds: list[str] = []
-    while not kinds or kinds[-1] != "result":
-        message = receive(station.ours)
-        assert message is not None
-        kinds.append(message.kind)
-    told = [kind for kind in kinds if kind in ("epoch", "ending", "result")]
-    assert told == ["epoch", "epoch", "ending", "epoch", "result"]
 
 
 def test_a_stopped_trial_ends_its_training_alone(station: Station) -> None:

@@ -302,17 +302,6 @@ def test_a_lease_that_was_lost_before_the_trainer_had_begun_costs_the_trial_alon
     assert attempts(bench) == []
 
 
-def test_the_next_trial_is_claimed_while_one_ends(station: Station) -> None:
-    """The trainer has its order before it sends the result, and every trial is trained once."""
-    bench = station.launch(make_spec(dimensions=(), seeds=3, epochs=2))
-    # The double waits for the next order at the end of all trials but the last one.
-    assert station.work("small", "announces:2").state == "complete"
-    rows = bench.rows(t.outcome)
-    assert [(row.state, row.token) for row in rows] == [("COMPLETE", 1)] * 3
-    assert len(bench.rows(t.epoch)) == 6
-    assert not [row for row in bench.rows(t.event) if row.kind == "joined"]
-
-
 @pytest.mark.parametrize("workers", [1, 40, 400, 100_000])
 def test_idle_workers_ask_seldom_together_and_each_often_enough(workers: int) -> None:
     """A small fleet asks as ever; of a large one each asks less, but well within its lease."""

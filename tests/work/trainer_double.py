@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from tuner.records import Epoch, Figures
 from tuner.train.metrics import mean_nll
-from tuner.work.messages import Message
 from tuner.work.trainer import Link, StoppedError, TrialChannel
 
 CLASSES = 2
@@ -47,7 +46,6 @@ class Double:
         self._times = int(times) if times else 10**9
         self._folder = folder
         self._channel = channel
-        self._waiting: Message | None = None
         (folder / f"environ-{os.getpid()}").write_text(json.dumps(dict(os.environ)))
 
     def serve(self) -> None:
@@ -55,7 +53,7 @@ class Double:
         link = Link(self._channel)
         assert link.next().kind == "settings"
         while True:
-            command, self._waiting = self._waiting or link.next(), None
+            command = link.next()
             if command.kind == "quit":
                 return
             line = link.begin(int(command.body["serial"]))
@@ -81,10 +79,6 @@ class Double:
                 line.report("left", {})
                 return
         assert last is not None
-        if self._behaviour == "announces" and int(job["seed"]) < self._times:
-            line.report("ending", {})
-            # The next order must come before this trial has ended.
-            self._waiting = line.link.next()
         self._report_result(line, last)
 
     def _work(self, line: TrialChannel) -> None:
@@ -140,7 +134,6 @@ class Double:
     def _misbehaves(self) -> bool:
         if self._behaviour in (
             "quick",
-            "announces",
             "slow",
             "chatty",
             "held",

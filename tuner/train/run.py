@@ -203,11 +203,6 @@ class Run:
         last = self._curve[-1] if self._curve else None
         return last is not None and _ends(last, self._best_epoch, self._recipe, self._job.metric)
 
-    def final(self, seconds: float) -> bool:
-        """Whether the next epoch is the last by length, and probably shorter than this."""
-        last = self._curve[-1] if self._curve else None
-        return last is not None and last.epoch + 1 == self._recipe.epochs and last.seconds < seconds
-
     def _check_course(self, state: TrainingState) -> None:
         """Raise if a state is beyond this run's end, or its best epoch is not the best."""
         best: Epoch | None = None

@@ -242,10 +242,6 @@ class Supervisor:
                 together = together if self._child.gone else len(trials)
                 ended = [trial for trial in trials if self._has_ended(trial, together)]
                 trials = [trial for trial in trials if trial not in ended]
-                if self._frees_its_place(trials):
-                    gone = self._child.gone
-                    trials += self._successor(trials[0])
-                    together = together if gone else len(trials)
                 idle = trials and len(trials) < trials[0].most
                 if idle and (ended or time.monotonic() - asked > self._timing.poll):
                     asked = time.monotonic()
@@ -322,40 +318,6 @@ class Supervisor:
                 break
             companions.append(self._begin(answer.lease, adopted=answer.adopted))
         return companions
-
-    def _frees_its_place(self, trials: Sequence[HeldTrial]) -> bool:
-        """Whether the child's only trial is at its last epoch, and the next one can be claimed.
-
-        Not where it depends on how this one ends which one is next, or whether there is one.
-        """
-        if len(trials) != 1 or trials[0].most > 1 or not trials[0].leaves_soon:
-            return False
-        trials[0].leaves_soon = False  # asked once
-        spec = self._ledger.study.spec
-        limited = spec.budget.limited or spec.epoch_limit is not None
-        depends = spec.pauses or spec.replicates.of == "top" or limited
-        # A trial that must be trained alone would not be to blame alone if the child died.
-        return not (
-            depends
-            or trials[0].lease.alone
-            or self._child.gone
-            or self._stop.asked
-            or self._leaving.relieved()
-        )
-
-    def _successor(self, trial: HeldTrial) -> list[HeldTrial]:
-        """Claim the trial that the child trains when it has ended this one; often there is one.
-
-        The order waits in the child, which would wait for it otherwise: while this trial's
-        predictions are computed, sent and stored, and the next one is claimed.
-        """
-        company = Company([trial.lease], lambda _chosen, _seed: True, leaving=True)
-        answer = self._patiently(
-            lambda: self._ledger.claim(None, adopt=self._renewal.settled, company=company)
-        )
-        if not isinstance(answer, Claimed):
-            return []
-        return [self._begin(answer.lease, adopted=answer.adopted)]
 
     def _plan(self, lease: Lease) -> dict[str, object]:
         """Return which checkpoints of a trial to keep, and which peers' epochs to expect."""

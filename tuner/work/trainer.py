@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 ALIVE_SECONDS = 1.0
 SETTLE_SECONDS = 10.0
 """Time limit for writing the last checkpoint."""
-SHORT_SECONDS = 1.0
-"""The end of a trial is announced before its last epoch if that is shorter: claiming the next one
-takes the supervisor some of it. Claimed a long time ahead, a trial would be kept from others."""
 
 
 class StoppedError(Exception):
@@ -128,7 +125,7 @@ class TrialChannel:
         self.link.alive(self.serial)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class PackMember:
     """A trial in training."""
 
@@ -138,8 +135,6 @@ class PackMember:
     keeping: "Keeping | None"
     until: int | None = None
     """The epoch at which to pause it."""
-    announced: bool = False
-    """Whether the supervisor knows that its end is near."""
 
     @property
     def pauses(self) -> bool:
@@ -193,10 +188,6 @@ class Trainer:
 
     def _begin(self, order: Mapping[str, Any]) -> None:
         line = self._beginning = self._link.begin(int(order["serial"]))
-        if line.leaving:
-            # Claimed while the trial before it ended, and given up meanwhile.
-            line.report("left", {})
-            return
         with self._alone(line):
             # Opened with the first trial, so that a missing device is reported as that trial's
             # error rather than as an unexplained death.
@@ -246,8 +237,6 @@ class Trainer:
         for stopped in [member for member in self._members if member.line.stopped]:
             self._drop(stopped)
             stopped.line.report("stopped", {})
-        if len(self._members) == 1 and self._members[0].run.final(SHORT_SECONDS):
-            self._announce_end(self._members[0])
         by_run = {member.run: member for member in self._members}
         try:
             for run, epoch in self._abreast.epochs(list(by_run), self._alive):
@@ -291,7 +280,6 @@ class Trainer:
         if member.run.diverged:
             member.line.report("stopped", {})
             return
-        self._announce_end(member)
         assert self._bench is not None
         result = member.run.result(member.line.alive)
         for remark in _not_resampled(result):
@@ -299,16 +287,6 @@ class Trainer:
         if member.keeping:
             member.keeping.end(member.run)
         _report_result(member.line, self._bench.dataset(member.job), result)
-
-    def _announce_end(self, member: PackMember) -> None:
-        """Tell the supervisor, once, that nothing but its end is to come of a trial.
-
-        It may send the order for the next trial at once: orders are read between two epochs, so
-        that one is begun when this trial has ended.
-        """
-        if not member.announced:
-            member.announced = True
-            member.line.report("ending", {})
 
     def _alive(self) -> None:
         """Show a sign of life; abort the epoch if all of its trials were stopped."""

@@ -81,8 +81,6 @@ class HeldTrial:
         self.serial = serial
         self.most = 1
         """How many trials of its kind the child would train at a time."""
-        self.leaves_soon = False
-        """Whether the child has begun its last epoch, or its end, since this was last looked at."""
         self.printed = child.position()
         """The position in the child's log at which the trial's output begins."""
         self._watch = watch
@@ -136,14 +134,8 @@ class HeldTrial:
         self._child.send(Message("stop", {"serial": self.serial}))
 
     def take(self, message: Message) -> None:
-        """Add a message about this trial to the inbox, for the next step to read.
-
-        That its end is near is known at once.
-        """
-        if message.kind == "ending":
-            self.leaves_soon = True
-        else:
-            self._inbox.append(message)
+        """Add a message about this trial to the inbox, for the next step to read."""
+        self._inbox.append(message)
 
     def _read_all(self) -> None:
         messages, self._inbox = self._inbox, []

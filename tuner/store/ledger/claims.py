@@ -168,19 +168,13 @@ def _companion(  # noqa: PLR0917
         return Wait("the next trial is not decided yet")
     if not company.fits(sampling.in_file_order(spec, chosen.values), assignment.seed):
         return Wait("the next trial is of another kind")
+    # No waiting for a checkpoint: the pack's other trials would wait too.
     created = _create(transaction, spec, assignment, chosen, left)
     _tell_joined(transaction, company, created)
-    if company.leaving:
-        # As good as complete: their checkpoints may be among those that are being saved.
-        expected = _expected(transaction, assignment, company.held)
-        created = replace(created, expected_epochs=expected)
-    # Otherwise no waiting for a checkpoint: the pack's other trials would wait too.
     return Claimed(created, adopted=False)
 
 
 def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> None:
-    if company.leaving:
-        return
     beside = ", ".join(str(lease.number) for lease in company.held)
     transaction.add_event("joined", f"trained together with {beside}", joining.trial_id)
 
@@ -876,13 +870,8 @@ class _Waits:
         return sharing.waits(assignment.configuration, stored, running, mean_seconds)
 
 
-def _expected(
-    transaction: Transaction, assignment: Assignment, leaving: Sequence[Lease] = ()
-) -> int:
-    """Return how many epochs a peer has just trained and may still be saving.
-
-    Trials that are `leaving` their worker count as complete.
-    """
+def _expected(transaction: Transaction, assignment: Assignment) -> int:
+    """Return how many epochs a peer has just trained and may still be saving."""
     sharing = transaction.sharing
     if sharing is None:
         return 0
@@ -891,11 +880,6 @@ def _expected(
         return 0
     fresh = t.outcome.c.ended > in_seconds(-FRESH_SECONDS)
     ended = _complete(transaction, relatives, assignment.seed, fresh)
-    ended += [
-        lease.configuration
-        for lease in leaving
-        if lease.configuration in relatives and lease.seed == assignment.seed
-    ]
     return sharing.stored(assignment.configuration, sharing.reached(ended))
 
 

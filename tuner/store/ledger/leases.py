@@ -78,9 +78,6 @@ class Company:
     held: Sequence[Lease]
     fits: Callable[[Mapping[str, Value], int], bool]
     """Whether a trial of this configuration and seed could be trained with them."""
-    leaving: bool = False
-    """Whether they are at their last epoch: the next trial is trained after them, not beside
-    them."""
 
 
 Answer = Claimed | Wait | Ended | NeedsProposal | NeedsLook
