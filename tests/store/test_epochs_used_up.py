@@ -21,9 +21,10 @@ from tuner.records import Epoch
 from tuner.store import tables as t
 from tuner.store import turns
 from tuner.store.database import Database
-from tuner.store.ledger import claims, workers
+from tuner.store.ledger import claims, grants, workers
 from tuner.store.ledger.leases import Claimed, Ended, Lease, NeedsLook, Wait
 from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.spending import Used
 
 
@@ -73,6 +74,26 @@ def test_a_trial_with_some_epochs_is_paused_and_one_with_none_waits(database: Da
     assert states == ["paused", "released"]
     relaunch(bench, limited(spec, 30))
     assert [claim_trial(who).stored_epochs for who in (worker, peer)] == [0, 2]
+
+
+def test_a_trial_that_is_given_back_during_a_claim_ends_no_study(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker takes no lock of the study, and its epochs are free again."""
+    bench = Bench.launch(database, make_spec(budget_epochs=3))
+    worker, peer = bench.worker(), bench.worker()
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1)])
+    look = grants.any_in_training
+
+    def give_back_first(transaction: Transaction) -> bool:
+        monkeypatch.setattr(grants, "any_in_training", look)
+        worker.give_back(held, "the worker was asked to stop")
+        return look(transaction)
+
+    monkeypatch.setattr(grants, "any_in_training", give_back_first)
+    again = claim_trial(peer)
+    assert (again.number, again.stored_epochs) == (held.number, 1)
 
 
 def test_a_limit_that_comes_later_holds_for_trials_in_training(database: Database) -> None:

@@ -436,6 +436,11 @@ def _out_of_epochs(transaction: Transaction, spec: Spec, standing: StudyAsFound)
     """End a study whose budget in epochs is used up; wait if trials may still leave some over."""
     if grants.any_in_training(transaction):
         return Wait(OUT, _peers(transaction))
+    # A trial given back takes no lock of the study. If that was committed after this claim looked
+    # for such trials, nothing is in training any more, and its epochs are free again.
+    left = grants.left(transaction, spec)
+    if left is not None and sum(left) > 0:
+        return Wait(OUT)
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Look):
         # A look costs no epochs, and may be all that the study still lacks.
