@@ -28,6 +28,7 @@ def test_each_mark_differs_when_its_part_changes(database: Database) -> None:
     trials = []
     assert differing(lambda: trials.append(claim_trial(worker))) == {"working"}
     assert differing(lambda: worker.record(trials[0], [make_epoch(1)])) == {"moving"}
+    assert differing(lambda: worker.record(trials[0], [make_epoch(2)], checkpoint=2)) == {"moving"}
     assert differing(lambda: worker.keep_output(trials[0], "said")) == {"moving"}
     assert "settled" in differing(lambda: worker.fail(trials[0], "not today"))
     assert "settled" in differing(lambda: finish(worker, claim_trial(worker)))

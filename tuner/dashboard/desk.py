@@ -134,8 +134,12 @@ class Desk:
     def prepare(self, study_ids: Collection[int]) -> None:
         """Read the summaries that open pages of these studies will request, in one transaction."""
         since = time.monotonic() - WATCHED
-        self._watched = {number: one for number, one in self._watched.items() if one[1] > since}
-        wanted = [self._watched[number][0] for number in study_ids if number in self._watched]
+        # A copy, because pages add studies at the same time, from their threads.
+        for number, (_, asked) in self._watched.copy().items():
+            if asked <= since:
+                self._watched.pop(number, None)
+        watched = [self._watched.get(number) for number in study_ids]
+        wanted = [one[0] for one in watched if one is not None]
         if not wanted:
             return
         # This waits for places of the shelf while it holds a connection; everybody else waits for
@@ -174,15 +178,15 @@ class Desk:
     ) -> Kept[Value] | None:
         """Return an answer that may take seconds: current, slightly old, or None if not ready.
 
-        It may depend only on trials that have ended: running ones do not invalidate it. Pages of
-        the study are notified when it is ready.
+        It may say which trials are under way, but not how far they are: an epoch does not
+        invalidate it. Pages of the study are notified when it is ready.
         """
-        version = self.announcements.settled_version(study.study_id)
+        version = self.announcements.answer_version(study.study_id)
         return self._recent(self._answers, question, version, ask, study, patience=patience)
 
     def verdict(self, ask: Callable[[Results], Value], study: Study) -> Kept[Value] | None:
         """Return in the same way, without waiting, a study's verdict for the front page."""
-        version = self.announcements.settled_version(study.study_id)
+        version = self.announcements.answer_version(study.study_id)
         return self._recent(self._verdicts, "verdict", version, ask, study, patience=0.0)
 
     def write(

@@ -72,7 +72,10 @@ class Announcements:
         self._prepare = prepare
         self._versions: Counter[int] = Counter()
         self._settled: Counter[int] = Counter()
-        """The same, incremented only by changes that invalidate answers."""
+        """The same, incremented only when a trial ended, paused or was reopened, or its study was
+        changed."""
+        self._answers: Counter[int] = Counter()
+        """The same, incremented by all but the progress of trials under way."""
         self._all = 0
         """Incremented when changes may have been missed, or concern all studies."""
         self._marks: dict[int, Mark] = {}
@@ -94,11 +97,18 @@ class Announcements:
         return self._all, self._silent, changes
 
     def settled_version(self, study_id: int) -> Version:
-        """Return a version that differs after a change that invalidates answers.
+        """Return a version that differs after a trial ended, paused or was reopened.
 
-        That is a change of the study itself, or a trial that ended, paused or was reopened.
+        It also differs after a change of the study itself.
         """
         return self._all, self._silent, self._settled[study_id]
+
+    def answer_version(self, study_id: int) -> Version:
+        """Return a version that differs after a change that invalidates answers.
+
+        Answers say how many trials are running or waiting, but not how far they are.
+        """
+        return self._all, self._silent, self._answers[study_id]
 
     def name_version(self, study_id: int | None) -> tuple[Version | None, int]:
         """Return a version that differs after a study, or what its name refers to, has changed.
@@ -130,6 +140,8 @@ class Announcements:
         self._versions[study_id] += 1
         if change is Change.SETTLED:
             self._settled[study_id] += 1
+        if change is not Change.MOVING:
+            self._answers[study_id] += 1
 
     def _tell(self, study_id: int, change: Change) -> None:
         for tab in self._tabs:
@@ -217,16 +229,11 @@ class Announcements:
                     self._hear(driver, loop.time())
                 if self._noted and pace.rest <= 0:
                     pace.begin()
-                    noted, self._noted = self._noted, {}
-                    # The only user of this connection while it runs: nothing here polls it.
-                    marks = await asyncio.to_thread(read_marks, connection, noted)
-                    changes = self._judge(noted, marks)
-                    # Versions first: what is prepared is of the new ones, and pages find it.
-                    for study_id, change in changes.items():
-                        self._raise(study_id, change)
-                    await asyncio.to_thread(self._prepare, changes)
-                    for study_id, change in changes.items():
-                        self._tell(study_id, change)
+                    # Nothing polls the connection meanwhile: a notification that arrives would wake
+                    # this loop again and again.
+                    loop.remove_reader(line)
+                    await self._renew(connection)
+                    loop.add_reader(line, readable.set)
                     self._hear(driver, loop.time())
                 wait = pace.rest if self._noted else PROBE
                 with contextlib.suppress(TimeoutError):
@@ -237,6 +244,21 @@ class Announcements:
         finally:
             # By number, because a lost connection no longer knows its descriptor.
             loop.remove_reader(line)
+
+    async def _renew(self, connection: sa.Connection) -> None:
+        """Find out what has changed of the studies announced, and tell their pages."""
+        noted, self._noted = self._noted, {}
+        marks = await asyncio.to_thread(read_marks, connection, noted)
+        changes = self._judge(noted, marks)
+        # Versions first: what is prepared is of the new ones, and pages find it.
+        for study_id, change in changes.items():
+            self._raise(study_id, change)
+        try:
+            await asyncio.to_thread(self._prepare, changes)
+        except Exception as error:  # noqa: BLE001  # pages read for themselves, and say what fails
+            logger.warning("summaries were not prepared: %s", self._database.words(error))
+        for study_id, change in changes.items():
+            self._tell(study_id, change)
 
     def _hear(self, driver: Any, now: float) -> None:
         if not driver.notifies:

@@ -13,6 +13,12 @@ import sqlalchemy as sa
 
 from tuner.store import tables as t
 
+PASSING = ("created", "checkpoint", "resumed")
+"""Kinds of events that change no answer: the trial has merely begun, or moved on."""
+LATEST = 256
+"""How many events of a study are looked at, of all kinds: enough to see one that is committed after
+events with larger numbers."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -31,11 +37,23 @@ def read_marks(connection: sa.Connection, study_ids: Collection[int]) -> dict[in
     study = t.study.c
     # A version of the row: PostgreSQL writes another transaction's number to each new one.
     row = sa.literal_column("study.xmin::text", sa.Text())
+    # Whatever becomes of a trial has an event, in its transaction. Trials that end at the same time
+    # do not wait for each other, so their events may be committed in another order than they are
+    # numbered: the largest number alone would miss the one that comes late. The sum also differs
+    # when one of these events is no longer among the latest; then answers are computed once more.
+    latest = (
+        sa.select(t.event.c.event_id, t.event.c.kind)
+        .where(t.event.c.study_id == study.study_id)
+        .order_by(t.event.c.event_id.desc())
+        .limit(LATEST)
+        .correlate(t.study)
+        .subquery()
+    )
     settled = (
         row,
-        # Whatever becomes of a trial has an event, in its transaction. One that has begun says
-        # nothing yet.
-        _one(sa.func.max(t.event.c.event_id), t.event.c.study_id, t.event.c.kind != "created"),
+        sa.select(sa.func.sum(latest.c.event_id))
+        .where(latest.c.kind.not_in(PASSING))
+        .scalar_subquery(),
         _one(sa.func.max(t.check.c.check_id), t.check.c.study_id),
     )
     open_lease = t.lease.c.state != "ended"

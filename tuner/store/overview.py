@@ -188,7 +188,10 @@ def settled(connection: sa.Connection, study: Study) -> Settled:
 def overview(
     connection: sa.Connection, study: Study, settled_before: Settled | None = None
 ) -> Overview:
-    """Read the summary of a study, or the rest of it where what is settled is known."""
+    """Read the summary of a study, or the rest of it where what is settled is known.
+
+    A trial that has ended since is in neither part; it is counted once both are read anew.
+    """
     known = settled_before or settled(connection, study)
     counts = count(connection, study)
     lines = _workers(connection, study)
