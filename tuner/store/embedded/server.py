@@ -72,7 +72,7 @@ def exists(home: Path) -> bool:
 def join(home: Path, meanwhile: Callable[[], object] = lambda: None) -> Membership:
     """Make sure that the server of `home` runs, and keep it running until left.
 
-    `meanwhile` is called once, while a server starts.
+    `meanwhile` is called once, while the server starts if it does not run yet.
     """
     home_folder.make(home)
     home = home.resolve()
