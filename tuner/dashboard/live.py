@@ -34,8 +34,9 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.25
 """The least number of seconds between two messages to a page."""
-SHARE = 0.4
-"""Processor cores. A server that has used more since its last messages delays the next ones."""
+SHARE = 0.8
+"""Processor cores. A server that has used more since its last messages delays the next ones: then
+it computes answers as fast as it can, and pages that ask at once would wait for them anyway."""
 PAUSE_MOST = 2.0
 BREATH = 15.0
 """Seconds without a change after which a page still reloads its parts. This also keeps proxies
