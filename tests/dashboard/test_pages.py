@@ -278,8 +278,12 @@ def test_summaries_of_changed_studies_are_read_in_one_transaction(
     listener = ("begin", begun.append)
     sa.event.listen(database.engine, *listener)
     try:
-        desk.prepare([bench.study.study_id for bench in (first, second, unwatched)])
+        numbers = [bench.study.study_id for bench in (first, second, unwatched)]
+        ready: list[int] = []
+        desk.prepare(numbers, ready.append)
         assert len(begun) == 1
+        # Nobody waits for what is read for others.
+        assert ready == [numbers[2], *numbers[:2]]
         for bench in (first, second):
             assert desk.overview(bench.study).counts.running == 1
         assert len(begun) == 1

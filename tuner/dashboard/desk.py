@@ -131,15 +131,22 @@ class Desk:
         self._watched[study.study_id] = (study, time.monotonic())
         return self._overview(study, self.database.snapshot)
 
-    def prepare(self, study_ids: Collection[int]) -> None:
-        """Read the summaries that open pages of these studies will request, in one transaction."""
+    def prepare(self, study_ids: Collection[int], ready: Callable[[int], None]) -> None:
+        """Read the summaries that open pages of these studies will request, in one transaction.
+
+        `ready` is called with each study, as soon as its pages can be told.
+        """
         since = time.monotonic() - WATCHED
         # A copy, because pages add studies at the same time, from their threads.
         for number, (_, asked) in self._watched.copy().items():
             if asked <= since:
                 self._watched.pop(number, None)
-        watched = [self._watched.get(number) for number in study_ids]
-        wanted = [one[0] for one in watched if one is not None]
+        wanted = []
+        for number in study_ids:
+            if (watched := self._watched.get(number)) is None:
+                ready(number)
+            else:
+                wanted.append(watched[0])
         if not wanted:
             return
         # This waits for places of the shelf while it holds a connection; everybody else waits for
@@ -148,6 +155,7 @@ class Desk:
             for study in wanted:
                 with suppress(TunerError):  # a deleted study: its page is told so when it asks
                     self._overview(study, lambda: nullcontext(connection))
+                ready(study.study_id)
 
     def _overview(
         self, study: Study, snapshot: Callable[[], AbstractContextManager[sa.Connection]]

@@ -52,6 +52,8 @@ UNHEARD = 2.0
 """Without a connection, what was read counts as current for this many seconds."""
 
 Version = tuple[int, int, int]
+Prepare = Callable[[Collection[int], Callable[[int], None]], None]
+"""Is given the studies that have changed, and what to call with each one that is ready."""
 
 
 class Change(Enum):
@@ -65,12 +67,10 @@ class Change(Enum):
 class Announcements:
     """Listens to the database, and knows the current version of each study."""
 
-    def __init__(
-        self, database: Database, prepare: Callable[[Collection[int]], None] = lambda _: None
-    ) -> None:
+    def __init__(self, database: Database, prepare: Prepare | None = None) -> None:
         """Create it; `prepare` reads what pages of the changed studies will request."""
         self._database = database
-        self._prepare = prepare
+        self._prepare: Prepare = prepare or (lambda _changed, _ready: None)
         self._versions: Counter[int] = Counter()
         self._settled: Counter[int] = Counter()
         """The same, incremented only when a trial ended, paused or was reopened, or its study was
@@ -254,12 +254,25 @@ class Announcements:
         # Versions first: what is prepared is of the new ones, and pages find it.
         for study_id, change in changes.items():
             self._raise(study_id, change)
+        untold = dict(changes)
+
+        def tell(study_id: int) -> None:
+            if (change := untold.pop(study_id, None)) is not None:
+                self._tell(study_id, change)
+
+        # Each study's pages are told as soon as it is ready. Told together, all would ask at once,
+        # and each would wait for the others.
+        loop = asyncio.get_running_loop()
+
+        def soon(study_id: int) -> None:
+            loop.call_soon_threadsafe(tell, study_id)
+
         try:
-            await asyncio.to_thread(self._prepare, changes)
+            await asyncio.to_thread(self._prepare, changes, soon)
         except Exception as error:  # noqa: BLE001  # pages read for themselves, and say what fails
             logger.warning("summaries were not prepared: %s", self._database.words(error))
-        for study_id, change in changes.items():
-            self._tell(study_id, change)
+        for study_id in list(untold):
+            tell(study_id)
 
     def _hear(self, driver: Any, now: float) -> None:
         if not driver.notifies:
