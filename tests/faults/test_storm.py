@@ -36,7 +36,7 @@ PACKS = Weather(
     epochs=30,
     pack=4,
     plain=True,
-    images=3000,
+    images=2000,
     hidden=256,
 )
 
