@@ -136,7 +136,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that start programs, and long ones; put the first ones first.
 
     `make test-fast` leaves them out. In `make test` files go to whichever process
-    is free, in this order: the long ones first, and the many short ones fill the end.
+    is free, in this order: those that start most programs, those with most long tests, and the many
+    short ones fill the end.
     """
     measured = long_tests()
     for item in items:
@@ -144,8 +145,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("processes")
         if item.nodeid.split("[")[0] in measured:
             item.add_marker("long")
-    long = Counter(item.path for item in items if item.get_closest_marker("processes"))
-    items.sort(key=lambda item: -long[item.path])
+    programs = Counter(item.path for item in items if item.get_closest_marker("processes"))
+    long = Counter(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: (-programs[item.path], -long[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -533,23 +533,29 @@ def _no_values(finding: Finding) -> str:
 
 def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     unit = "seed" if finding.design.paired else "configuration"
-    means = sample.panel.means
-    at = means.argmax() if finding.measure.larger else means.argmin()
-    best = finding.names[int(at)]
     panel = sample.panel
     limits = f"With one {unit} there are no intervals."
     if sample.images_shared and panel.images:
         what = words.sampled(panel.images, panel.patients)
         limits = f"The intervals reflect only the variation between these {what}."
-    said = f"{best} is ahead, but a single {unit} cannot rule out chance."
+    said = f"{_leaders(finding, sample)}, but a single {unit} cannot rule out chance."
     return [f"{said} {limits} A verdict needs at least two {unit}s."]
 
 
 def _too_few(finding: Finding, sample: Sample) -> str:
-    means = sample.panel.means
-    best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
     what = words.sampled(sample.panel.images, sample.panel.patients)
-    return f"{best} is ahead on {what}, which are too few patients to compare {finding.factor}."
+    ahead = _leaders(finding, sample)
+    return f"{ahead} on {what}, which are too few patients to compare {finding.factor}."
+
+
+def _leaders(finding: Finding, sample: Sample) -> str:
+    """Say which level has the best mean, or which ones share it."""
+    means = sample.panel.means
+    best = means.max() if finding.measure.larger else means.min()
+    names = [name for name, mean in zip(finding.names, means, strict=True) if mean == best]
+    if len(names) == 1:
+        return f"{names[0]} is ahead"
+    return f"{words.listed(names)} are ahead with the same mean"
 
 
 def _judged(finding: Finding, verdict: Verdict) -> list[str]:
@@ -644,7 +650,10 @@ def _plan_sentences(finding: Finding) -> list[str]:
         return [f"A difference of {wanted} could not be detected even with 1,000 seeds."]
     if plan.seeds <= finding.n:
         longer = plan.high is None or plan.high > finding.n
-        perhaps = f"; you may need more ({_between(plan, finding.n)})" if longer else ""
+        perhaps = ""
+        if longer:
+            most = "" if plan.high is None else f"up to {_rounded(plan.high - finding.n):,} "
+            perhaps = f"; given the uncertainty, {most}more seeds may be needed"
         found = f"a difference of {wanted} would be detected about 8 times in 10"
         return [f"With these seeds, {found}{perhaps}."]
     number = _rounded(plan.seeds - finding.n)

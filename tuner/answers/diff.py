@@ -148,6 +148,8 @@ class Diff:
             if shared.images
             else ", not on the same images"
         )
+        if shared.seeds < 2 and shared.difference.value == 0:
+            return f"{one} and {other} have the same mean {measure.name} {by} ({about})."
         if shared.seeds < 2:
             ahead = other if (shared.difference.value > 0) == measure.larger else one
             return (

@@ -764,7 +764,7 @@ def _why(gap: Gap) -> str:
         if name in gap.probes:
             auc = gap.probes[name].auc
             parts.append(
-                f"a classifier distinguishes training from {kind} images with AUC "
+                f"a classifier that tries to tell training from {kind} images has AUC "
                 f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Evidence: {'; '.join(parts)}." if parts else ""

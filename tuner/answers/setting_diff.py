@@ -96,6 +96,8 @@ class SettingDiff:
         if difference is None:
             return f"{first} and {second} cannot be compared by {measure.name}: {figure.why_not}."
         better = (difference.value > 0) == measure.larger
+        if figure.p_value is None and difference.value == 0:
+            return f"{first} and {second} have the same {measure.name}, but {figure.why_not}."
         if figure.p_value is None:
             ahead = second if better else first
             return f"{ahead} is ahead in {measure.name}, but {figure.why_not}."

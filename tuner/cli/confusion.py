@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @click.command(epilog=options.examples("tuner confusion digits --trial 3 --split val"))
 @options.answering
-@click.option("--trial", type=int, metavar="N", help="Which trial; by default the best one.")
+@click.option(
+    "--trial", type=int, metavar="N", help="Which trial; by default the best setting's median seed."
+)
 @click.option(
     "--split",
     type=click.Choice(["val", "test"]),

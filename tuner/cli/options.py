@@ -140,7 +140,7 @@ def study_file_options(function: Decorated) -> Decorated:
         "overrides",
         metavar="KEY=VALUE",
         multiple=True,
-        help="Change the study file for this command, e.g. lr=1e-3 or data.image_size=128.",
+        help="Override a value of the study file, e.g. lr=1e-3 or data.image_size=128.",
     )(function)
 
 

@@ -50,7 +50,11 @@ ENDINGS = (".svg", ".png", ".pdf")
 @click.argument("kind", type=click.Choice([*SHOWN, ALL]), metavar="KIND")
 @click.option("--by", metavar="FACTOR", help="Factor to colour lines or points by.")
 @click.option("--metric", metavar="NAME", help="Metric to plot, e.g. test_acc, val_loss or gap.")
-@click.option("--trial", type=click.IntRange(0), help="Trial to draw; the best by default.")
+@click.option(
+    "--trial",
+    type=click.IntRange(0),
+    help="Trial to draw; by default the best setting's median seed.",
+)
 @click.option("--split", type=click.Choice(["val", "test"]), help="Which images; test by default.")
 @click.option(
     "-o",

@@ -26,11 +26,12 @@ folder for everything tuner stores (default: the nearest `.tuner`, searching upw
 | `TUNER_DATABASE_URL` | PostgreSQL server to use instead of the embedded one |
 | `TUNER_DATABASE_PASSWORD_FILE` | file with the password, if the URL has none |
 | `PGHOST`, `PGSERVICE`, … | libpq's own variables and pass file, if no URL is given |
-| `TUNER_CHECKPOINTS` | folder or fsspec address for checkpoints, or `off` (default: in the home) |
+| `TUNER_CHECKPOINTS` | \
+folder or fsspec address for checkpoints, or `off` (default: in `TUNER_HOME`) |
 | `TUNER_PRICE_PER_HOUR` | price of an hour of this machine's devices (default: the study's) |
 | `TUNER_LEASE_SECONDS`, `TUNER_RENEW_SECONDS`, `TUNER_GRACE_SECONDS`, `TUNER_POLL_SECONDS` | \
 lease duration, renewal interval, grace period and poll interval in seconds (30, 5, 12, 1) |
-| `TUNER_GIVE_BACK_SECONDS` | how long a trial may finish its epoch after Ctrl-C (30) |
+| `TUNER_GIVE_BACK_SECONDS` | seconds that a trial has to finish its epoch after Ctrl-C (30) |
 | `TUNER_METRICS` | address and first port of workers' metrics, as `--metrics` |
 | `TUNER_LOG_FORMAT` | `text` or `json`, as `--log-format` |
 | `TUNER_WEBHOOK`, `TUNER_WEBHOOK_FILE` | address of a webhook, or the file with it |
