@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import sqlalchemy as sa
+
 from tests.store.specs import Bench, claim_trial, finish, make_epoch, make_spec
 from tuner.store import control, studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.marks import read_marks
 
@@ -34,6 +37,23 @@ def test_each_mark_differs_when_its_part_changes(database: Database) -> None:
     assert "settled" in differing(lambda: finish(worker, claim_trial(worker)))
     assert differing(bench.worker) == {"working"}
     assert differing(lambda: control.tag(database, bench.study, ["good"])) == {"settled"}
+
+
+def test_an_event_that_is_committed_after_later_ones_is_seen(bench: Bench) -> None:
+    """Trials that end at the same time do not wait for each other."""
+    number = bench.study.study_id
+
+    def settled() -> object:
+        with bench.database.snapshot() as connection:
+            return read_marks(connection, [number])[number].settled
+
+    ending = sa.insert(t.event).values(study_id=number, kind="complete", happened=sa.func.now())
+    with bench.database.transaction() as slow:
+        slow.execute(ending)
+        with bench.database.transaction() as quick:
+            quick.execute(ending)
+        before = settled()
+    assert settled() != before
 
 
 def test_a_study_that_does_not_exist_has_no_mark(bench: Bench) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.store.database import Database
-from tuner.store.marks import Mark, read_marks
+from tuner.store.marks import StudyMark, read_marks
 from tuner.store.tables import CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ Prepare = Callable[[Collection[int], Callable[[int], None]], None]
 """Is given the studies that have changed, and what to call with each one that is ready."""
 
 
-class Change(Enum):
-    """What of a study has changed; see `Mark`."""
+class Extent(Enum):
+    """What of a study has changed; see `StudyMark`."""
 
     SETTLED = auto()
     WORKING = auto()
@@ -79,7 +79,7 @@ class Announcements:
         """The same, incremented by all but the progress of trials under way."""
         self._all = 0
         """Incremented when changes may have been missed, or concern all studies."""
-        self._marks: dict[int, Mark] = {}
+        self._marks: dict[int, StudyMark] = {}
         """The last marks of the studies that were announced."""
         self._noted: dict[int, bool] = {}
         """Studies whose marks are to be read; True if announced, False for an echo."""
@@ -128,7 +128,7 @@ class Announcements:
         if study_id is None:
             self._all += 1
         else:
-            self._raise(study_id, Change.SETTLED)
+            self._raise(study_id, Extent.SETTLED)
         self.refresh(study_id)
 
     def refresh(self, study_id: int | None) -> None:
@@ -137,17 +137,17 @@ class Announcements:
             if study_id is None or tab.study_id in (None, study_id):
                 tab.hear(study_id)
 
-    def _raise(self, study_id: int, change: Change) -> None:
+    def _raise(self, study_id: int, change: Extent) -> None:
         self._versions[study_id] += 1
-        if change is Change.SETTLED:
+        if change is Extent.SETTLED:
             self._settled[study_id] += 1
-        if change is not Change.MOVING:
+        if change is not Extent.MOVING:
             self._answers[study_id] += 1
 
-    def _tell(self, study_id: int, change: Change) -> None:
+    def _tell(self, study_id: int, change: Extent) -> None:
         for tab in self._tabs:
             if tab.study_id in (None, study_id):
-                tab.hear(study_id, moved=change is Change.MOVING)
+                tab.hear(study_id, moved=change is Extent.MOVING)
 
     async def stream(self, study_id: int | None) -> AsyncIterator[str]:
         """Yield server-sent events for one tab, or for all tabs of one browser.
@@ -301,7 +301,9 @@ class Announcements:
         self._noted.setdefault(study_id, False)
         self._wake()
 
-    def _judge(self, noted: Mapping[int, bool], marks: Mapping[int, Mark]) -> dict[int, Change]:
+    def _judge(
+        self, noted: Mapping[int, bool], marks: Mapping[int, StudyMark]
+    ) -> dict[int, Extent]:
         """Return what has changed of the studies whose marks were read."""
         changes = {}
         for study_id, announced in noted.items():
@@ -311,10 +313,10 @@ class Announcements:
             if before is not None and now is not None:
                 change = _change(before, now)
             else:  # not seen before, or deleted
-                change = Change.SETTLED if before is not now else None
+                change = Extent.SETTLED if before is not now else None
             if announced:
                 # Something has changed, even if no mark tells what.
-                change = change or (Change.SETTLED if now is None else Change.MOVING)
+                change = change or (Extent.SETTLED if now is None else Extent.MOVING)
             if change is not None:
                 changes[study_id] = change
         return changes
@@ -332,12 +334,12 @@ class Announcements:
         return connection
 
 
-def _change(before: Mark, now: Mark) -> Change | None:
+def _change(before: StudyMark, now: StudyMark) -> Extent | None:
     if before.settled != now.settled:
-        return Change.SETTLED
+        return Extent.SETTLED
     if before.working != now.working:
-        return Change.WORKING
-    return Change.MOVING if before.moving != now.moving else None
+        return Extent.WORKING
+    return Extent.MOVING if before.moving != now.moving else None
 
 
 class _Pace:

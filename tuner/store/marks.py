@@ -21,7 +21,7 @@ events with larger numbers."""
 
 
 @dataclass(frozen=True)
-class Mark:
+class StudyMark:
     """What a study looked like at a moment. Each part differs if what it is about has changed."""
 
     settled: tuple[Any, ...]
@@ -32,7 +32,7 @@ class Mark:
     """How far the trials under way are, and what they printed."""
 
 
-def read_marks(connection: sa.Connection, study_ids: Collection[int]) -> dict[int, Mark]:
+def read_marks(connection: sa.Connection, study_ids: Collection[int]) -> dict[int, StudyMark]:
     """Return the marks of those studies that exist, by their numbers."""
     study = t.study.c
     # A version of the row: PostgreSQL writes another transaction's number to each new one.
@@ -89,7 +89,7 @@ def read_marks(connection: sa.Connection, study_ids: Collection[int]) -> dict[in
     )
     ends = (1, 1 + len(settled), 1 + len(settled) + len(working))
     return {
-        row[0]: Mark(
+        row[0]: StudyMark(
             tuple(row[ends[0] : ends[1]]), tuple(row[ends[1] : ends[2]]), tuple(row[ends[2] :])
         )
         for row in rows
