@@ -57,7 +57,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     for words in (
         "Selected on validation images only: the best of 2 settings by mean val_loss",
         "the setting's median seed",
-        "Its setting's means over 2 seeds: validation accuracy",
+        "Its setting's means over 2 seeds, with 95% intervals over seeds: validation accuracy",
         "selection bias",
         "Validation minus test accuracy",
         "The study's overall gap",

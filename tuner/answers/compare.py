@@ -12,7 +12,9 @@ from tuner.answers.settings import settings
 from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.records import SplitName
 from tuner.results import (
+    SETTINGS_FEWEST,
     Design,
     Level,
     Measure,
@@ -423,10 +425,15 @@ def _level_named(design: Design, name: str) -> int:
 def _nothing_to_compare(results: Results) -> str:
     if not results.spec.varied:
         return f"{results.title} varies nothing, so there are no settings to compare."
+    named = words.listed(results.spec.varied)
+    if len({row.configuration for row in results.complete}) < SETTINGS_FEWEST:
+        return (
+            f"{results.title} varies only {named}, and too few of its trials are complete to "
+            f"compare; `tuner status {results.title}` shows the progress."
+        )
     return (
-        f"{results.title} varies only {words.listed(results.spec.varied)}, with too many or too "
-        f"few values to compare one by one; `tuner influence {results.title}` shows how much each "
-        "parameter matters."
+        f"{results.title} varies only {named}, with too many or too few values to compare one by "
+        f"one; `tuner influence {results.title}` shows how much each parameter matters."
     )
 
 
@@ -616,7 +623,8 @@ def _about(finding: Finding, sample: Sample) -> str:
         patients = sample.panel.patients
         what, over = words.sampled(sample.panel.images, patients), words.sampling_unit(patients)
         return (
-            f"(Intervals cover the variation between {unit}s and between {over}: {many}, {what}.)"
+            f"(Intervals cover the variation between {unit}s and between "
+            f"{_of_split(finding.measure)}{over}: {many}, {what}.)"
         )
     if sample.images_shared:
         return f"(Intervals cover the variation between {unit}s: {many}.)"
@@ -639,7 +647,8 @@ def _plan_sentences(finding: Finding) -> list[str]:
     amount, unit = plan.difference * measure.unit.scale, measure.unit.of_differences
     wanted = f"{amount:g} {'point' if unit == 'points' and amount == 1 else unit}".strip()
     if plan.images is not None:
-        needed, over = plan.patients or plan.images, words.sampling_unit(plan.patients or 0)
+        over = f"{_of_split(measure)}{words.sampling_unit(plan.patients or 0)}"
+        needed = plan.patients or plan.images
         more = f"{_about_many(_rounded(needed), over, plan)} with {plan.seeds:,} seeds"
         if plan.patients:
             there = finding.sample.panel.patients if finding.sample is not None else 0
@@ -659,6 +668,16 @@ def _plan_sentences(finding: Finding) -> list[str]:
     number = _rounded(plan.seeds - finding.n)
     more = _about_many(number, "more seed" if number == 1 else "more seeds", plan, finding.n)
     return [f"You would need {more} to detect a difference of {wanted}."]
+
+
+def _of_split(measure: Measure) -> str:
+    """Return which images a measure is over, before the word: "validation "."""
+    names: Mapping[tuple[SplitName, ...], str] = {
+        ("val",): "validation ",
+        ("test",): "test ",
+        ("train",): "training ",
+    }
+    return names.get(tuple(measure.splits), "")
 
 
 def _about_many(number: int, what: str, plan: PowerPlan, there: int = 0) -> str:
@@ -702,8 +721,9 @@ def _set_aside(factor: str, standing: Standing) -> str:
         return f"{name} has no value of this metric: its complete trials did not measure it."
     if standing.complete:
         return (
-            f"{name} is not compared: too few of its complete trials ({standing.complete} of "
-            f"{standing.trials}) have a counterpart at the other levels."
+            f"{name} is not compared: {standing.complete} of its "
+            f"{words.count(standing.trials, 'trial')} {'is' if standing.complete == 1 else 'are'} "
+            "complete; too few complete trials have a counterpart at the other levels."
         )
     return f"{name} has no complete trial ({_ends(standing) or 'none has started'})."
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.answers import words
-from tuner.answers.settings import best_name, has_replicates
+from tuner.answers.settings import best_name, contenders, has_replicates
 from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.records import Unit
@@ -203,6 +203,8 @@ class Gap:
     """The gaps of the study's additional metrics."""
     lost: str = "pruned, diverged or failed"
     """What sentences call the trials that are left out."""
+    candidates: str = "setting"
+    """What sentences call the settings that the best was picked from: "contender" in a race."""
 
     JSON: ClassVar = (
         "n=seeds",
@@ -444,6 +446,7 @@ def gap(results: Results) -> Gap:
         cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
         left_out=sum(row.lost for row in results.rows),
         lost=words.lost(results.spec),
+        candidates="contender" if contenders(results) else "setting",
         without_peers=len(complete) - len(compared),
         images_shared=images_shared,
         own=tuple(
@@ -739,7 +742,7 @@ def selection(gap: Gap) -> str:
         among = words.count(gap.selection_bias.trials, "trial")
         which = f"{gap.metric} of the best trial ({gap.winner})"
         if gap.best_setting:
-            among = words.count(gap.selection_bias.settings, "setting")
+            among = words.count(gap.selection_bias.settings, gap.candidates)
             which = f"mean {gap.metric} of the best setting ({gap.best_setting})"
         return f"No selection bias was detected in the {which}, picked from {among}."
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
@@ -747,12 +750,13 @@ def selection(gap: Gap) -> str:
         return (
             f"The best setting's mean {gap.metric} ({gap.best_setting}) looks about {amount} "
             "better than it is, because it was picked as the best of "
-            f"{gap.selection_bias.settings} (selection bias{missing})."
+            f"{words.count(gap.selection_bias.settings, gap.candidates)} "
+            f"(selection bias{missing})."
         )
     return (
         f"The {gap.metric} of the best trial ({gap.winner}) looks about {amount} better than it "
-        f"is, because it was picked as the best of {gap.selection_bias.trials} "
-        f"(selection bias{missing})."
+        f"is, because it was picked as the best of "
+        f"{words.count(gap.selection_bias.trials, 'trial')} (selection bias{missing})."
     )
 
 
@@ -770,7 +774,18 @@ def _why(gap: Gap) -> str:
     seen = f" Evidence: {'; '.join(parts)}." if parts else ""
     way = f" Run `tuner check {gap.study}` to check them." if gap.cause == "not examined" else ""
     name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
-    return f"{name}{CAUSES[gap.cause]}{way}{_shares(gap)}{seen}"
+    return f"{name}{CAUSES[gap.cause]}{_unseen_shift(gap)}{way}{_shares(gap)}{seen}"
+
+
+def _unseen_shift(gap: Gap) -> str:
+    """Warn of test images that differ although accuracy does not show it."""
+    test = gap.probes.get("test")
+    if gap.cause != "neither: within sampling error" or test is None or not test.tells_apart:
+        return ""
+    return (
+        " But the test images come from a different distribution than the training images, so "
+        "more of them might show a gap."
+    )
 
 
 def _shares(found: Gap) -> str:

@@ -23,6 +23,7 @@ from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import Value
 from tuner.results import (
+    SETTINGS_FEWEST,
     Level,
     Measure,
     Results,
@@ -41,8 +42,6 @@ __all__ = ["Influence", "VarianceShare", "basis", "influence", "table"]
 
 Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
-FEWEST = 8
-"""The fewest sampled settings that are analysed."""
 BAR = 24
 """Width of the bar of a share of 100%, in characters."""
 RESAMPLES = 60
@@ -353,11 +352,11 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
     settings: dict[tuple[Level, ...], list[float]] = defaultdict(list)
     for row in known:
         settings[tuple(row[name] for name in spec.varied)].append(float(row[column]))
-    if len(settings) < FEWEST:
+    if len(settings) < SETTINGS_FEWEST:
         few = f"only {words.count(len(settings), 'setting')}" if settings else "no setting"
         raise UserError(
-            f"{results.title} has {few} with a value of {measure.name}; at least {FEWEST} are "
-            "needed to rank parameters."
+            f"{results.title} has {few} with a value of {measure.name}; at least "
+            f"{SETTINGS_FEWEST} are needed to rank parameters."
         )
     found = importance(
         spec,

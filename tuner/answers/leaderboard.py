@@ -82,7 +82,7 @@ def settings(
         (*_heads(head), *([] if names is None else ["setting"])),
         tuple(rows),
         f"{study.title}: {of} settings by {search.metric} ({search.at} epoch);\n"
-        f"mean ± half of its 95% interval over {over}",
+        f"mean ± half-width of its 95% interval over {over}",
         left=last,
         wrapped=last,
     )
@@ -108,7 +108,7 @@ def levels(factor: Factor, shown: Sequence[str], metrics: Sequence[Metric] = ())
     return Table(
         _heads((factor.name, *shown, "n", "done")),
         tuple(rows),
-        f"By {factor.name}: mean ± half of its 95% interval over seeds only",
+        f"By {factor.name}: mean ± half-width of its 95% interval over seeds only",
     )
 
 

@@ -282,7 +282,7 @@ def pair_table(pair: Pair, study: str) -> Table:
         "",
     )
     return Table(
-        ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"),
+        ("trial", "accuracy", "loss", "AUC", "ECE", "Brier"),
         (*both, difference),
         f"{study}: two trials on {_sample(pair)} ({pair.at} epoch), 95% intervals "
         f"over {words.sampling_unit(pair.patients)}",

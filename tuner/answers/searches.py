@@ -487,7 +487,9 @@ def _same_images(every: Sequence[Results]) -> bool:
 def table(compared: Searches) -> Table:
     """Return the best values after the same numbers of epochs, and their differences."""
     unit = compared.measure.unit
-    runs = [f"{search.name} ({len(search.courses)})" for search in compared.both]
+    runs = [
+        f"{search.name} ({words.count(len(search.courses), 'run')})" for search in compared.both
+    ]
     return Table(
         ("epochs", *runs, "difference"),
         tuple(

@@ -28,6 +28,7 @@ from tuner.store.ranking import Ranked
 __all__ = [
     "Setting",
     "best_sentence",
+    "contenders",
     "has_replicates",
     "name",
     "setting_of",
@@ -89,6 +90,12 @@ def over_additional_seeds(spec: Spec, setting: Setting) -> bool:
     return spec.replicates.of == "top" and bool(setting.seeds) and setting.seeds[0]["seed"] > 0
 
 
+def contenders(results: Results) -> int:
+    """Return how many settings are ranked by additional seeds: those of a race."""
+    raced = results.spec.replicates.of == "top"
+    return sum(raced and one.seeds[0].seed > 0 for one in results.ranked_settings)
+
+
 def has_replicates(spec: Spec) -> bool:
     """Return whether settings have several seeds, so that they are ranked by their means."""
     return spec.replicates.seeds > 1
@@ -142,7 +149,8 @@ def best_sentence(results: Results) -> str:
         check = f" On test, its {what} is {_limited(checked, test, '', ' over seeds')}."
     called, over = name(best.values), words.count(mean.n, f"{additional}seed")
     shown = _limited(results.measures[metric], mean, f" over {over}")
-    which = f"best of {count} settings{so_far} by {metric} is {called}"
+    among = f"{contenders(results)} contenders" if additional else f"{count} settings"
+    which = f"best of {among}{so_far} by {metric} is {called}"
     if count == 1:
         which = f"only setting{so_far} is {called}" if called else f"only setting{so_far}"
     return f"The {which}: mean {metric} {shown}.{check}"

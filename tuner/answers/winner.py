@@ -15,7 +15,14 @@ from tuner.answers import words
 from tuner.answers.gap import CAUSES, Gap, bias_of_best
 from tuner.answers.gap import gap as measure_gap
 from tuner.answers.plain import plain
-from tuner.answers.settings import Setting, has_replicates, setting_of, trial_of_seed
+from tuner.answers.settings import (
+    Setting,
+    contenders,
+    has_replicates,
+    over_additional_seeds,
+    setting_of,
+    trial_of_seed,
+)
 from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, SplitFigures, one_trial
 from tuner.errors import UserError
@@ -79,6 +86,8 @@ class Winner:
     """The trial's setting over its seeds; None if the study has one seed per setting."""
     settings_ranked: int = 0
     """The number of settings with a complete seed."""
+    contenders: int = 0
+    """The number of them that are ranked by additional seeds."""
 
     @property
     def number(self) -> int:
@@ -149,6 +158,7 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
         selection_bias=bias_of_best(results) if first else None,
         setting=setting,
         settings_ranked=len(results.ranked_settings),
+        contenders=contenders(results),
     )
 
 
@@ -313,6 +323,10 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     metric = winner.study.spec.search.metric
     mean_value = setting.means[metric]
     ranked = words.count(winner.settings_ranked, "setting")
+    over = "seed"
+    if over_additional_seeds(winner.study.spec, setting):
+        ranked = words.count(winner.contenders, "contender")
+        over = "additional seed"
     so_far = "" if winner.study.state == "complete" else " so far"
     seed = winner.trial.row["seed"]
     if setting.rank != 1 or mean_value is None:
@@ -325,13 +339,16 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     what = "the setting's median seed" if is_median else "selected by its seed"
     if mean_value.n == 1:
         what = f"the only complete seed{so_far}"
+    unit = winner.measures[metric].unit
     which = f"the best of {ranked}{so_far} by mean {metric},"
     if winner.settings_ranked == 1:
         which = f"the only setting{so_far}, with a mean {metric} of"
+    ends = ""
+    if mean_value.interval is not None:
+        ends = f" (95% interval over seeds: {words.ends(unit, mean_value.interval)})"
     return (
-        f"Selected on validation images only: {which} "
-        f"{mean(winner.measures[metric].unit, mean_value)} over "
-        f"{words.count(mean_value.n, 'seed')}. "
+        f"Selected on validation images only: {which} {words.figure(unit, mean_value.value)} over "
+        f"{words.count(mean_value.n, over)}{ends}. "
         f"This network is trial {winner.number} (seed {seed}), {what}: {by}."
     )
 
@@ -362,7 +379,9 @@ def over_seeds(winner: Winner) -> str:
         left = f" ({setting.lost})" if setting.lost else ""
         further = "additional " if winner.study.spec.replicates.of == "top" else ""
     over = words.count(count, f"{further}seed")
-    said = f"Its setting's means over {over}{left}: {', '.join(parts)}."
+    said = (
+        f"Its setting's means over {over}{left}, with 95% intervals over seeds: {', '.join(parts)}."
+    )
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
@@ -376,7 +395,10 @@ def selection(winner: Winner) -> str:
         return ""
     measure = winner.measures[winner.study.spec.search.metric]
     amount = words.size(measure.unit, bias.value)
-    among = words.count(bias.settings or bias.trials, "setting" if bias.settings else "trial")
+    what = "setting" if bias.settings else "trial"
+    if winner.setting is not None and over_additional_seeds(winner.study.spec, winner.setting):
+        what = "contender"
+    among = words.count(bias.settings or bias.trials, what)
     if amount == words.size(measure.unit, 0):
         return f"No selection bias was detected in its {measure.name}, the best of {among}."
     missing = "" if bias.over_seeds else ", without the variation between seeds"
@@ -395,7 +417,10 @@ def gap_sentence(winner: Winner) -> str:
     if winner.setting_gap is None or not winner.trial.peers:
         return f"Validation minus test accuracy: {own}."
     over = _in_points(winner.setting_gap)
-    return f"Validation minus test accuracy: {own}; for its setting over seeds {over}."
+    return (
+        f"Validation minus test accuracy: {own} for this network; {over} for its setting, over "
+        "its seeds."
+    )
 
 
 def cause_sentence(winner: Winner) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tuner.results.contenders import Evidence, contender_names, decide, judge_look, read_race
     from tuner.results.designs import (
         COMBINATIONS_MOST,
+        SETTINGS_FEWEST,
         Design,
         Level,
         Standing,
@@ -68,8 +69,8 @@ else:
         __name__,
         {
             "conditions": "Condition read_condition read_query",
-            "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
-            "comparable design standing_of",
+            "designs": "COMBINATIONS_MOST SETTINGS_FEWEST Design Level Standing combination_name "
+            "common_levels comparable design standing_of",
             "epochs": "COURSES_MOST Curve RateCourse Stray curves rates setting_curves strays",
             "levels": "SHOWN VIEWS WHOLE Factor factors shown view",
             "measures": "MEASURES Measure measures_of nll right",

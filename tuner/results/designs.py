@@ -22,6 +22,8 @@ COMBINATIONS_MOST = 50
 """More combinations than this are only ranked, not compared one by one."""
 LEVELS_MOST = 12
 """A factor with more levels is treated as a range and not compared."""
+SETTINGS_FEWEST = 8
+"""The fewest sampled settings that `tuner influence` analyses."""
 
 Level = Value | None
 Picked = TypeVar("Picked")
