@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tuner.dashboard import ahead
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import PEER, Access, Door, networks
@@ -159,6 +160,7 @@ def serve(
         **encryption,
     )
     ready(_lines(site, door, sockets[0].getsockname()[1], first))
+    ahead.begin(desk)
     try:
         _Server(config, desk).run(sockets=sockets)
     finally:

@@ -12,7 +12,7 @@ from tuner.answers.forecast import BudgetWords, Forecast, budget_words, forecast
 from tuner.answers.question import FACTORS_MOST, answer
 from tuner.answers.setting_comparison import check, check_sentence, compare_settings, why_not
 from tuner.dashboard import rendering
-from tuner.dashboard.desk import Desk
+from tuner.dashboard.desk import PATIENCE, Desk
 from tuner.dashboard.pages import evidence
 from tuner.dashboard.pages.curves import CurveLines, find_curves
 from tuner.dashboard.pages.evidence import Board, ComparedLevels, Influences, ValTest
@@ -154,10 +154,10 @@ def _thought(
     return None if kept is None else kept.value
 
 
-def answered(desk: Desk, study: Study) -> Answered | None:
+def answered(desk: Desk, study: Study, patience: float = PATIENCE) -> Answered | None:
     """Return the answer to a study's question; None while it is computed for the first time."""
     try:
-        kept = desk.think("answer", _answered, study)
+        kept = desk.think("answer", _answered, study, patience)
     except TunerError as error:
         # Shown in place of the answer: the rest of the page does not depend on it.
         return Answered((str(error),), current=True)

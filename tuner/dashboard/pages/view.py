@@ -50,6 +50,11 @@ class View:
             top=min(BOARD_MOST, number_in(asked.get("top", "")) or BOARD),
         )
 
+    @classmethod
+    def first(cls, study: Study) -> "View":
+        """Return what is shown before anything is chosen."""
+        return cls((), groups(study)[0], next(iter(curve_kinds(study))), stopped=True, top=BOARD)
+
     @property
     def filtered(self) -> bool:
         """Whether only some trials are shown."""
