@@ -81,6 +81,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 """On a busy machine an example may take any time, and says as much."""
 
+PROGRAMS_END = 0.8
+"""The last file that starts programs is begun after this share of the others."""
+
 MEMORY = Path("/dev/shm")
 """A file system in memory, on Linux. Each test makes a database and drops it, hundreds of files: on
 ext4, which spares inodes that were freed a moment ago, that takes ten times as long."""
@@ -133,11 +136,12 @@ def _import_a_share(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start programs, and long ones; put the first ones first.
+    """Mark tests that start programs, and long ones, and put files in order.
 
-    `make test-fast` leaves them out. In `make test` files go to whichever process
-    is free, in this order: those that start most programs, those with most long tests, and the many
-    short ones fill the end.
+    `make test-fast` leaves them out. In `make test` files go to whichever process is free, in this
+    order. Files that start programs wait for them a third of their time, and the others compute:
+    taken in turns, they share the cores well. Of each kind the longest come first, so that none
+    runs alone in the end.
     """
     measured = long_tests()
     for item in items:
@@ -147,7 +151,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
     programs = Counter(item.path for item in items if item.get_closest_marker("processes"))
     long = Counter(item.path for item in items if item.get_closest_marker("long"))
-    items.sort(key=lambda item: (-programs[item.path], -long[item.path]))
+    files = sorted({item.path for item in items}, key=lambda path: (-programs[path], -long[path]))
+    waiting = [path for path in files if programs[path]]
+    computing = [path for path in files if not programs[path]]
+    place = {path: at / len(waiting) * PROGRAMS_END for at, path in enumerate(waiting)}
+    place |= {path: at / len(computing) for at, path in enumerate(computing)}
+    items.sort(key=lambda item: place[item.path])
 
 
 def pytest_collection_finish() -> None:

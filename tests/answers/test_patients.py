@@ -113,11 +113,11 @@ def test_settings_are_compared_by_patient(database: Database) -> None:
     bench = by_patient(database, images(400, 400, each=5), prefer=1.5)
     found = compared(bench)
     assert (found.images, found.patients, found.too_few) == (400, 80, False)
-    assert "the variation between seeds and between validation patients" in found.verdict
+    assert "the variation between seeds and between test patients" in found.verdict
     forget(bench)
     by_image = compared(bench)
     assert by_image.patients == 0
-    assert "between seeds and between validation images" in by_image.verdict
+    assert "between seeds and between test images" in by_image.verdict
     for wide, narrow in zip(widths(found), widths(by_image), strict=True):
         assert wide > 1.2 * narrow
 

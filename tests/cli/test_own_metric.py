@@ -133,7 +133,7 @@ def test_a_verdict_on_an_own_metric_covers_other_patients(trained: Project) -> N
     """The trainer computed it on resampled patients; with those, it is judged like F1."""
     said = " ".join(trained.run("compare", "own").split())
     assert "by val_dice" in said
-    assert "between seeds and between patients" in said
+    assert "between seeds and between validation patients" in said
     assert "has a dice of" in said  # what it shows on test
     sizes = {"val_dice": (40, 20), "test_dice": (30, 15), "test_f1": (30, 15)}
     for metric, size in sizes.items():

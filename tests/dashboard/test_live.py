@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 import pytest
 import sqlalchemy as sa
@@ -157,6 +157,77 @@ def test_renewals_wake_nobody(database: Database) -> None:
             connection.execute(sa.text("SELECT pg_notify('tuner', '999999')"))
         await heard(lambda: announcements.version(999999)[-1] == 1)
         assert announcements.version(bench.study.study_id) == before
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_summary_that_fails_leaves_pages_told(database: Database) -> None:
+    """Of two changed studies one cannot be prepared: both are told, and the connection stays."""
+
+    async def scene() -> None:
+        benches = [Bench.launch(database, make_spec(name)) for name in ("one", "two")]
+        asked: list[list[int]] = []
+
+        def prepare(changed: Collection[int], ready: Callable[[int], None]) -> None:
+            asked.append(sorted(changed))
+            raise MachineError("no summary today")
+
+        announcements = Announcements(database, prepare)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        streams = [announcements.stream(bench.study.study_id) for bench in benches]
+        for stream in streams:
+            assert await next_event(stream) == "live"
+        for bench in benches:
+            await asyncio.to_thread(bench.worker)
+        for stream in streams:
+            assert await next_event(stream) == "changed"
+        assert asked
+        assert announcements.live
+        assert not task.done()
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_an_announcement_during_preparation_does_not_spin_the_loop(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies unread while summaries are prepared, wakes nobody, and is heard afterwards."""
+    readers: list[bool] = []
+
+    async def scene() -> None:
+        one, two = (Bench.launch(database, make_spec(name)) for name in ("one", "two"))
+        begun, go = threading.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+        add, remove = loop.add_reader, loop.remove_reader
+        monkeypatch.setattr(
+            loop, "add_reader", lambda *given: (readers.append(True), add(*given))[1]
+        )
+        monkeypatch.setattr(
+            loop, "remove_reader", lambda *given: (readers.append(False), remove(*given))[1]
+        )
+
+        def prepare(changed: Collection[int], ready: Callable[[int], None]) -> None:
+            begun.set()
+            assert go.wait(30)
+            for number in changed:
+                ready(number)
+
+        announcements = Announcements(database, prepare)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        before = announcements.version(two.study.study_id)
+        await asyncio.to_thread(one.worker)
+        await heard(begun.is_set)
+        assert readers[-1] is False, "the connection must not be watched meanwhile"
+        await asyncio.to_thread(two.worker)
+        await asyncio.sleep(0.2)
+        assert announcements.version(two.study.study_id) == before
+        go.set()
+        await heard(lambda: announcements.version(two.study.study_id) != before)
+        assert readers[-1] is True
         task.cancel()
 
     asyncio.run(scene())

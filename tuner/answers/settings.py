@@ -28,7 +28,6 @@ from tuner.store.ranking import Ranked
 __all__ = [
     "Setting",
     "best_sentence",
-    "contenders",
     "has_replicates",
     "name",
     "setting_of",
