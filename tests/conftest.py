@@ -151,7 +151,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("long")
     programs = Counter(item.path for item in items if item.get_closest_marker("processes"))
     long = Counter(item.path for item in items if item.get_closest_marker("long"))
-    files = sorted({item.path for item in items}, key=lambda path: (-programs[path], -long[path]))
+    # Not a set: every process must come to the same order.
+    files = list(dict.fromkeys(item.path for item in items))
+    files.sort(key=lambda path: (-programs[path], -long[path]))
     waiting = [path for path in files if programs[path]]
     computing = [path for path in files if not programs[path]]
     place = {path: at / len(waiting) * PROGRAMS_END for at, path in enumerate(waiting)}
