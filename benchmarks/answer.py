@@ -13,11 +13,11 @@ one more of these switched on each time:
 - reuse: epochs that settings have in common are trained once (the checkpoint tree)
 - racing: every setting under one seed; the best six race over further seeds
 
-*As surely*: all four are judged by the same test, over the seeds that follow the first
-(which chooses the contenders of a race): which settings are distinguished from the best, at
-95% for all comparisons together? A way is as sure as the first if its best setting is
-that of the first, or is not told apart from it there, and if it leaves no more settings
-in question. A setting that was pruned, or that left the race, is no longer in question.
+*As surely*: all four are judged by the same test, over the seeds that follow the first (which
+chooses the contenders of a race): which settings are distinguished from the best, at 95% for all
+comparisons together? A way is as sure as the first if its best setting is that of the first, or is
+not distinguished from it there, and if it leaves no more settings in question. A setting that was
+pruned, or that left the race, is no longer in question.
 """
 
 import argparse
@@ -96,7 +96,7 @@ image_size = 32
 
 
 def main() -> None:
-    """Answer the question in each way that was asked for."""
+    """Answer the question in each of the requested ways."""
     options = _options()
     figures: dict[str, Any] = {}
     for way in options.ways:
@@ -106,11 +106,11 @@ def main() -> None:
 
 
 def answer(way: str, seeds: int, epochs: list[int]) -> dict[str, Any]:
-    """Launch the study in one way; return what it took and what it says."""
+    """Launch the study in one way; return its cost and its answer."""
     # The server may still be stopping when the folder is removed.
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # the server may run as another user, who has to get in
+        folder.chmod(0o711)  # PostgreSQL may run as another user, who needs access
         (folder / "answer.toml").write_text(_study(way, seeds, epochs))
         home = folder / ".tuner"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TUNER_", "PG"))}
@@ -166,7 +166,7 @@ def _judged(connection: sa.Connection) -> dict[str, Any]:
     evidence = Evidence(Results(connection, study), MEASURES["val_loss"])
     last = max(row["seed"] for row in evidence.rows)
     done = evidence.done(last)
-    # A race may go on to further seeds with fewer contenders: those with the most are left.
+    # A race may go on to further seeds with fewer contenders: keep those with the most seeds.
     most = max(len(one) for one in done.values())
     left = sorted(one for one, those in done.items() if len(those) == most)
     panel = evidence.panel(left, sorted(set.intersection(*(set(done[one]) for one in left))))
@@ -193,7 +193,7 @@ def _name(chosen: Mapping[str, Any]) -> str:
 
 
 def sure(figures: Mapping[str, Any], way: str) -> str:
-    """Say whether a way's answer is as sure as the first one's."""
+    """Report whether a way's answer is as certain as the first one's."""
     own, whole = figures[way], figures.get("whole")
     if whole is None or way == "whole":
         return "–"

@@ -5,9 +5,9 @@
     python -m benchmarks.calibration --only null --line patients --studies 400
 
 Every study has 3 to 6 settings, 3 to 10 seeds and 200 to 1,000 test images. An image is right or
-wrong by a logit with crossed effects: images differ in difficulty, seeds in luck, settings answer
-to seeds and to images in their own way. The truth is known, so every verdict can be marked.
-Images may be of patients, 5 each on average; then settings answer to patients, to images, or both.
+wrong by a logit with crossed effects: images differ in difficulty, seeds in luck, and settings
+respond differently to seeds and to images. The truth is known, so every verdict can be marked.
+Images may be of patients, 5 each on average; then settings respond to patients, to images, or both.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PARTS = ("null", "planted", "pairs", "races")
 
 
 def mark_null(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Judge a study without effects; yield what was right and what was wrong."""
+    """Judge a study without effects; yield which verdicts were right and which were wrong."""
     panel = draw(shape, chance)
     verdict = against_best(panel, larger=True)
     yield "any different", float(any(one.differs for one in verdict.others))
@@ -40,7 +40,7 @@ def mark_null(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, 
     yield "any different, reference named", float(any(one.differs for one in named.others))
     yield "t over seeds", float(_naive(panel.by_seed) < 0.05)
     truth = accuracy(spread(shape.world))
-    # The wild setting's accuracy is another; here every difference of the others is 0.
+    # The accuracy of the wild setting differs; all differences between the others are 0.
     usual = [one for one in range(shape.settings) if shape.world.wild == 1 or one]
     mean = panel.mean(usual[0])
     yield "mean covered", float(mean.low <= truth <= mean.high)
@@ -62,7 +62,7 @@ def _naive(by_seed: Array) -> float:
 
 
 def mark_planted(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Judge a study whose last setting is worse; yield whether it was detected, and its power."""
+    """Judge a study whose last setting is worse; yield whether this was detected, and the power."""
     panel = draw(shape, chance)
     verdict = against_best(panel, larger=True)
     last = shape.settings - 1
@@ -91,7 +91,7 @@ NULL = (
 
 
 def report_null(studies: int, jobs: int, wanted: str = "") -> None:
-    """Print how often verdicts are wrong where nothing differs, world by world and in all."""
+    """Print how often verdicts are wrong if nothing differs, by world and overall."""
     print(f"| {studies:,} studies a line, nothing differs; % | {' | '.join(NULL)} |")
     print("|---" * (len(NULL) + 1) + "|")
     together: Marks = defaultdict(list)
@@ -113,7 +113,7 @@ def report_null(studies: int, jobs: int, wanted: str = "") -> None:
 
 
 def report_planted(studies: int, jobs: int, wanted: str = "") -> None:
-    """Print how often planted differences are found, and how often the planner says so."""
+    """Print how often planted differences are found, and how often the planner predicts it."""
     print("| one setting is worse by | found | promised | something false said |")
     print("|---|---|---|---|")
     for place, worse in enumerate(PLANTED):

@@ -44,14 +44,14 @@ def bars(figures: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
 
 
 def draw(section: Mapping[str, Any], path: Path) -> None:
-    """Draw one panel a case: a bar a competitor, with its seconds and how many times tuner's.
+    """Draw one panel per case: a bar per competitor, with its seconds and its multiple of tuner's.
 
-    One scale a panel, from 0: bars of one panel can be compared, those of two cannot.
+    Each panel has its own scale from 0: compare bars within a panel, not across panels.
     """
     figures, machine = section["figures"], section["machine"]
     lengths = bars(figures)
-    # The same file for the same figures: no date in it, and ids that are not random. Text is
-    # drawn, since a page that shows the picture may lack the font.
+    # The same figures give the same file: no date, and no random ids. Text is drawn as paths,
+    # because the page that shows the picture may lack the font.
     style: dict[Any, Any] = {"svg.hashsalt": "benchmarks", "svg.fonttype": "path"}
     style |= {"font.size": 9, "font.family": "DejaVu Sans"}
     with mpl.rc_context(style):

@@ -12,17 +12,17 @@ socket; `2 ms` is a TCP proxy in between that delays each piece of data by 2 ms,
 
 *Lost*, for each number of stored trials:
 - an epoch: how long the trainer waits in its report before it can train the next epoch
-- CPU: what the worker's process spends an epoch beside that, while the trainer trains
+- CPU: the CPU time of the worker's process per epoch besides that, while the trainer trains
 - record: a transaction that stores epochs, which no trainer waits for
 - claim: a transaction that hands out a trial
-- a trial: from a result to the next order, in which the trainer has nothing to do: the
-  last epochs stored, the trial completed, the next one claimed
+- a trial: from a result to the next order, while the trainer is idle: the last epochs stored, the
+  trial completed, the next one claimed
 
-*Short* and *results* are two rows that Ray Tune publishes of itself, at the size of this
-machine: many trials of one second (its own: 10,000 on 16 CPUs in 715 s, where 625 s are
-ideal), on as many workers as there are cores and on 16, which sleep for that second; and
-results as fast as trainers can report them, every one of which is committed (Ray: 500 a
-second without logging, 50 to 100 with it).
+*Short* and *results* are two rows that Ray Tune publishes about itself, at the size of this
+machine: many trials of one second (its own: 10,000 on 16 CPUs in 715 s, where 625 s are ideal), on
+as many workers as there are cores and on 16, which sleep for that second; and results as fast as
+trainers can report them, every one of which is committed (Ray: 500 a second without logging, 50 to
+100 with it).
 """
 
 import argparse
@@ -63,7 +63,7 @@ PARTS = ("lost", "short", "results")
 
 @dataclass(frozen=True)
 class Site:
-    """The database, and where workers put their things."""
+    """The database, and the workers' folders."""
 
     settings: Settings
     database: Database
@@ -94,7 +94,7 @@ def _site() -> Iterator[Site]:
     # The server may still be stopping when the folder is removed.
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # the server may run as another user, who has to get in
+        folder.chmod(0o711)  # PostgreSQL may run as another user, who needs access
         settings = Settings(folder / ".tuner", timing=Timing())
         with Database.open(settings, create=True) as database:
             schema.ensure(database)
@@ -102,14 +102,14 @@ def _site() -> Iterator[Site]:
 
 
 def lost(site: Site, stored: int, network: str, pruner: str) -> dict[str, Any]:
-    """Measure what coordination takes from a worker's trainer."""
+    """Measure how much of a trainer's time coordination takes."""
     name = f"lost-{stored}-{pruner}-{network.replace(' ', '-')}"
     trials = stored + MEASURED
     store(site.database, name, stored=stored, trials=trials, epochs=EPOCHS, pruner=pruner)
     settle(site.database)
     with _address(site, NETWORKS[network]) as settings:
         times = _work(site, settings, name, workers=1, seconds=EPOCH_SECONDS)
-    # The first trial is left out: it comes with the start of everything.
+    # The first trial is left out: it includes the start of everything.
     (first, spent), *_, (last, spent_last) = times["spent"][1:]
     found = {
         "stored": stored,
@@ -160,7 +160,7 @@ def _median_ms(seconds: list[float]) -> float:
 
 @contextmanager
 def _address(site: Site, delay: float | None) -> Iterator[Settings]:
-    """Give settings that reach the server with a delay each way, or as it is."""
+    """Return settings that reach the server with a delay each way, or without one."""
     if delay is None:
         yield site.settings
         return
@@ -176,7 +176,7 @@ def _address(site: Site, delay: float | None) -> Iterator[Settings]:
 def _work(
     site: Site, settings: Settings, study: str, workers: int, seconds: float
 ) -> dict[str, list[Any]]:
-    """Let workers end a study; return what they and their trainers noted."""
+    """Let workers finish a study; return what they and their trainers recorded."""
     with (
         tempfile.TemporaryDirectory(prefix="notes-", dir=site.folder) as notes,
         ExitStack() as stack,

@@ -170,7 +170,7 @@ class Table:
 
     @property
     def epochs(self) -> int:
-        """The epochs of the longest training."""
+        """The number of epochs of the longest training."""
         return int(self.losses.shape[2])
 
 
@@ -181,7 +181,7 @@ def train(name: str, settings: int, seeds: int) -> None:
     # The server may still be stopping when the folder is removed.
     with tempfile.TemporaryDirectory(prefix="curves-", ignore_cleanup_errors=True) as text:
         folder = Path(text)
-        folder.chmod(0o711)  # the server may run as another user, who has to get in
+        folder.chmod(0o711)  # PostgreSQL may run as another user, who needs access
         (folder / "curves.toml").write_text(study)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TUNER_", "PG"))}
         home = folder / ".tuner"

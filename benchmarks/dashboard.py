@@ -4,14 +4,13 @@
     python -m benchmarks.dashboard --trials 2000 --seconds 20 --minutes 1 --many 0    # to try it
 
 The database holds 20 studies with this many trials of 50 epochs in all, each with the predictions
-for 400 validation and 400 test images, and 50 trials are running: a process claims them and
-records an epoch of each every five seconds, through the ledger, as workers do. Three things take
-turns: nobody looks; 20 tabs look at optuna-dashboard; 20 tabs look at `tuner dashboard`. One of
-the tabs is Chromium, whose times are measured. The others are programs that ask what its pages ask
-(of tuner, every part when something has changed; of optuna-dashboard, the study every ten seconds),
-so that the time of 19 more browsers is not taken from the same cores. The browser and these
-programs stand for other people's machines, so they give way to the workers, the database and the
-servers (nice 10).
+for 400 validation and 400 test images, and 50 trials are running: a process claims them and records
+an epoch of each every five seconds, through the ledger, as workers do. Three cases take turns: no
+tabs; 20 tabs of optuna-dashboard; 20 tabs of `tuner dashboard`. One of the tabs is Chromium, whose
+times are measured. The others are programs that send the requests of its pages (of tuner, every
+part when something has changed; of optuna-dashboard, the study every ten seconds), so that the time
+of 19 more browsers is not taken from the same cores. The browser and these programs stand for other
+people's machines, so they give way to the workers, the database and the servers (nice 10).
 
 A page is open when it shows the study's name and its trials' numbers or, of optuna-dashboard, the
 name. It is complete when its answer, workers and curves are there, which is what a window of 1280
@@ -19,10 +18,10 @@ by 1600 shows of it; of optuna-dashboard, when its history has been drawn. Each 
 seconds for either, and those that take longer are counted. An update is the time from a committed
 epoch to its number on the page.
 
-Before that both take a turn on a smaller database, where optuna-dashboard keeps up. After the
-turns 20 tabs go on looking at `tuner dashboard` until ten minutes are over, and its
-memory is noted. Meanwhile a second database is filled, with 100,000 trials in 20 studies, and pages
-of these are opened: timed are the page with its figures (open), and all of it (complete).
+Before that both take a turn on a smaller database, where optuna-dashboard keeps up. After the turns
+20 tabs keep `tuner dashboard` open until ten minutes are over, and its memory is recorded.
+Meanwhile a second database is filled, with 100,000 trials in 20 studies, and pages of these are
+opened: the times are those of the page with its figures (open), and of all of it (complete).
 """
 
 import argparse
@@ -119,7 +118,7 @@ class Stage:
 
 @dataclass
 class Turn:
-    """What was measured while one of them was looked at."""
+    """What was measured during one turn."""
 
     looked_at: str
     opens: list[float | None] = field(default_factory=list)
@@ -179,7 +178,7 @@ def main() -> None:
 
 @contextmanager
 def _nice_chromium() -> Iterator[Path | None]:
-    """Write a program that runs Chromium with a low priority; None where Playwright has its own."""
+    """Write a program that runs Chromium at low priority; return None if Playwright has its own."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         program = Path(folder) / "chromium"
         if CHROMIUM is not None:
@@ -192,12 +191,12 @@ def _nice_chromium() -> Iterator[Path | None]:
 def _stage(
     trials: int, looked_at: Sequence[str], browser: Browser, seconds: float
 ) -> Iterator[Stage]:
-    """Fill a database, keep it training, and serve it by those that are looked at."""
+    """Fill a database, keep training on it, and serve it by the dashboards under test."""
     with _site(trials) as site, ExitStack() as stack:
         notes = site.folder / "notes.jsonl"
         stack.enter_context(_child(site, "workers", str(notes), *site.studies))
-        # Its memory is noted beyond its turn. optuna-dashboard ends with its own: it goes on for
-        # minutes with what it was asked.
+        # tuner's memory is measured beyond its turn. optuna-dashboard is stopped after its own: it
+        # works for minutes on the requests it has received.
         servers = {"tuner": stack.enter_context(_tuner(site))} if "tuner" in looked_at else {}
         _wait_for(notes)
         yield Stage(site, servers, browser, notes, seconds)
@@ -221,7 +220,7 @@ def _many(trials: int, browser: Browser) -> dict[str, Any]:
 
 
 class _Memory:
-    """Notes the memory of a server for some minutes."""
+    """Samples the memory of a server for some minutes."""
 
     EVERY = 5.0
 
@@ -233,7 +232,7 @@ class _Memory:
         self._thread = threading.Thread(target=self._note, daemon=True)
 
     def __enter__(self) -> "_Memory":
-        """Begin; a second time changes nothing."""
+        """Begin; entering again has no effect."""
         if self._began is None:
             self._began = time.monotonic()
             self._thread.start()
@@ -244,7 +243,7 @@ class _Memory:
         self._stop.set()
 
     def until(self, minutes: float) -> None:
-        """Wait until it has been noted for so long."""
+        """Wait until memory has been sampled for this long."""
         assert self._began is not None
         time.sleep(max(0.0, self._began + 60 * minutes - time.monotonic()))
         self._stop.set()
@@ -252,7 +251,9 @@ class _Memory:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Minutes, and bytes: after one minute, the most after it, and the last."""
+        """Return the minutes, and the bytes after one minute, at the peak after that, and at the
+        end.
+        """
         first = next(size for at, size in self._noted if at >= min(60.0, self._noted[-1][0]))
         after = [size for at, size in self._noted if at >= 60.0] or [first]
         return {
@@ -270,10 +271,10 @@ class _Memory:
 
 @contextmanager
 def _site(trials: int) -> Iterator[Site]:
-    # On a disk: what tests use for their small databases may be memory.
+    # On a disk: the folder that tests use for their small databases may be in memory.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=DISK, ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # the server may run as another user, who has to get in
+        folder.chmod(0o711)  # PostgreSQL may run as another user, who needs access
         settings = Settings(folder / ".tuner", timing=Timing())
         with Database.open(settings, create=True) as database:
             schema.ensure(database)
@@ -299,7 +300,7 @@ def _site(trials: int) -> Iterator[Site]:
 
 
 def _keep_training(notes: str, *names: str) -> None:
-    """Train fifty trials for ever, in no time, at the pace of fifty workers."""
+    """Train fifty trials for ever, without computing, at the pace of fifty workers."""
     settings = from_environment(os.environ)
     rng = np.random.default_rng(1)
     dataset = make_dataset(IMAGES)
@@ -407,7 +408,7 @@ def _optuna(site: Site) -> Iterator[tuple[str, psutil.Process]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("optuna-dashboard"))]
-    # The password of a database that goes with this benchmark.
+    # The password of a database that only this benchmark uses.
     command += [
         site.database.address.url(show_password=True).replace("://", "+psycopg2://", 1),
         "--port",
@@ -434,7 +435,7 @@ SERVERS = {"tuner": _tuner, "optuna-dashboard": _optuna}
 
 
 class _Parts(HTMLParser):
-    """Finds what a page asks for again when something has changed."""
+    """Finds the parts that a page requests again when something has changed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -448,7 +449,7 @@ class _Parts(HTMLParser):
         given = dict(attrs)
         trigger = given.get("hx-trigger") or ""
         part = given.get("hx-get") if "moved" in trigger or "changed" in trigger else None
-        # Charts further down are asked for only by who scrolls there.
+        # Charts further down are requested only after scrolling.
         chart = None if self.charts else given.get("data-chart")
         self.charts += chart is not None
         if address := part or chart:
@@ -470,7 +471,7 @@ def _look(url: str, kind: str, *names: str) -> None:
 
 
 async def _tab(look: Callable[..., Any], web: httpx2.AsyncClient, url: str, name: str) -> None:
-    """Keep a tab open: a browser whose server takes too long to answer asks it again."""
+    """Keep a tab open: a browser repeats a request that takes too long."""
     while True:
         with suppress(httpx2.TransportError):
             await look(web, url, name)
@@ -504,11 +505,11 @@ async def _optuna_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:
     while True:
         answer = await web.get(study, params={"after": after})
         if answer.status_code != 200:
-            # A server that cannot keep up answers with errors; its page goes on asking.
+            # A server that cannot keep up answers with errors; its page keeps asking.
             await asyncio.sleep(10)
             continue
         body = answer.json()
-        # It asks for the trials again that were not finished.
+        # It requests the unfinished trials again.
         running = [t["number"] for t in body["trials"] if t["state"] in ("Running", "Waiting")]
         after = min(running) if running else after + len(body["trials"])
         await asyncio.sleep(10)
@@ -549,12 +550,12 @@ def _turn(stage: Stage, looked_at: str) -> Turn:
 
 
 def _tabs(site: Site) -> list[str]:
-    """Return which studies the tabs beside the browser's show."""
+    """Return which studies are open in the tabs other than the browser's."""
     return [f"{name}:{number}" for name, number in site.studies.items()][: TABS - 1]
 
 
 def _browse(stage: Stage, turn: Turn, url: str, server: psutil.Process) -> None:
-    """Open pages, and keep one open whose updates are timed."""
+    """Open pages, and keep one open to time its updates."""
     browser = stage.browser
     kind = KINDS[turn.looked_at]
     names = list(stage.site.studies.items())
@@ -572,7 +573,7 @@ def _browse(stage: Stage, turn: Turn, url: str, server: psutil.Process) -> None:
     context = None
     for place in range(LOADS):
         if place >= 2 and time.monotonic() > until:
-            break  # of a server whose pages are never complete, a few tell as much as twelve
+            break  # if a server's pages are never complete, a few are enough
         fresh = place % 2 == 0
         if fresh:
             if context is not None:
@@ -645,7 +646,7 @@ WATCH = """() => {
 
 @dataclass(frozen=True)
 class _Load:
-    """What it took to open one page: seconds, None for too many, and bytes."""
+    """What opening a page took: seconds (None if too many) and bytes."""
 
     opened: float | None
     complete: float | None
@@ -682,7 +683,7 @@ def _waited(page: Page, condition: str, started: float) -> float | None:
 
 
 def _count_bytes(page: Page) -> list[int]:
-    """Count the bytes that a page receives, as they come over the line."""
+    """Count the bytes that a page receives, as sent over the network."""
     counted = [0]
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
@@ -695,7 +696,7 @@ def _count_bytes(page: Page) -> list[int]:
 
 
 def _delays(shown: Sequence[Sequence[float]], notes: Path, study: str) -> list[float]:
-    """Return how long after their commit epochs were on the page."""
+    """Return how long after their commit epochs appeared on the page."""
     committed = {
         (note["trial"], note["epoch"]): note["at"]
         for note in map(json.loads, notes.read_text(encoding="utf-8").splitlines())
@@ -737,7 +738,7 @@ def _memory(process: psutil.Process) -> int:
 
 
 def _summed(turns: Sequence[Turn]) -> dict[str, Any]:
-    """Return the figures of each by the turns taken together."""
+    """Return the figures of each dashboard over all its turns."""
     found: dict[str, Any] = {}
     for looked_at in dict.fromkeys(turn.looked_at for turn in turns):
         mine = [turn for turn in turns if turn.looked_at == looked_at]
@@ -777,7 +778,7 @@ def _summary(turn: Turn) -> dict[str, Any]:
 def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
     """Return the median, the 95th percentile and the number of some values.
 
-    None stands for one above the limit; so does a median or percentile that is None.
+    None stands for a value above the limit; the median or percentile may be None too.
     """
     if not values:
         return None
@@ -799,7 +800,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the figures of everybody's turns at one size."""
+    """Yield the figures of all turns at one size."""
 
     def ms(spread: Mapping[str, Any] | None, digits: int = 0) -> str:
         if spread is None:
@@ -845,7 +846,7 @@ def _table(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _further(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what was measured beside the turns."""
+    """Yield what was measured outside the turns."""
     memory, many = figures.get("memory"), figures.get("many")
     if memory is not None:
         sizes = [memory[name] / 2**20 for name in ("first", "most", "last")]

@@ -3,10 +3,10 @@
     python -m benchmarks.fixed worker HOME STUDY SECONDS NOTES     (the database in the environment)
     python -m benchmarks.fixed trainer SECONDS NOTES FD            (started by that worker)
 
-The worker is the real supervisor with a stopwatch around the calls of its ledger. The
-trainer speaks the real messages through the real `Link`, and stops the time that it
-waits: in each report of an epoch, and from a trial's result to the next order. Both
-leave their times in the folder NOTES as JSON, a file a process.
+The worker is the real supervisor with a stopwatch around the calls of its ledger. The trainer
+speaks the real messages through the real `Link`, and times its waits: in each report of an epoch,
+and from a trial's result to the next order. Both leave their times in the folder NOTES as JSON, a
+file a process.
 """
 
 import json

@@ -11,7 +11,7 @@ and renews its lease every five, as real ones do.
 
 - *size*: fleets of 1 to 1,000 workers on a study of 1,000 stored trials
 - *stored*: claims and endings of 1,000 workers on studies of 100 to 10,000 stored trials, with one
-  epoch a trial, so that the simulation leaves cores to who has the lock
+  epoch a trial, so that the simulation leaves cores to the holder of the lock
 - *bouncer*: 300 workers through PgBouncer in transaction mode
 - *connections*: what many open connections cost a server, directly and behind PgBouncer
 - *learning*: TPE feeding workers with trials of half a second, on a study of 10,000 stored trials;
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def _as_ray(options: argparse.Namespace) -> Mapping[str, Load]:
-    """Return the loads of Ray Tune's published rows, at the size that was asked for."""
+    """Return the loads of Ray Tune's published rows, at the requested size."""
     short = options.short_trials
     return {
         "short": Load(options.short_workers, 0, 0.0, False, 1.0, 1, trials=short),
@@ -171,7 +171,7 @@ def _prepare(database: Database, load: Load) -> None:
         images=200,
     )
     with database.transaction() as connection:
-        # What a history has of a trial beside its beginning and its end.
+        # The events that a trial has besides its beginning and its end.
         connection.execute(
             sa.text(
                 "INSERT INTO tuner.event (study_id, trial_id, worker_id, kind, text)"
@@ -184,15 +184,15 @@ def _prepare(database: Database, load: Load) -> None:
 
 
 def settle_seconds(load: Load) -> float:
-    """Return when all workers train, and the epochs are stored that they began with."""
+    """Return when all workers are training, and their first epochs are stored."""
     return 15.0 + join_seconds(load)
 
 
 def join_seconds(load: Load) -> float:
-    """Return the time within which workers begin, one after the other.
+    """Return the time over which the workers start, one after the other.
 
-    A worker that begins costs more than one at work: if they came faster than this, the window
-    would show how a backlog is worked off.
+    A starting worker costs more than a running one: if they started faster than this, the window
+    would measure how a backlog is worked off.
     """
     return load.workers / 20
 
@@ -242,7 +242,7 @@ def _measure(
     load: Load,
     crews: Sequence["subprocess.Popen[str]"],
 ) -> dict[str, Any]:
-    # All wait for this line, so that their windows are the same.
+    # All wait for this line, so that their windows coincide.
     for crew in crews:
         assert crew.stdin is not None
         crew.stdin.write("go\n")
@@ -265,7 +265,7 @@ def _measure(
 
 
 def _spent(server: FleetServer, bouncer: Bouncer | None) -> dict[str, float]:
-    """Return running sums of the server: CPU seconds, log bytes, bytes over the network."""
+    """Return the server's running totals: CPU seconds, WAL bytes, network bytes."""
     return {
         "server cpu": server.cpu(),
         "bouncer cpu": 0.0 if bouncer is None else bouncer.cpu(),
@@ -372,7 +372,7 @@ def _growth(
 
 
 def connections(server: FleetServer, count: int) -> dict[str, Any]:
-    """Hold this many connections that have each run a claim's first statements."""
+    """Open this many connections, each of which has run the first statements of a claim."""
     found: dict[str, Any] = {"count": count}
     with server.database() as url:
         with Database(address.parse(url)) as database:
@@ -477,7 +477,7 @@ def _proposing(row: Mapping[str, Any]) -> str:
 
 
 def _late(row: Mapping[str, Any]) -> str:
-    """How late the simulation was: what it says above a second is not the server's doing."""
+    """Return how late the simulation was: a lateness above a second is not the server's fault."""
     return f"{row['late']['p95'] / 1000:.2f}"
 
 
@@ -494,7 +494,7 @@ def _beside_ray(part: str, words: str, row: Mapping[str, Any]) -> str:
 
 
 def draw(figures: Mapping[str, Any], path: Path) -> None:
-    """Draw how claims and cores grow with the fleet."""
+    """Draw how claim times and cores grow with the fleet."""
     rows = [row for row in figures["size"] if row["actions"].get("claim")]
     style: dict[Any, Any] = {"svg.hashsalt": "fleet", "svg.fonttype": "path", "font.size": 9}
     with mpl.rc_context(style):

@@ -4,9 +4,9 @@
     python -m benchmarks.growth --stored 100 1000 --trials 100 --json
 
 Workers that train nothing take turns in one process, on a study of each size, trial by trial in
-alternation, so that whatever else the machine does meets both alike. The table has what a busy
-machine does not change: statements, their bytes, pages of the server, and the CPU of this process
-and of its server process. Times, and how long the study's lock was held, are in the record.
+alternation, so that other load on the machine affects both alike. The table has what does not
+depend on the machine's load: statements, their bytes, pages of the server, and the CPU of this
+process and of its server process. Times, and how long the study's lock was held, are in the record.
 
 The study's sampler is random. What a learning sampler needs besides, outside the study's lock, is
 measured apart: *reading* the trials, for the first time and again, and a *proposal* of TPE over as

@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
     trials = parser.parse_args().trials
-    # As root PostgreSQL runs as another user, who has to get in.
+    # As root PostgreSQL runs as another user, who needs access.
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)
         with Database.open(Settings(Path(name) / ".tuner"), create=True) as database:

@@ -62,7 +62,7 @@ COMPARED = 3
 
 
 class Own(nn.Module):
-    """A small network as an objective may bring it: two blocks with ways around, batch norm."""
+    """A small network as an objective may define it: two residual blocks with batch norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -31,14 +31,15 @@ MARKS = (
 
 
 def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Draw two networks on the same images; yield what was right and what was wrong."""
+    """Draw two networks on the same images; yield which verdicts were right and which were wrong."""
     world = shape.world
     clusters = people(world.sizes, shape.images, chance)
     assert clusters is not None
     ill = chance.random(clusters.patients)[clusters.of_image] < 0.5
     truth = ill ^ (chance.random(shape.images) < MIXED)
     by = world.by_patient
-    # What both find hard, and what each does, in equal parts; each by patient in the same part.
+    # Half of the difficulty is shared by both, half is each network's own; the same part of each is
+    # by patient.
     drawn = chance.standard_normal((3, clusters.patients))[:, clusters.of_image] * by**0.5
     drawn = drawn + chance.standard_normal((3, shape.images)) * (1 - by) ** 0.5
     sign = np.where(truth, 1.0, -1.0)
@@ -64,7 +65,9 @@ def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, floa
 
 
 def report_pairs(pairs: int, jobs: int, wanted: str = "") -> None:
-    """Print how often two equal networks are distinguished, and intervals have the truth."""
+    """Print how often two equal networks are distinguished, and how often intervals cover the
+    truth.
+    """
     print(f"| {pairs:,} pairs of trials a line; % | {' | '.join(MARKS)} |")
     print("|---" * (1 + len(MARKS)) + "|")
     for place, world in enumerate(PAIRS):

@@ -1,10 +1,10 @@
-"""By how much predictions differ if only the order of sums does: batch sizes and threads.
+"""How much predictions differ if only the order of summation does: batch sizes and threads.
 
     python -m benchmarks.prediction_rounding [device]
 
 Each network predicts the same images in batches as large as a study's, in batches of other sizes
-and, on a CPU, with another number of threads. The differences are what `tuner.winner.document`
-measures: in nats, relative above 1 nat.
+and, on a CPU, with another number of threads. The differences are measured as in
+`tuner.winner.document`: in nats, relative above 1 nat.
 """
 
 import sys
@@ -50,7 +50,7 @@ Logs = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Network:
-    """A network with random weights, and how it is computed."""
+    """A network with random weights, and the precision and device it runs in."""
 
     model: nn.Module
     arithmetic: Arithmetic

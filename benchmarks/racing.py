@@ -34,12 +34,12 @@ class Raced:
 
     @property
     def dropped(self) -> set[int]:
-        """All that were dropped."""
+        """All contenders that were dropped."""
         return set(self.race.contenders) - set(self.race.racing)
 
     @property
     def saved(self) -> float:
-        """The share of the trials for further seeds that was not needed."""
+        """The share of the trials for further seeds that were saved."""
         return 1 - self.race.spent / self.race.room
 
 
@@ -72,7 +72,10 @@ def judge(panel: Panel, look: Look) -> Decided:
 
 
 def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Run one race; yield what was right and what was wrong. The first contender is the best."""
+    """Run one race; yield which decisions were right and which were wrong.
+
+    Contender 0 is the best.
+    """
     behind = shape.settings - 1
     drawn = replace(shape, seeds=LONGEST, behind=behind, evened=True)
     raced = run(draw(drawn, chance), shape.seeds)
@@ -83,12 +86,12 @@ def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, floa
     yield "worse dropped", len(raced.dropped - {0}) / (shape.settings - 1)
     yield "one left", float(race.won)
     yield "ended by images", float(race.stuck and not race.won)
-    # A race that is over at its last round saves nothing, whatever room is left of a round.
+    # A race that ends in its last round saves nothing, even if budget is left for part of a round.
     yield "trials saved", raced.saved if race.over else 0.0
 
 
 def report_races(races: int, jobs: int, wanted: str = "") -> None:
-    """Print how often the best is dropped, world by world, and what races find and save."""
+    """Print how often the best is dropped, by world, and what races find and save."""
     print(f"| {races:,} races a line; % | {' | '.join((*SHARES, *MEANS))} |")
     print("|---" * (1 + len(SHARES) + len(MEANS)) + "|")
     place = 0

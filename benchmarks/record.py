@@ -44,9 +44,9 @@ def finish(
     lines: Sequence[str],
     after: str | None = None,
 ) -> None:
-    """Print what was measured, as tables or as JSON, and keep it if that was asked for.
+    """Print the measurements, as tables or as JSON, and record them on request.
 
-    Figures that an earlier command measured may be among them: then name it as `after`.
+    If figures of an earlier command are among them, name that command as `after`.
     """
     print(json.dumps(figures) if options.json else "\n".join(lines), flush=True)
     if options.record is not None:
@@ -54,17 +54,17 @@ def finish(
 
 
 def progress(text: str) -> None:
-    """Say how far a benchmark is; standard output is for its figures."""
+    """Report progress on standard error; standard output is for the figures."""
     print(text, file=sys.stderr, flush=True)
 
 
 def read(path: Path = RECORD) -> dict[str, Any]:
-    """Return all recorded sections; none if nothing was recorded yet."""
+    """Return all recorded sections; an empty record if there are none yet."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def write(path: Path, section: str, figures: Mapping[str, Any], after: str | None = None) -> None:
-    """Replace a section of the record by what was measured now; the others stay."""
+    """Replace one section of the record; the others stay."""
     body = read(path)
     command = " ".join(["python -m", f"benchmarks.{section}", *_arguments()])
     if after is not None:
@@ -80,7 +80,7 @@ def write(path: Path, section: str, figures: Mapping[str, Any], after: str | Non
 
 
 def machine() -> dict[str, str | int]:
-    """Return what the figures depend on."""
+    """Describe the machine and versions, on which the figures depend."""
     found: dict[str, str | int] = {
         "cores": os.cpu_count() or 1,
         "processor": _processor(),

@@ -1,9 +1,9 @@
-"""The pictures of the dashboard in README.md and docs, of a study that is trained for them.
+"""The dashboard's pictures in README.md and docs, of a study that is trained for them.
 
-    python -m benchmarks.screenshots            # two minutes, and Chromium
+    python -m benchmarks.screenshots  # two minutes, and Chromium
 
-Trains `lr_sched` in a folder of its own, by the commands that a person types, and photographs its
-pages in light and dark: docs/images/dashboard-*.webp, each below 60 kB.
+Trains `lr_sched` in a separate folder, with the commands that a user types, and takes screenshots
+of its pages in light and dark: docs/images/dashboard-*.webp, each below 60 kB.
 """
 
 import io
@@ -30,7 +30,7 @@ SCHEMES = ("light", "dark")
 
 @dataclass(frozen=True)
 class Shot:
-    """A page, how high its picture is, and what has to be there."""
+    """A page, the height of its picture, and what must be visible."""
 
     name: str
     path: str
@@ -52,7 +52,7 @@ def main() -> None:
     """Train, serve, photograph."""
     with tempfile.TemporaryDirectory(prefix="shots-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # the database may run as another user, who has to get in
+        folder.chmod(0o711)  # the database may run as another user, who needs access
         kept = {k: v for k, v in os.environ.items() if k.startswith(("PATH", "PYTHON", "LANG"))}
         environment = {**kept, "HOME": str(folder), "TUNER_HOME": str(folder / ".tuner")}
         progress("training lr_sched")

@@ -4,14 +4,14 @@
     python -m benchmarks.search --tables digits --repetitions 20
 
 Each repetition draws 60 settings of a table (of a small one two thirds), their order, and one of
-the seeds for each; a search by TPE may meet all settings of the table, and begins as many. Its
-answer is the best complete trial. The regret is how much worse its loss is, at its best epoch, than
-the best of all settings that the search may meet. All workers are equally fast.
+the seeds for each; a search by TPE may use all settings of the table, and begins the same number.
+Its answer is the best complete trial. The regret is how much worse its loss is, at its best epoch,
+than the best of all settings that the search may use. All workers are equally fast.
 
-Ratios compare the epochs of two ways of searching: the mean regret that the reference has after
-4, 6, 8, ... trainings of full length, and after how many the other has it. Their geometric mean is
-recorded. Its interval is over settings of the table resampled with replacement; its noise is over
-the searches alone, resampled in the same way.
+Ratios compare the epochs of two ways of searching: the mean regret that the reference has after 4,
+6, 8, ... trainings of full length, and the epochs that the other needs for it. Their geometric mean
+is recorded. Its interval is over settings of the table resampled with replacement; its noise is
+over the searches alone, resampled in the same way.
 """
 
 import argparse
@@ -109,7 +109,7 @@ class Trying:
 
 
 class Crew:
-    """Processes that replay."""
+    """The processes that replay."""
 
     def __init__(self, pool: ProcessPoolExecutor, jobs: int) -> None:
         self._pool, self._jobs = pool, jobs
@@ -153,7 +153,7 @@ def _only(table: Table, rows: Sequence[int]) -> Table:
 def measure(
     name: str, crew: Crew, given: argparse.Namespace, recorded: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Replay searches on one table; parts that are not asked for stay as recorded."""
+    """Replay searches on one table; parts that are not requested stay as recorded."""
     table = Table.load(name)
     figures: dict[str, Any] = {
         **recorded,
@@ -197,7 +197,7 @@ def measure(
 
 
 def _searched_figures(found: Mapping[str, Sequence[Replayed]], repetitions: int) -> dict[str, Any]:
-    """Return what is recorded of searches in every way, with one number of workers."""
+    """Return the recorded figures of every way to search, with one number of workers."""
     promote, hyperband = found["promote-all"], found["hyperband"]
     return {
         "repetitions": repetitions,
@@ -212,30 +212,30 @@ def _searched_figures(found: Mapping[str, Sequence[Replayed]], repetitions: int)
 
 
 def _noise(found: Sequence[Replayed], reference: Sequence[Replayed]) -> list[float | None]:
-    """Return between which ratios 90% are when searches are drawn anew, both ways together."""
+    """Return the 90% interval of the ratio over searches, resampled in pairs."""
     chance = np.random.default_rng(0)
     ratios = []
     for _ in range(DRAWS_OF_SEARCHES):
-        # The same seed has the same settings in the same order, so that the two are a pair.
+        # The same seed has the same settings in the same order, so the two searches form a pair.
         places = chance.integers(len(found), size=len(found))
         ratios.append(ratio([found[one] for one in places], [reference[one] for one in places]))
     return _middle(ratios)
 
 
 def _middle(ratios: Sequence[float]) -> list[float | None]:
-    """Return between which values 90% of ratios are; those without a value are left out."""
+    """Return the 90% interval of the ratios; undefined ones are left out."""
     ratios = [one for one in ratios if not math.isnan(one)] or [math.nan]
     return [_plain(np.quantile(ratios, q)) for q in (0.05, 0.95)]
 
 
 def _spread_of_costs(table: Table) -> float | None:
-    """Return how many times as long an epoch of a slow setting takes as one of a fast setting."""
+    """Return the ratio of a slow setting's time per epoch to a fast one's."""
     fast, slow = np.quantile(table.seconds, (0.1, 0.9))
     return _plain(slow / fast)
 
 
 def _moves(table: Table) -> dict[str, float]:
-    """Return how much the ranking moves with the seed; good are the best quarter in the mean."""
+    """Return how much the ranking changes with the seed; the best quarter by mean counts as good."""
     ends = _ends(table)
     ends = ends[np.isfinite(ends).all(axis=1)]
     mean = ends.mean(axis=1)
@@ -269,7 +269,7 @@ def _compared(
 
 
 def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float | None]:
-    """Compare first rungs where the rate is constant, so that no early epoch misleads."""
+    """Compare first rungs at a constant learning rate, where early epochs do not mislead."""
     rows = [row for row, one in enumerate(table.chosen) if one["scheduler"] == "constant"]
     if len(rows) < ENOUGH:
         return {"settings": len(rows), "later": None, "hyperband": None}
@@ -283,12 +283,12 @@ def _constant(crew: Crew, table: Table, repetitions: int) -> dict[str, float | N
 
 
 def _begun(settings: int) -> int:
-    """Return how many settings a search of a table of so many begins."""
+    """Return how many settings a search begins on a table of this size."""
     return min(MET, 2 * settings // 3)
 
 
 def _seen(crew: Crew, table: Table, given: argparse.Namespace) -> dict[str, Any]:
-    """Measure what samplers make of paused trials, by what they take them for."""
+    """Compare how samplers treat paused trials: as pruned, as running, or hidden."""
     found = {}
     tries = {f"tpe {paused}": Trying(PROMOTE, "tpe", limit=20, paused=paused) for paused in
              ("pruned", "running", "hidden")}  # fmt: skip
@@ -302,9 +302,9 @@ def _seen(crew: Crew, table: Table, given: argparse.Namespace) -> dict[str, Any]
 
 
 def _early(table: Table) -> dict[str, dict[str, float]]:
-    """Return by how much the good settings of each schedule rank too low early, of all ranks.
+    """Return how much too low good settings rank early, by schedule, as a share of all ranks.
 
-    Good are the best quarter at their end.
+    The best quarter at the end counts as good.
     """
     running = np.minimum.accumulate(table.losses, axis=2)
     last = _ranks(_ends(table).mean(axis=1))
@@ -349,7 +349,7 @@ def _summary(found: Sequence[Replayed]) -> dict[str, Any]:
 
 
 def _drawn(found: Sequence[Replayed]) -> list[float | None]:
-    """Return the mean regret after each of the budgets of the picture."""
+    """Return the mean regret at each budget of the picture."""
     return [_plain(one) for one in np.mean([one.course(BUDGETS) for one in found], axis=0)]
 
 
@@ -358,17 +358,17 @@ def _quantiles(values: Sequence[float] | Array) -> list[float | None]:
 
 
 def _plain(value: float) -> float | None:
-    """Return a number as it is recorded: None if it is infinite or undefined."""
+    """Return a number for the record: None if it is infinite or undefined."""
     return round(float(value), 5) if math.isfinite(value) else None
 
 
 def ratio(
     found: Sequence[Replayed], reference: Sequence[Replayed], quantile: float | None = None
 ) -> float:
-    """Return the share of the reference's epochs after which the regret is the same.
+    """Return which share of the reference's epochs gives the same regret.
 
-    The geometric mean over budgets of the reference, up to the end of half its searches;
-    infinite if the regret is never as small.
+    The geometric mean over the reference's budgets, up to the end of half its searches; infinite if
+    the regret never gets as small.
     """
     shares = [one for one in _shares(found, reference, quantile) if not math.isnan(one)]
     return float(np.exp(np.mean(np.log(shares)))) if shares else math.nan
@@ -377,7 +377,7 @@ def ratio(
 def _shares(
     found: Sequence[Replayed], reference: Sequence[Replayed], quantile: float | None = None
 ) -> list[float]:
-    """Return the ratio at each of the reference's budgets; NaN where it has no regret yet."""
+    """Return the ratio at each of the reference's budgets; NaN before its first regret."""
     mine, theirs = (_course(those, quantile) for those in (found, reference))
     end = float(np.median([one.total for one in reference]))
     shares = []
@@ -469,7 +469,7 @@ def _ratio_lines(tables: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _level_lines(tables: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the ratios of which the first table has the means."""
+    """Yield the ratios whose means are in the first table."""
     yield f"| the same, by budget of hyperband, in training runs | {' | '.join(map(str, LEVELS))} |"
     yield "|---" * (1 + len(LEVELS)) + "|"
     for name, one in tables.items():
@@ -650,7 +650,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Replay every search on the tables; those that are not asked for stay as recorded."""
+    """Replay every search on the tables; those that are not requested stay as recorded."""
     given = _options()
     kept = record.read(given.record or record.RECORD)["search"] if given.add else None
     figures: dict[str, Any] = {"tables": kept["figures"]["tables"] if kept else {}}

@@ -105,7 +105,7 @@ def searched(name: str, given: argparse.Namespace) -> dict[str, Any]:
     # The server may still be stopping when the folder is removed.
     with tempfile.TemporaryDirectory(prefix="search-", ignore_cleanup_errors=True) as text:
         folder = Path(text)
-        folder.chmod(0o711)  # the server may run as another user, who has to get in
+        folder.chmod(0o711)  # PostgreSQL may run as another user, who needs access
         write_images(folder / "images", given.size)
         search = Search(text, given.size, given.trials, given.epochs, given.seed)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TUNER_", "PG"))}
@@ -159,7 +159,7 @@ def _study(name: str, search: Search) -> str:
 
 
 def _trials(home: Path, epochs: int) -> list[dict[str, Any]]:
-    """Read what tuner's trials came to; one that is paused ended with its last epoch."""
+    """Read tuner's trials; a paused trial ended with its last epoch."""
     with Database.open(Settings(home)) as database, database.snapshot() as connection:
         study = studies.find(connection, StudyRef("searched"))
         rows = connection.execute(
@@ -185,7 +185,7 @@ def _trials(home: Path, epochs: int) -> list[dict[str, Any]]:
 
 
 def seconds_until(trials: Sequence[Mapping[str, Any]], loss: float) -> float:
-    """Return when the first complete trial was this good; infinite if none was."""
+    """Return when the first complete trial reached this loss; infinite if none did."""
     good = (one["ended"] for one in trials if one["complete"] and one["loss"] <= loss)
     return min(good, default=math.inf)
 

@@ -1,11 +1,11 @@
-"""Searches, replayed on real learning curves: what a search would have trained, epoch by epoch.
+"""Searches replayed on real learning curves: what a search would have trained, epoch by epoch.
 
-What a free worker is given is the ledger's own decision (`next_assignment`), and so is what TPE
-proposes (`propose`) and which of Optuna's pruners is asked (`build_pruner`). Only the epochs are
-not trained: they are read from a table of curves.
+The ledger itself decides what a free worker gets (`next_assignment`), what TPE proposes (`propose`)
+and which of Optuna's pruners is asked (`build_pruner`). Only the epochs are not trained: they are
+read from a table of curves.
 
-A random search meets some settings of the table in random order. TPE proposes any point of the
-space, and gets the setting of the table that is nearest to it and that the search has not met.
+A random search draws settings of the table in random order. TPE proposes any point of the space; it
+gets the nearest setting of the table that the search has not used yet.
 """
 
 import heapq
@@ -40,7 +40,7 @@ Paused = Literal["pruned", "running", "hidden"]
 
 @dataclass(frozen=True)
 class Way:
-    """A way to spend epochs, as the section [search] of a study file says it."""
+    """A way to spend epochs, as in the section [search] of a study file."""
 
     title: str
     pruner: str = "none"
@@ -74,7 +74,7 @@ def _options(method: Method, given: Mapping[str, Value]) -> dict[str, Value]:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The settings that one search may meet, with one curve of each."""
+    """The settings available to one search, with one curve for each."""
 
     spec: Spec
     chosen: Sequence[Mapping[str, Value]]
@@ -112,7 +112,7 @@ class World:
 
     @property
     def best(self) -> float:
-        """The best loss that a search can find."""
+        """The best loss that a search can reach."""
         return float(self.ends.min())
 
 
@@ -139,7 +139,7 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Whether it will never continue."""
+        """Whether it will never be continued."""
         return self.complete or bool(self.frozen.user_attrs)
 
     def best(self) -> float:
@@ -148,7 +148,7 @@ class Trial:
 
 
 class _Trials(TrialsInMemory):
-    """A study's trials as they are trained, with the notes of pruners that have rungs."""
+    """A study's trials during training, with the notes of pruners that have rungs."""
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
         self._frozen[trial_id].system_attrs[key] = value
@@ -158,7 +158,7 @@ class _Trials(TrialsInMemory):
 
 
 class Search:
-    """One search: what it gives to workers, and what it makes of their epochs."""
+    """One search: what it assigns to workers, and how it judges their epochs."""
 
     def __init__(self, spec: Spec, world: World, paused: Paused = "pruned") -> None:
         self.world = world
@@ -174,7 +174,7 @@ class Search:
         self._near = Neighbours(world) if spec.search.sampler != "random" else None
 
     def ask(self) -> Trial | None:
-        """Return the trial that a free worker trains next, if there is one."""
+        """Return the next trial for a free worker, if there is one."""
         existing = [
             Existing(
                 number,
@@ -275,7 +275,7 @@ class Search:
 
 
 class Neighbours:
-    """The settings of a table that a search has not met, by their place in the space."""
+    """The settings of a table that a search has not used yet, by their place in the space."""
 
     def __init__(self, world: World) -> None:
         self._dimensions = world.spec.space.dimensions
@@ -283,9 +283,9 @@ class Neighbours:
         self._free = np.ones(len(self._places), bool)
 
     def take(self, chosen: Mapping[str, Value]) -> int:
-        """Return the nearest setting, and do not return it again."""
-        # Along a range distance is the share of its length, between choices it is 1 if they
-        # differ, and so it is between a parameter that is set and one that is not.
+        """Return the nearest setting, and remove it."""
+        # Distance along a range is a share of its length. Between two choices it is 1 if they
+        # differ, and also if a parameter is set in only one of the two settings.
         apart = np.abs(self._places - self._place(chosen))
         apart = np.where(np.isnan(apart), 1.0, np.minimum(apart, 1.0))
         distance = np.where(self._free, (apart**2).sum(axis=1), math.inf)
@@ -304,7 +304,7 @@ class Neighbours:
 
 
 def _along(dimension: Choice | Range, value: Value) -> float:
-    """Return where a value is in its dimension: from 0 to 1, or a whole number for a choice."""
+    """Return a value's coordinate in its dimension: from 0 to 1, or a whole number for a choice."""
     if isinstance(dimension, Choice):
         return float(dimension.values.index(value))
     low, high, at = float(dimension.low), float(dimension.high), float(value)
@@ -329,12 +329,12 @@ class Replayed:
         return float(self.course(np.array([budget]))[0])
 
     def course(self, budgets: Array) -> Array:
-        """Return the regret after each of these budgets."""
+        """Return the regret at each of these budgets."""
         places = np.searchsorted(self.spent, budgets, side="right")
         return np.concatenate(([math.inf], self.regret))[places]
 
     def until(self, regret: float) -> float:
-        """Return the budget after which the regret is this small; infinite if it never is."""
+        """Return the budget at which the regret gets this small; infinite if it never does."""
         near = np.flatnonzero(self.regret <= regret)
         return float(self.spent[near[0]]) if len(near) else math.inf
 
@@ -345,7 +345,7 @@ def replay(search: Search, workers: int, limit: float = math.inf) -> Replayed:
     full = float((world.costs * world.lengths).mean())
     spent, answer = 0.0, math.inf
     improved: list[tuple[float, float]] = []
-    # Who ends an epoch next, and when; whoever asked first is first among equals.
+    # Which worker ends an epoch next, and when; ties go to the one that asked first.
     queue: list[tuple[float, int, Trial]] = []
     idle, now, asked = workers, 0.0, 0
     while True:

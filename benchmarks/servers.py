@@ -1,4 +1,4 @@
-"""The PostgreSQL and the PgBouncer of a large fleet, as docs/scale.md says to set them."""
+"""PostgreSQL and PgBouncer for a large fleet, with the settings of docs/scale.md."""
 
 import contextlib
 import os
@@ -57,12 +57,14 @@ class FleetServer(postgres.Server):
     log: Path | None = None
 
     def settings(self) -> dict[str, str]:
-        """Return what differs from PostgreSQL's defaults; every commit reaches the disk."""
+        """Return the settings that differ from PostgreSQL's defaults; every commit reaches the
+        disk.
+        """
         return SETTINGS
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """Make a database and remove it in the end."""
+        """Create a database, and drop it at the end."""
         name = f"fleet_{uuid.uuid4().hex[:8]}"
         url = self.create(name)
         try:
@@ -102,7 +104,7 @@ class FleetServer(postgres.Server):
         return float(self.ask("SELECT sum(xact_commit) FROM pg_stat_database")[0][0])
 
     def about(self) -> dict[str, Any]:
-        """Return what the figures depend on."""
+        """Describe the server, on which the figures depend."""
         version = self.ask("SHOW server_version")[0][0]
         return {
             "postgresql": version,
@@ -114,8 +116,8 @@ class FleetServer(postgres.Server):
 
 @contextmanager
 def run_fleet_server() -> Iterator[FleetServer]:
-    """Make and start a server, and remove it in the end."""
-    # Tests have their servers in memory; here every commit is to reach a disk.
+    """Create and start a server, and remove it at the end."""
+    # Tests keep their servers in memory; here every commit must reach the disk.
     os.environ.pop("TMPDIR", None)
     tempfile.tempdir = None
     with postgres.run_server() as plain:
@@ -138,7 +140,7 @@ class Bouncer:
 
     @property
     def url(self) -> str:
-        """The address that workers are given."""
+        """The address that workers get."""
         return f"postgresql://tuner@127.0.0.1:{self.port}/{self.database}"
 
     def cpu(self) -> float:
@@ -177,7 +179,7 @@ def run_bouncer(server: FleetServer, url: str) -> Iterator[Bouncer]:
         path.write_text(
             BOUNCER.format(database=database, server=server.port, port=port, users=users, log=log)
         )
-        # As root it refuses to run.
+        # It refuses to run as root.
         account = {"user": pwd.getpwnam("nobody").pw_uid} if os.geteuid() == 0 else {}
         process = subprocess.Popen(
             [program, "-q", str(path)],
@@ -203,7 +205,7 @@ def _answers(bouncer: Bouncer) -> bool:
 
 
 def memory_of(processes: Sequence[psutil.Process]) -> float:
-    """Return the memory that these have for themselves, in bytes."""
+    """Return the private memory of these processes, in bytes."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):
@@ -212,7 +214,7 @@ def memory_of(processes: Sequence[psutil.Process]) -> float:
 
 
 def _sync_seconds(folder: Path) -> float:
-    """Return how long the disk takes to store a page of the log for good, in the median."""
+    """Return the median time that the disk takes to sync a page of the log."""
     took = []
     with (folder / "sync").open("wb", buffering=0) as file:
         for _ in range(51):

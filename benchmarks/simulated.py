@@ -2,12 +2,12 @@
 
     python -m benchmarks.simulated ORDERS     (a JSON file; started by benchmarks.fleet)
 
-A real worker is two processes and spends its time training. Here a *simulated worker* is a
-separate `Ledger`, with its own memory of the study, and a list of moments at which it has
-something to say: join, claim, identify, record an epoch with its checkpoint, complete, renew.
-What is said is said by the code that real workers run, one transaction each, to a real server.
-A few threads take the moments in order, each with its own connection, so that 1,000 workers
-fit two cores: between two moments a simulated worker costs nothing.
+A real worker is two processes and spends its time training. Here a *simulated worker* is a separate
+`Ledger`, with its own memory of the study, and a list of moments at which it acts: join, claim,
+identify, record an epoch with its checkpoint, complete, renew. Each action runs the code of real
+workers, one transaction each, on a real server. A few threads take the moments in order, each with
+its own connection, so that 1,000 workers fit two cores: between two moments a simulated worker
+costs nothing.
 
 The process waits for a line on its standard input before its workers begin, and prints one line of
 JSON when the measured window is over.
@@ -70,7 +70,7 @@ CHECKPOINT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Orders:
-    """What one process of simulated workers does."""
+    """The orders of one process of simulated workers."""
 
     url: str
     study: str
@@ -95,7 +95,7 @@ class Orders:
 
 @dataclass
 class Meter:
-    """What was measured, by action."""
+    """The measurements, by action."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     trips: Counter[str] = field(default_factory=Counter)
@@ -123,7 +123,7 @@ class Meter:
                     self.seconds["lock waited"].append(NOW.locked - NOW.asked)
 
         def returned(*_: Any) -> None:
-            # The transaction has just ended, and the lock with it.
+            # The transaction has just ended, which released the lock.
             locked, NOW.locked = getattr(NOW, "locked", None), None
             if locked is not None and self.on:
                 self.seconds["lock held"].append(time.perf_counter() - locked)
@@ -147,17 +147,17 @@ class CountingCursor(psycopg2.extensions.cursor):
         NOW.sent = getattr(NOW, "sent", 0) + len(self.query or b"")
 
     def executemany(self, query: Any, rows: Any) -> None:
-        """Send a statement for each row, as the driver does."""
+        """Send one statement per row, as the driver does."""
         NOW.trips = getattr(NOW, "trips", 0) + len(rows)
         super().executemany(query, rows)
 
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """Give this thread precedence over the other simulated workers, if we may.
+    """Give this thread priority over the other simulated workers, where permitted.
 
-    Who has the study's lock would otherwise wait for a core until the others had theirs. A real
-    worker has a core, since its trainer has one.
+    Otherwise the holder of the study's lock would wait for a core until the others had theirs. A
+    real worker has a core, since its trainer has one.
     """
     thread, usual = threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0)
     with suppress(PermissionError):
@@ -170,7 +170,7 @@ def hurried() -> Iterator[None]:
 
 
 class SimulatedWorker:
-    """One worker: which trial it has, and how far it is."""
+    """One worker: its trial and its progress."""
 
     def __init__(self, crew: "Crew", number: int, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -216,7 +216,7 @@ class SimulatedWorker:
         crew.timed("identify", lambda: self._with(database).identify(self.lease, IDENTITY))
         orders = crew.orders
         if self._first:
-            # Workers do not train in step: the first trial of each is somewhere in its middle.
+            # Workers do not train in step: each starts somewhere in the middle of its first trial.
             self._first = False
             past = self._chance.random()
             self._skipped = int(past * orders.epochs)
@@ -235,7 +235,7 @@ class SimulatedWorker:
 
     @property
     def lease(self) -> Lease:
-        """The lease of the trial that it has."""
+        """The lease of its trial."""
         assert self._lease is not None
         return self._lease
 
@@ -248,8 +248,8 @@ class SimulatedWorker:
         crew, ledger, lease = self._crew, self._with(database), self.lease
         began = time.perf_counter()
         curve, result = crew.trainings[lease.trial_id % len(crew.trainings)]
-        # The first record of a trial that began in its middle stores what it had by then. A
-        # record that failed is repeated by whoever repeats this.
+        # The first record of a trial that began in its middle stores all its epochs so far. A
+        # failed record is repeated by the caller.
         done = max(self._stored, self._skipped) + 1
         if self._stored < crew.orders.epochs:
             crew.store(ledger, lease, curve[self._stored : done])
@@ -289,7 +289,7 @@ class SimulatedWorker:
 
 
 class Crew:
-    """The simulated workers of this process, and the threads that speak for them."""
+    """The simulated workers of this process, and the threads that act for them."""
 
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
@@ -312,7 +312,7 @@ class Crew:
         self._late: list[float] = []
 
     def prepare(self) -> list[SimulatedWorker]:
-        """Join as workers do, before anything is measured."""
+        """Join as workers do, before the measurement."""
         place = address.parse(self.orders.url)
         self._databases = [Database(place) for _ in range(self.orders.threads)]
         for database in self._databases:
@@ -327,8 +327,8 @@ class Crew:
                 who = workers.Worker(socket.gethostname(), number, "cpu")
                 post = workers.join(connection, study.study_id, who)
             ledger = self._ledger(first, study, post.worker_id)
-            # What settings share is a function of the study: a process of simulated workers
-            # works it out once, where each real worker would do so on a core of its own.
+            # The shared epochs of settings depend on the study alone: a process of simulated
+            # workers computes them once, where each real worker would do so on its own core.
             shared = shared or ledger.sharing
             ledger.sharing = shared
             crew.append(SimulatedWorker(self, number, ledger))
@@ -342,11 +342,11 @@ class Crew:
         """Let the workers begin together, and measure once all of them train."""
         start = time.perf_counter()
         for worker in crew:
-            # A whole study begins with all workers at once; a fleet is measured at work.
+            # A whole study begins with all workers at once; a fleet is measured in steady state.
             place = worker.number / self.orders.of
             after = 0.0 if self.orders.whole else place * self.orders.join_seconds
             self.at(start + after, worker.claim)
-            # Renewals of a fleet come evenly: workers did not start in the same second.
+            # A fleet's renewals are evenly spread: workers did not start in the same second.
             beat = self.timing.renew * (worker.number % 997) / 997
             self.at(start + beat, worker.renew)
         threads = [
@@ -381,7 +381,7 @@ class Crew:
         }
 
     def at(self, moment: float, action: Callable[[Database, float], None]) -> None:
-        """Have something done at a moment."""
+        """Schedule an action for a moment."""
         with self._wake:
             entry = (moment, next(self._numbers), action)
             heapq.heappush(self._heap, entry)
@@ -389,7 +389,9 @@ class Crew:
                 self._wake.notify()
 
     def _dispatch(self) -> None:
-        """Hand out what is due; if the threads waited for it, all would wake for each moment."""
+        """Hand out what is due; if the threads waited for it themselves, each moment would wake
+        all.
+        """
         while not self._done.is_set():
             with self._wake:
                 while not self._heap or self._heap[0][0] > time.perf_counter():
@@ -405,13 +407,13 @@ class Crew:
                 self._late.append(time.perf_counter() - due)
             try:
                 action(database, due)
-            except Exception as error:  # noqa: BLE001  # a worker tries again; so does this
+            except Exception as error:  # noqa: BLE001 # a worker tries again; so does this
                 words = database.words(error)[:200]
                 self.meter.failures[words] += 1
                 self.at(time.perf_counter() + 0.5, action)
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do something, and note how long it took and how often it asked the server."""
+        """Run an action; record its duration and its round trips to the server."""
         NOW.trips = NOW.sent = 0
         begun = time.perf_counter()
         try:
@@ -423,7 +425,7 @@ class Crew:
                 self.meter.sent[name] += NOW.sent
 
     def store(self, ledger: Ledger, lease: Lease, epochs: list[Epoch]) -> None:
-        """Store epochs as a supervisor does, with the note of a checkpoint."""
+        """Store epochs as a supervisor does, with a checkpoint's note."""
         last = epochs[-1].epoch
         before, after = (
             self.epoch_seconds * number // CHECKPOINT_SECONDS for number in (last - 1, last)
@@ -434,7 +436,7 @@ class Crew:
             self._counts["epochs"] += len(epochs)
 
     def began(self, now: float, gap: float | None) -> None:
-        """Note that a worker has a trial, and how long it had none."""
+        """Record that a worker has a trial, and how long it had none."""
         if self.meter.on and gap is not None:
             self.meter.seconds["gap"].append(gap)
         self._training += 1
@@ -442,19 +444,19 @@ class Crew:
             self._all_train = now
 
     def completed(self) -> None:
-        """Note the end of a trial."""
+        """Record the end of a trial."""
         self._counts["trials"] += 1
 
     def ended(self) -> None:
-        """Note that a worker has left: nothing is to be trained."""
+        """Record that a worker has left because nothing is left to train."""
         self._left -= 1
         if self._left == 0:
             self._done.set()
 
 
 def main(path: str) -> None:
-    """Be a process of simulated workers."""
-    # A thread that has its answer should not wait for the others' turns, as no real worker does.
+    """Run a process of simulated workers."""
+    # A thread with an answer should not wait for the others' turns, since no real worker does.
     sys.setswitchinterval(0.0005)
     os.nice(BEHIND)
     orders = Orders(**json.loads(Path(path).read_text()))
@@ -463,7 +465,7 @@ def main(path: str) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(crew.run(members)), flush=True)
-    os._exit(0)  # its threads are in the middle of something, and nobody waits for them
+    os._exit(0)  # its threads are still busy, and nothing waits for them
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _measure(folder: Path, size: int) -> dict[str, dict[str, float]]:
 
 
 def _moments(folder: Path, name: str) -> dict[str, float]:
-    """Return when things happened in a study, by the clock of the database."""
+    """Return when a study's events happened, by the database's clock."""
     settings = Settings(home=folder / ".tuner")
     mine = sa.select(t.trial.c.trial_id).join(t.study, t.study.c.study_id == t.trial.c.study_id)
     mine = mine.where(t.study.c.name == name)

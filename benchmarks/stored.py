@@ -41,11 +41,11 @@ def store(
     seeds: int = SEEDS,
     images: int = 2,
 ) -> Bench:
-    """Store a study of this many trials, of which this many have been trained.
+    """Store a study with this many trials, of which some have been trained.
 
     The first are trained by the ledger, in no time, with predictions for this many images of each
-    split; the others are copies of their rows, in Optuna's tables and ours, with numbers,
-    configurations, seeds and parameters of their own.
+    split; the others are copies of their rows, in Optuna's tables and ours, with separate numbers,
+    configurations, seeds and parameters.
     """
     configurations = trials // seeds
     widths = max(n for n in range(1, 65) if configurations % n == 0)
@@ -80,21 +80,20 @@ def store(
 
 
 def _settings(spec: Spec) -> Iterable[Mapping[str, Value]]:
-    """Return the parameters of every configuration; those of a learning sampler are made up."""
+    """Return the parameters of every configuration; made up for a learning sampler."""
     if spec.search.sampler == "grid":
         return spec.grid
     return (made_up(spec, place) for place in range(spec.configurations))
 
 
 def settle(database: Database) -> None:
-    """Do what the server does on its own some minutes after this many rows were stored."""
+    """Run the maintenance that the server would do by itself minutes after so many inserts."""
     with database.autocommit() as connection:
         connection.execute(sa.text("vacuum analyze"))
 
 
 def make_dataset(images: int) -> Dataset:
-    """Describe data with this many images to validate on and as many to test on, half of each
-    of two classes."""
+    """Describe a data set with this many validation and test images, half of each of two classes."""
     truth = (np.arange(images) % 2).astype(np.int64)
     return Dataset(
         SETUP.data_fingerprint,
@@ -110,14 +109,14 @@ def make_dataset(images: int) -> Dataset:
 def make_training(
     dataset: Dataset, epochs: int, rng: np.random.Generator
 ) -> tuple[list[Epoch], Result]:
-    """Make up a training of some quality: its curve, and predictions that agree with its end."""
+    """Make up a training of some quality: its curve, and predictions that match its end."""
     quality = rng.normal(1.0, 0.2)
     predictions: list[Predictions] = []
     ends: dict[str, tuple[float, float]] = {}
     for split in dataset.labels:
         sign = np.where(split.labels == 1, 1.0, -1.0)
         odds = sign * quality + rng.normal(0.0, 1.0, len(sign))
-        # Of two classes: minus log(1 + exp(x)) is the logarithm of the probability of the other.
+        # With two classes, minus log(1 + exp(x)) is the log-probability of the other class.
         scores = -np.log1p(np.exp(np.stack([odds, -odds], axis=1))).astype(np.float32)
         true = scores[np.arange(len(sign)), split.labels]
         ends[split.split] = (float(-true.mean()), float((odds * sign > 0).mean()))
@@ -135,9 +134,9 @@ def make_training(
 
 def _copy(connection: sa.Connection, bench: Bench, stored: int) -> None:
     """Copy the rows of the pattern until this many trials are stored."""
-    # Millions of rows take more than a statement may.
+    # Millions of rows take longer than the statement timeout allows.
     connection.execute(sa.text("set local statement_timeout = 0"))
-    # Copies of checked rows: not each foreign key is looked up again, and nobody listens.
+    # Copies of checked rows need no foreign key checks, and nothing listens for them.
     connection.execute(sa.text("set local session_replication_role = replica"))
     study_id, spec = bench.study.study_id, bench.study.spec
     mine = t.trial.c.study_id == study_id
@@ -160,7 +159,7 @@ def _copy(connection: sa.Connection, bench: Bench, stored: int) -> None:
     ours = {"number": number, "configuration": configuration, "seed": seed, "chosen": chosen}
     of_key = f"case row.key when 'seed' then {seed}::text when 'configuration' then {configuration}"
     choices = "(row.distribution_json::jsonb -> 'attributes' -> 'choices')"
-    # Optuna stores the place of a choice, and of a range the number itself.
+    # Optuna stores the index of a choice, and the number itself of a range.
     place = (
         f"coalesce((select at - 1 from jsonb_array_elements({choices})"
         f" with ordinality as c (value, at) where c.value = {chosen} -> row.param_name),"

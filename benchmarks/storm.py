@@ -3,11 +3,10 @@
     python -m benchmarks.storm [--seed 0] [--only grid|learning|packs|pausing]
     python -m benchmarks.storm --on slurm|ray|all
 
-Trains four studies on real workers while processes are killed at random, and
-prints what came of them; the first and the third, whose trials are trained eight
-at a time, are compared, bit by bit, with the same study trained in peace, one
-trial after the other. The last one pauses its trials until a budget in epochs is
-spent, exactly. Ends with 1 if anything was not as promised. docs/faults.md
+Trains four studies on real workers while processes are killed at random, and prints the results;
+the first and the third, whose trials are trained eight at a time, are compared, bit by bit, with
+the same study trained undisturbed, one trial after the other. The last one pauses its trials until
+a budget in epochs is spent, exactly. Ends with 1 if anything was not as promised. docs/faults.md
 keeps the figures.
 """
 
@@ -57,7 +56,7 @@ PAUSING = Weather(
     restarts=2,
     freezes=2,
     epochs=30,
-    # A quarter of what it takes to train all of them; a number at which no stretch ends by chance.
+    # A quarter of what training all of them takes; a number at which no stretch happens to end.
     budget=301,
 )
 

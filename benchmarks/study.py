@@ -4,9 +4,8 @@
     python -m benchmarks.study --case ann-64 --only loop tuner --epochs 2 --trials 2
     python -m benchmarks.study --record               # what docs/benchmarks.md shows
 
-Every competitor trains three schedules under some seeds on the same images, as a
-program of its own in an empty folder. They take turns, so that whatever else
-the machine does hits all alike.
+Every competitor trains three schedules under some seeds on the same images, as a program of its own
+in an empty folder. They take turns, so that other load on the machine affects all alike.
 
 tuner always trains the whole study. In the long cases a slow competitor trains the
 first few of its trials only (FIRST below), and its seconds are scaled: those before
@@ -125,7 +124,7 @@ def main() -> None:
 
 
 def _run(name: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Let a competitor run in an empty folder; return its seconds and its trials."""
+    """Run a competitor in an empty folder; return its seconds and its trials."""
     first = options.trials or case.first.get(name)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         epochs = options.epochs or case.epochs
@@ -144,14 +143,14 @@ def _run(name: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
     expected = len(setting.trials())
     if len(trials) != expected:
         raise SystemExit(f"{name} trained {len(trials)} trials of {expected}")
-    # tuner does not say when its first trial began; it is never scaled.
+    # tuner does not report when its first trial began; it is never scaled.
     began = min((one["began"] - started for one in trials if "began" in one), default=None)
     kept = [{k: v for k, v in one.items() if k != "began"} for one in trials]
     return {"seconds": seconds, "began": began, "trials": kept}
 
 
 def scaled(run: Mapping[str, Any], trials: int, abreast: int) -> float:
-    """Return the seconds that the whole study would have taken, from those of its first trials."""
+    """Return the seconds of the whole study, extrapolated from its first trials."""
     trained = len(run["trials"])
     if trained == trials:
         return float(run["seconds"])
@@ -167,7 +166,7 @@ def seconds_of(figures: Mapping[str, Any], case: str, name: str) -> list[float]:
 
 
 def times(figures: Mapping[str, Any], case: str, name: str, reference: str = "loop") -> float:
-    """Return how many times as fast as the reference a competitor was, by medians."""
+    """Return a competitor's speed-up over the reference, by medians."""
     mine, theirs = (statistics.median(seconds_of(figures, case, one)) for one in (name, reference))
     return theirs / mine
 
@@ -196,7 +195,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _against_targets(figures: Mapping[str, Any], case: str) -> Iterator[str]:
-    """Say which targets of a case are met."""
+    """List the targets of a case that are met."""
     runs = figures[case]["runs"]
     for name, target in CASES[case].targets.items():
         if runs.get(name) and runs.get("tuner"):
@@ -207,7 +206,9 @@ def _against_targets(figures: Mapping[str, Any], case: str) -> Iterator[str]:
 
 
 def _compared(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Say whose test accuracies differ from the loop's, on the trials that both have trained."""
+    """List competitors whose test accuracies differ from the loop's, on the trials that both
+    trained.
+    """
     different, too_few = [], []
     loop = _accuracies(runs.get("loop", ()))
     for name, own in runs.items():

@@ -77,7 +77,7 @@ CHART_SHOWS = "Time to complete a study, in seconds, with tuner and the alternat
 
 
 def parts(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parts that the record gives, by name."""
+    """Return the parts rendered from the record, by name."""
     made = {
         name: "\n".join([*lines(body[name]["figures"]), "", *_origin(body[name])]).strip()
         for name, lines in LINES.items()
@@ -90,9 +90,9 @@ def parts(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rendered(page: str, made: Mapping[str, str]) -> str:
-    """Return a page with the parts in their places."""
+    """Return a page with its parts filled in."""
     for name, text in made.items():
-        # A function, so that no backslash of the text is taken for a group.
+        # A function, so that no backslash of the text is read as a group reference.
         page = re.sub(
             f"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda found, text=text: f"{found[1]}{text}\n{found[2]}",  # type: ignore[misc]
@@ -103,7 +103,7 @@ def rendered(page: str, made: Mapping[str, str]) -> str:
 
 
 def _origin(section: Mapping[str, Any]) -> Iterable[str]:
-    """Say when, by what and on which machine a section was measured."""
+    """Say when, with which command and on which machine a section was measured."""
     machine = dict(section["machine"])
     cores, processor = machine.pop("cores"), machine.pop("processor")
     system = machine.pop("system")
@@ -114,7 +114,7 @@ def _origin(section: Mapping[str, Any]) -> Iterable[str]:
 
 def _readme(section: Mapping[str, Any]) -> str:
     figures, cores = section["figures"], section["machine"]["cores"]
-    # Ray Tune lowers its workers' priority, so whatever else runs would flatter tuner.
+    # Ray Tune lowers its workers' priority, so any other load would flatter tuner.
     faster = {
         reference: " to ".join(f"{one:.1f}" for one in chart.span(figures, reference))
         for reference in ("loop", "lightning")

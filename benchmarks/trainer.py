@@ -4,9 +4,9 @@
     python -m benchmarks.trainer --case ann-64 --epochs 30
     python -m benchmarks.trainer --case cnn-64 --device cuda:0
 
-Both train the same network with Adam on the same images and validate after every
-epoch, on one thread. Their epochs alternate in one process, so that whatever else
-the machine does hits both alike; times are medians, without the first epoch.
+Both train the same network with Adam on the same images and validate after every epoch, on one
+thread. Their epochs alternate in one process, so that other load on the machine affects both alike;
+times are medians, without the first epoch.
 
 The loop computes in float32, the trainer in what `precision = "auto"` chooses on this
 machine. The floor is what no program can beat: the larger of the operations of an epoch
@@ -155,7 +155,7 @@ def _case(case: str, epochs: int, device: Device, machine: Machine) -> dict[str,
 
 
 def floor(network: nn.Module, setting: Setting, machine: Machine, precision: str) -> float:
-    """Return the seconds of an epoch that operations or memory traffic take at least."""
+    """Return the lower bound on an epoch's seconds set by operations or memory traffic."""
     steps = 2 * peers.COUNTS[""] // peers.BATCH
     images = torch.randn(peers.BATCH, 1, setting.size, setting.size)
     labels = torch.zeros(peers.BATCH, dtype=torch.int64)

@@ -1,7 +1,7 @@
 """Worlds whose truth is known: simulated studies in which seeds and images are crossed.
 
 An image is right or wrong by a logit: images differ in difficulty, seeds in luck, and settings
-answer to seeds and to images in their own way.
+respond differently to seeds and to images.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ PAIRS = tuple(
 
 @dataclass(frozen=True)
 class Shape:
-    """One study's size, and by how much its last setting is worse."""
+    """A study's size, and by how much its last setting is worse."""
 
     world: World
     settings: int
@@ -109,7 +109,7 @@ def draw(shape: Shape, chance: np.random.Generator, *, by_patient: bool = True) 
     of = people(world.sizes, images, chance)
 
     def by_image(levels: int) -> Array:
-        """Draw what images are like for this many levels, alike within a patient."""
+        """Draw effects of images for this many levels, correlated within a patient."""
         own = chance.standard_normal((levels, 1, images))
         if of is None or not world.by_patient:
             return own
@@ -150,7 +150,7 @@ def accuracy(scatter: float, shift: float = 0.0) -> float:
 
 @cache
 def _shift(scatter: float, worse: float) -> float:
-    """Return the logit that makes a setting worse by so much."""
+    """Return the logit shift that lowers a setting's accuracy by this much."""
     low, high = -8.0, 0.0
     wanted = accuracy(scatter) - worse
     for _ in range(60):
@@ -161,7 +161,7 @@ def _shift(scatter: float, worse: float) -> float:
 
 @cache
 def _lift(scatter: float, usual: float) -> float:
-    """Return the logit that makes a setting of this spread as accurate as the usual one."""
+    """Return the logit shift that makes a setting of this spread as accurate as the usual one."""
     low, high = -1.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Optuna's grid over the schedules and seeds, on SQLite: what two competitors have in common."""
+"""Optuna's grid over the schedules and seeds, on SQLite: code shared by two competitors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ Train = Callable[[Setting, str, int], dict[str, Any]]
 
 
 def run(train: Train) -> None:
-    """Run the grid in this process and tell what its trials came to."""
+    """Run the grid in this process and report the trials' results."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     given = Setting.given()
     space: dict[str, Any] = {"schedule": list(given.schedules), "seed": list(range(given.seeds))}

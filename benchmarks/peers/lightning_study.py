@@ -81,7 +81,7 @@ def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the grid without Lightning's talk."""
+    """Run the grid with Lightning's output silenced."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     grid.run(train)

@@ -13,7 +13,7 @@ from benchmarks.peers.setting import Setting
 
 
 def main() -> None:
-    """Run the grid and tell what its trials came to."""
+    """Run the grid and report the trials' results."""
     given = Setting.given()
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     ray.init(

@@ -1,7 +1,7 @@
 """The notebook loop over a space of settings: what Optuna and Ray Tune search.
 
-Each competitor is given a `Search` as JSON, and prints its trials: when each ended, whether it was
-trained to its end, how many epochs it had, and its lowest validation loss.
+Each competitor gets a `Search` as JSON, and prints its trials: when each ended, whether it was
+trained to its end, its number of epochs, and its lowest validation loss.
 """
 
 import json
@@ -28,7 +28,7 @@ RATES, DECAYS, DEPTHS = (1e-5, 1e-1), (1e-6, 1e-2), (1, 5)
 
 @dataclass(frozen=True)
 class Search:
-    """How many settings are tried, and for how long each is trained at most."""
+    """How many settings are tried, and the most epochs for each."""
 
     folder: str
     size: int
@@ -38,11 +38,11 @@ class Search:
 
     @classmethod
     def given(cls) -> "Search":
-        """Read what this program was given."""
+        """Read this program's arguments."""
         return cls(**json.loads(sys.argv[1]))
 
     def text(self) -> str:
-        """Return what `given` reads."""
+        """Return the text that `given` reads."""
         return json.dumps(asdict(self))
 
 
@@ -73,7 +73,7 @@ def train(search: Search, chosen: Mapping[str, Any]) -> Iterator[float]:
 
 
 def told(losses: Sequence[float], search: Search) -> dict[str, Any]:
-    """Return what a trial came to, now that it has ended."""
+    """Return the result of a trial that has just ended."""
     return {
         "ended": time.time(),
         "complete": len(losses) == search.epochs,

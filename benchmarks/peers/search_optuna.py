@@ -1,4 +1,4 @@
-"""Optuna with TPE and hyperband over the notebook loop: a process a core, one journal."""
+"""Optuna with TPE and hyperband over the notebook loop: one process per core, one journal."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from benchmarks.peers.search_loop import Search, train
 
 
 def main() -> None:
-    """Search, and tell what the trials came to."""
+    """Search, and report the trials' results."""
     given = Search.given()
     context = multiprocessing.get_context("spawn")
     _study(given, 0)

@@ -14,7 +14,7 @@ from benchmarks.peers.search_loop import Search, train
 
 
 def main() -> None:
-    """Search, and tell what the trials came to."""
+    """Search, and report the trials' results."""
     given = Search.given()
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     ray.init(

@@ -1,8 +1,8 @@
-"""The setting that every competitor is given: which trials of which network, and their numbers.
+"""The setting that every competitor gets: which trials of which network, and their numbers.
 
-Each competitor is a program of its own, `python -m benchmarks.peers.loop SETTING-AS-JSON`,
-and prints what its trials came to as JSON, so that nobody wins by doing less. No library is
-loaded here: a competitor loads what it needs itself, and its seconds count.
+Each competitor is a separate program, `python -m benchmarks.peers.loop SETTING-AS-JSON`, and prints
+its trials' results as JSON, so that none can win by doing less. No library is imported here: each
+competitor imports what it needs, and that time counts.
 """
 
 import json
@@ -34,11 +34,11 @@ class Setting:
 
     @classmethod
     def given(cls) -> "Setting":
-        """Read the setting that this program was given."""
+        """Read this program's setting."""
         return cls(**json.loads(sys.argv[1]))
 
     def text(self) -> str:
-        """Return what `given` reads."""
+        """Return the text that `given` reads."""
         return json.dumps(asdict(self))
 
     def trials(self) -> list[tuple[str, int]]:
@@ -48,5 +48,5 @@ class Setting:
 
 
 def tell(results: Sequence[dict[str, Any]]) -> None:
-    """Print what the trials came to: schedule, seed, accuracies of the best epoch, its start."""
+    """Print the trials' results: schedule, seed, accuracies at the best epoch, start time."""
     print(json.dumps({"trials": list(results)}))

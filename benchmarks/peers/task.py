@@ -1,4 +1,4 @@
-"""What every competitor that is written in torch trains: the same images, network and schedules."""
+"""The task of every competitor written in torch: the same images, network and schedules."""
 
 import os
 from itertools import product
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def write_images(folder: Path, size: int) -> None:
     """Write grey noise with a faint bright spot, at one of two places, as NPY files.
 
-    They are on the disk when this returns: otherwise whoever syncs a file first would pay for them.
+    They are synced to disk before this returns: otherwise the first program to sync a file would
+    pay for them.
     """
     random = np.random.default_rng(size)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def load(setting: Setting) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def network(setting: Setting) -> nn.Module:
-    """Return the network: three blocks of 64 with batch norm and dropout, or of convolutions."""
+    """Return the network: three blocks of 64 with batch norm and dropout, or convolutions."""
     if setting.model == "ann":
         layers: list[nn.Module] = [nn.Flatten()]
         inputs = setting.size**2

@@ -45,7 +45,7 @@ image_size = {size}
 
 
 def main() -> None:
-    """Launch the study and tell what its trials came to."""
+    """Launch the study and report its trials' results."""
     given = Setting.given()
     folder = Path(given.folder) / "tuner"
     folder.mkdir()

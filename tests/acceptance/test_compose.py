@@ -1,7 +1,7 @@
-"""docker-compose.yml: valid by the schema, and each service's very command works, in order.
+"""docker-compose.yml is valid by the schema, and the command of each service works, in order.
 
-No Docker engine is needed: the commands run here, against a PostgreSQL on TCP
-that wants a password, with the password in a file as the secret is.
+No Docker engine is needed: the commands run here, against a PostgreSQL on TCP that requires a
+password, with the password in a file as the secret is.
 """
 
 import shutil
@@ -28,21 +28,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Composition:
-    """The compose file, and its services' commands as they run here."""
+    """The compose file, and its services' commands adapted to run here."""
 
     services: dict[str, dict[str, Any]]
     project: Project
     environment: dict[str, str]
 
     def start(self, service: str, **changed: str) -> warm.Started:
-        """Start a service's very command; `changed` replaces single words of it."""
+        """Start a service's command; `changed` replaces some of its words."""
         program, *words = self.command(service)
         assert program == "tuner"
         words = [changed.get(word, word) for word in words]
         return self.project.start(*words, **self.environment)
 
     def execute(self, service: str) -> subprocess.Popen[str]:
-        """Execute a service's very command, to see its command line."""
+        """Run a service's command as a process whose command line can be inspected."""
         return subprocess.Popen(
             [sys.executable, "-m", *self.command(service)],
             cwd=self.project.folder,
@@ -60,7 +60,7 @@ class Composition:
 
 @pytest.fixture
 def composition(tcp_server: Server, tmp_path: Path) -> Composition:
-    """Read the compose file and put its environment's names to what runs here."""
+    """Read the compose file and replace its environment's names by the local ones."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     secret = tmp_path / "database_password"
     secret.write_text(PASSWORD + "\n")
@@ -74,7 +74,7 @@ def composition(tcp_server: Server, tmp_path: Path) -> Composition:
     }
     assert set(environment) == set(given), "a variable of the compose file is not tried here"
     project = make_project(tmp_path / "project", {})
-    # The services name the shipped study; here a quick one stands under its name.
+    # The services name the shipped study; here a quick one takes its name.
     project.write_study("lr_sched", STUDY)
     return Composition(services, project, environment)
 
@@ -99,7 +99,7 @@ def test_services_wait_for_what_they_need() -> None:
         condition = services[name]["depends_on"]["init"]["condition"]
         assert condition == "service_completed_successfully", name
     assert services["dashboard"]["ports"] == ["127.0.0.1:8080:8080"]
-    # Plain http is allowed for the sake of the line above alone.
+    # Plain http is allowed only because of the line above.
     assert "--insecure-http" in services["dashboard"]["command"]
     reserved = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved[0]["capabilities"] == ["gpu"]
@@ -122,7 +122,7 @@ def test_only_the_gpu_worker_carries_cuda() -> None:
 
 
 def test_password_is_nowhere_but_in_its_file() -> None:
-    """No service carries a password in its environment or command."""
+    """No service has a password in its environment or command."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     secrets = [service["secrets"] for service in services.values()]
     assert secrets == [["database_password"]] * len(services)
@@ -134,7 +134,7 @@ def test_password_is_nowhere_but_in_its_file() -> None:
 
 
 def test_health_check_answers(composition: Composition, tcp_server: Server) -> None:
-    """The very command of the health check says yes to a running server."""
+    """The health check's command succeeds on a running server."""
     words = composition.services["postgres"]["healthcheck"]["test"][1:]
     words = [tcp_server.programs.program(words[0]), *words[1:], "-p", str(tcp_server.port)]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 0
@@ -167,7 +167,7 @@ def test_services_run_in_order(composition: Composition) -> None:
 
 
 def _uses_the_first_link(url: str, link: str) -> None:
-    """Nothing is shown without a login; the link makes one; reading and acting work with it."""
+    """Without a login nothing is shown; the link logs in; reading and acting work after it."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
 
     def ask(address: str, **fields: str) -> str:
@@ -193,7 +193,7 @@ def _uses_the_first_link(url: str, link: str) -> None:
 
 
 def test_secrets_are_no_part_of_any_command_line(composition: Composition) -> None:
-    """While a worker waits for its study, neither it nor its children show the password."""
+    """While a worker waits for its study, no command line of it or its children has the password."""
     init = composition.start("init")
     init.communicate(timeout=60)
     worker = composition.execute("worker")

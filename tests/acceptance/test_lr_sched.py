@@ -39,7 +39,7 @@ ONE_SEED = [*QUICK, "--set", "replicates.seeds=1"]
 
 
 def execute(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `tuner` in a folder as a shell does, with every process that it executes itself."""
+    """Run `tuner` in a folder as a shell does, with every process that it starts."""
     return subprocess.run(
         [sys.executable, "-m", "tuner", *arguments],
         cwd=folder,
@@ -60,7 +60,7 @@ def tuner(folder: Path, *arguments: str, **environment: str) -> Done:
 
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[Path]:
-    """Make a folder below one that no other can enter, as /root is."""
+    """Make a folder inside one that no other user can enter, such as /root."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     folder = closed / "project"
@@ -91,7 +91,7 @@ def test_study_from_an_empty_private_folder(private: Path) -> None:
 
 
 def test_study_on_a_server_with_a_password(tcp_server: Server, tmp_path: Path) -> None:
-    """The same on a server over TCP; the password is in no output and no file of ours."""
+    """The same on a server over TCP; the password appears in no output and no file."""
     secret = quote(PASSWORD, safe="")
     url = f"postgres://tuner:{secret}@127.0.0.1:{tcp_server.port}/tuner"
     few = [*ONE_SEED, "--set", "lr=1e-3", "--debug"]
@@ -112,10 +112,10 @@ def test_study_on_a_server_with_a_password(tcp_server: Server, tmp_path: Path) -
 
 
 def test_two_runs_of_a_study_agree_bit_for_bit(tmp_path: Path, private: Path) -> None:
-    """Run twice, with other numbers of workers, a study without pruning gives equal figures."""
+    """Two runs of a study without pruning give equal figures for any number of workers."""
     few = [*ONE_SEED, "--set", "search.pruner=none"]
-    # Numbers are given in the order in which trials are claimed, and a worker passes over a trial
-    # that waits for a peer's epochs: which setting has which number may differ.
+    # Trials are numbered in the order of claims, and a worker skips a trial that waits for a peer's
+    # epochs: which setting gets which number may differ.
     volatile = {"trial", "attempts", "seconds", "device", "started", "ended"}
     found = []
     for workers in ("1", "2"):

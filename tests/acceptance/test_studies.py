@@ -1,4 +1,4 @@
-"""Every shipped study, smaller: it is launched as a user would, and ends with its tables."""
+"""Every shipped study, made smaller, can be launched as a user would and ends with its tables."""
 
 import csv
 import json
@@ -67,13 +67,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_every_report_has_its_study() -> None:
-    """The studies that the five lab reports ask for are there."""
+    """Each of the five lab reports has its studies."""
     assert set(REPORTS) <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
-    """A file is named after its study, has replicates, and gives its measured duration."""
+    """A file is named after its study, has replicates, and states its measured duration."""
     text = (STUDIES / f"{name}.toml").read_text(encoding="utf-8")
     spec = shipped(name).read()
     assert spec.name == name
@@ -85,7 +85,7 @@ def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_race_has_room_for_a_look(name: str) -> None:
-    """A study whose contenders race reaches a look at them; otherwise it would never decide."""
+    """A study with racing contenders reaches at least one look; otherwise the race decides nothing."""
     replicates = shipped(name).read().replicates
     if replicates.top is not None:
         assert looks(replicates.top, replicates.extra)
@@ -100,7 +100,7 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
     spec = shipped(name).read(tuple(SMALLER.get(name, FEW)))
     with (home / ".tuner" / "results" / f"{name}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    # A contender that is dropped gets no further seeds: a race may end with fewer trials.
+    # A dropped contender gets no further seeds, so a race may end with fewer trials.
     assert spec.replicates.of == "top" or len(rows) == spec.total_trials
     assert {row["state"] for row in rows} <= {"COMPLETE", "PAUSED" if spec.promotes else "PRUNED"}
     assert all(row["test_acc"] for row in rows if row["state"] == "COMPLETE")
@@ -113,7 +113,7 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
 
 
 def _assert_raced(home: Path, name: str) -> int:
-    """Check that a look happened, and its decision in history and status; return trials saved."""
+    """Check that a look happened, and its decision in history and status; return the trials saved."""
     race = json.loads(tuner(home, "status", name, "--json").out)["race"]
     assert race["looks"] >= 1
     told = [line for line in tuner(home, "events", name).out.splitlines() if "looked:" in line]

@@ -1,4 +1,4 @@
-"""Studies made in the database, whole and at once: any result, any size, without training."""
+"""Fabricates whole studies in the database, with any result and size, without training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ EPOCH_SECONDS = 0.5
 
 @dataclass
 class Told:
-    """What became of one trial; predictions give its figures where there are some."""
+    """The fabricated outcome of one trial; figures are computed from predictions if there are any."""
 
     state: str = "COMPLETE"
     """DIVERGED is stored as a trainer stores it: PRUNED, with that reason."""
@@ -45,7 +45,7 @@ Teller = Callable[[dict[str, Value], int], Told | None]
 
 @dataclass(frozen=True)
 class Images:
-    """The truth about a data set."""
+    """The ids, labels and patients of a data set's images."""
 
     labels: dict[str, NDArray[np.int64]]
     ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Images:
 
 
 def images(val: int = 200, test: int = 200, *, each: int = 0) -> Images:
-    """Return this many images, every other one of class 1; `each` says how many a patient has."""
+    """Return this many images, every other one of class 1; `each` is the number per patient."""
     labels = {"val": np.arange(val) % 2}
     if test:
         labels["test"] = np.arange(test) % 2
@@ -69,7 +69,7 @@ def images(val: int = 200, test: int = 200, *, each: int = 0) -> Images:
 
 
 def hits(right: NDArray[np.bool_], labels: NDArray[np.int64], sure: float = 0.8) -> Logs:
-    """Return log-probabilities of two classes whose predictions are correct where requested."""
+    """Return two-class log-probabilities whose predictions are correct exactly where requested."""
     taken = np.where(right, labels, 1 - labels)
     first = np.where(taken == 0, sure, 1 - sure)
     return np.asarray(np.log(np.column_stack([first, 1 - first])), np.float32)

@@ -33,7 +33,7 @@ def schedules(seeds: int = 5, *more: Choice, **search: Any) -> Spec:
 
 
 def told(accuracy: float, chance: np.random.Generator, data: Images = TRUTH) -> Told:
-    """Return a complete trial with this accuracy in expectation on every split."""
+    """Return a complete trial with this expected accuracy on every split."""
     return Told(
         logs={
             split: hits(chance.random(len(labels)) < accuracy, labels)
@@ -43,13 +43,13 @@ def told(accuracy: float, chance: np.random.Generator, data: Images = TRUTH) -> 
 
 
 def by_accuracy(database: Database, spec: Spec, accuracy: Accuracy, seed: int = 1) -> Bench:
-    """Store a study whose trials are right as often as is said, image by image by chance."""
+    """Store a study whose trials predict each image correctly with the given probability."""
     chance = np.random.default_rng(seed)
     return fabricate(database, spec, lambda chosen, at: told(accuracy(chosen, at), chance))
 
 
 def judged(bench: Bench, *asked: str | None, **more: Any) -> Comparison:
-    """Compare by the scheduler, on test where nothing else is asked, and return what is found."""
+    """Compare by scheduler, on test unless asked otherwise, and return the comparison."""
     more = {"metric": "test_acc", **more}
     with bench.database.transaction() as connection:
         (found,) = compare(Results(connection, bench.study), by=("scheduler",), **more)
@@ -57,12 +57,12 @@ def judged(bench: Bench, *asked: str | None, **more: Any) -> Comparison:
 
 
 def one_is_worse(chosen: dict[str, Value], _seed: int) -> float:
-    """Return the accuracy of three schedules of which step is worse."""
+    """Return the accuracy of a schedule: step is worse than the other two."""
     return 0.75 if chosen["scheduler"] == "step" else 0.95
 
 
 def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> None:
-    """Step is 20 points worse; the other two are tied, with an interval about 0."""
+    """Step is 20 points worse and is called so; the other two are tied, with an interval about 0."""
     found = judged(by_accuracy(database, schedules(), one_is_worse))
     assert found.measure.name == "test_acc"
     assert set(found.tied) == {"cosine", "exponential"}
@@ -77,7 +77,7 @@ def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> No
 
 
 def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
-    """In words with a range, and as JSON with both its ends."""
+    """A plan states its uncertainty: a range in words, and both ends in JSON."""
     found = judged(
         by_accuracy(database, schedules(3), lambda *_: 0.9), options=Options(resolve=4.0)
     )
@@ -108,7 +108,7 @@ def test_a_difference_that_cannot_be_is_not_planned_for(
 
 
 def test_a_mean_has_its_unit_with_or_without_the_difference(database: Database) -> None:
-    """Which other columns a sheet of comparisons has does not change what a mean is read in."""
+    """The unit of a mean does not depend on which other columns are exported."""
     bench = by_accuracy(database, schedules(2), lambda *_: 0.9)
     with bench.database.transaction() as connection:
         results = Results(connection, bench.study)
@@ -119,7 +119,7 @@ def test_a_mean_has_its_unit_with_or_without_the_difference(database: Database) 
 
 
 def test_means_are_those_of_the_stored_figures(database: Database) -> None:
-    """What is computed from predictions is what the trials' rows say."""
+    """Means computed from predictions equal those of the trials' rows."""
     bench = by_accuracy(database, schedules(3), one_is_worse)
     from tuner.results import trial_rows
 
@@ -135,7 +135,7 @@ def test_means_are_those_of_the_stored_figures(database: Database) -> None:
 
 
 def test_smaller_is_better_where_it_is(database: Database) -> None:
-    """By loss and by gap the smallest is the best."""
+    """For loss and gap the smallest value is the best."""
     bench = by_accuracy(database, schedules(), one_is_worse)
     found = judged(bench, metric="val_loss")
     assert "step" not in found.tied
@@ -144,7 +144,7 @@ def test_smaller_is_better_where_it_is(database: Database) -> None:
 
 
 def test_named_reference_is_held_against_all(database: Database) -> None:
-    """With --reference everything is reported against that level; an unknown one is refused."""
+    """With --reference every level is compared with that one; an unknown level is refused."""
     bench = by_accuracy(database, schedules(), one_is_worse)
     found = judged(bench, options=Options(reference="step"))
     assert found.reference == "step"
@@ -154,7 +154,7 @@ def test_named_reference_is_held_against_all(database: Database) -> None:
 
 
 def test_one_seed_gives_no_verdict(database: Database) -> None:
-    """However large the difference, one seed is one draw; nothing is called different."""
+    """With one seed nothing is called different, however large the difference."""
     found = judged(by_accuracy(database, schedules(1), one_is_worse))
     assert "a single seed cannot rule out chance" in found.verdict
     assert "only the variation between these 200 images" in found.verdict
@@ -163,7 +163,7 @@ def test_one_seed_gives_no_verdict(database: Database) -> None:
 
 
 def test_one_seed_without_images_has_no_interval(database: Database) -> None:
-    """Training accuracy is one number per trial: it has no limits, in words, JSON and sheets."""
+    """Training accuracy with one seed has no interval, in words, JSON and exports."""
     bench = by_accuracy(database, schedules(1), one_is_worse)
     found = judged(bench, metric="train_acc")
     assert "With one seed there are no intervals." in found.verdict
@@ -178,7 +178,7 @@ def test_one_seed_without_images_has_no_interval(database: Database) -> None:
 
 
 def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
-    """Identical predictions everywhere: 0 with an interval that is not 0 wide."""
+    """Identical predictions give a difference of 0, with an interval of positive width."""
     logs = {split: hits(np.ones(200, bool), of) for split, of in TRUTH.labels.items()}
     bench = fabricate(database, schedules(), lambda *_: Told(logs=logs))
     found = judged(bench)
@@ -189,7 +189,9 @@ def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
 
 
 def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) -> None:
-    """What was pruned throughout is set aside with where it fell; half a pair is not a pair."""
+    """A level that was pruned throughout is set aside with its places; incomplete pairs are
+    dropped.
+    """
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -214,7 +216,7 @@ def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) 
 
 
 def test_diverged_trials_are_not_called_pruned(database: Database) -> None:
-    """A level that always diverged is reported as such; a NaN is not counted as a loss."""
+    """A level that always diverged is reported as such; NaN is not counted as a loss."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -238,7 +240,7 @@ def test_diverged_trials_are_not_called_pruned(database: Database) -> None:
 
 
 def test_a_level_that_hardly_completed_does_not_drag_the_others_down(database: Database) -> None:
-    """Step completed under one seed of five: the other two are compared over all five."""
+    """Step is set aside with one seed of five: the other two are compared over all five."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -252,14 +254,14 @@ def test_a_level_that_hardly_completed_does_not_drag_the_others_down(database: D
 
 
 def test_all_pruned_or_nothing_complete_is_said(database: Database) -> None:
-    """Without a complete trial there is one clear sentence."""
+    """Without a complete trial the comparison is one clear sentence."""
     bench = fabricate(database, schedules(), lambda *_: Told("PRUNED", val_loss=0.7))
     with pytest.raises(UserError, match="No trial of sched is complete"):
         judged(bench)
 
 
 def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -> None:
-    """Validation decides; asking for test figures without a test set is an error."""
+    """The study's metric is compared by default; test figures without a test set are an error."""
     chance, data = np.random.default_rng(4), images(test=0)
     bench = fabricate(
         database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}
@@ -269,7 +271,7 @@ def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -
 
 
 def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
-    """With a second factor each seed's value is over its levels, and a pair needs both."""
+    """A seed's value is the mean over the levels of other factors, and a pair needs both sides."""
     spec = schedules(3, Choice("lr", (1e-3, 1e-2)))
     found = judged(by_accuracy(database, spec, one_is_worse))
     assert (found.seeds, found.places) == (3, 2)
@@ -277,7 +279,7 @@ def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
 
 
 def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Database) -> None:
-    """Where validation is divided again for each seed, the interval is over seeds and says so."""
+    """If each seed has its own validation split, the interval is over seeds, and the text says so."""
     chance = np.random.default_rng(5)
     data = {
         f"data-{seed}": Images(
@@ -298,7 +300,9 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Databa
 
 
 def test_random_search_compares_configurations(database: Database) -> None:
-    """Nothing is paired: n counts configurations, and the survivors are called that."""
+    """In a random search nothing is paired: n counts configurations, and only survivors are
+    compared.
+    """
     chance = np.random.default_rng(6)
     spec = make_spec(
         "drawn",
@@ -328,7 +332,7 @@ def test_random_search_compares_configurations(database: Database) -> None:
     "metric", ["test_auc", "test_balanced_acc", "test_sensitivity", "test_specificity"]
 )
 def test_figures_for_unequal_classes_are_compared_too(database: Database, metric: str) -> None:
-    """By their images, and with the value that the trials' rows have."""
+    """Metrics for unequal classes are compared by image, with the values of the trials' rows."""
     from tuner.train.metrics import score
 
     chance = np.random.default_rng(7)
@@ -353,7 +357,7 @@ def test_figures_for_unequal_classes_are_compared_too(database: Database, metric
 
 
 def test_what_is_not_varied_or_too_fine_is_refused(database: Database) -> None:
-    """The message names what the study varies, or the way to ask about a range."""
+    """A fixed parameter or a range is refused; the message says what varies or how to ask."""
     bench = by_accuracy(database, schedules(2), one_is_worse)
     with bench.database.transaction() as connection:
         with pytest.raises(UserError, match="does not vary 'depth'; it varies scheduler"):
@@ -369,12 +373,12 @@ CONDITIONAL = (
 
 
 def by_optimizer(chosen: dict[str, Value], _seed: int) -> float:
-    """Return an accuracy that only the optimizer decides."""
+    """Return an accuracy that depends only on the optimizer."""
     return 0.95 if chosen["optimizer"] == "adam" else 0.7
 
 
 def test_what_is_chosen_under_a_level_belongs_to_it(database: Database) -> None:
-    """Optimizers are compared though only one has a momentum; its trials are averaged."""
+    """A conditional parameter belongs to its level: momentum does not split the optimizers."""
     spec = make_spec("branches", dimensions=CONDITIONAL, seeds=4)
     bench = by_accuracy(database, spec, by_optimizer)
     with database.transaction() as connection:
@@ -388,7 +392,7 @@ def test_what_is_chosen_under_a_level_belongs_to_it(database: Database) -> None:
 
 
 def test_a_level_without_the_figure_is_set_aside(database: Database) -> None:
-    """Where one level's data have no test set, the others are compared on theirs."""
+    """A level whose data have no test set is set aside; the others are compared on theirs."""
     chance, untested = np.random.default_rng(8), images(test=0)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -404,7 +408,7 @@ def test_a_level_without_the_figure_is_set_aside(database: Database) -> None:
 
 
 def test_levels_scattered_by_pruning_leave_the_whole_ones(database: Database) -> None:
-    """Two levels are whole, three completed in one place each, all different: the two stay."""
+    """Levels that completed in one place each are set aside; the two complete levels are compared."""
     chance = np.random.default_rng(9)
     kinds = ("a", "b", "c", "d", "e")
     alone = {"c": 0, "d": 1, "e": 2}
@@ -424,14 +428,14 @@ def test_levels_scattered_by_pruning_leave_the_whole_ones(database: Database) ->
 
 
 def test_one_seed_names_who_is_ahead_not_who_was_named(database: Database) -> None:
-    """With a reference that is behind, the one that is ahead is still the one that is named."""
+    """With one seed and a reference that is behind, the reference is not called ahead."""
     bench = by_accuracy(database, schedules(1), one_is_worse)
     found = judged(bench, options=Options(reference="step"))
     assert "step is ahead" not in found.verdict
 
 
 def test_one_configuration_does_not_silence_the_others(database: Database) -> None:
-    """Of drawn configurations a level with a single one is set aside, and the rest is judged."""
+    """A level with a single drawn configuration is set aside, and the rest is judged."""
     chance = np.random.default_rng(10)
     spec = make_spec(
         "lone",

@@ -1,4 +1,4 @@
-"""Counts of true by predicted class: against scikit-learn, at the edges, and from the store."""
+"""Confusion matrices: against scikit-learn, at the edges, and from the store."""
 
 import math
 from dataclasses import replace
@@ -36,7 +36,7 @@ def made(labels: list[int], rows: list[list[float]]) -> Predicted:
 
 
 def test_counts_are_scikit_learns() -> None:
-    """Counts, recall and precision of four classes agree with another program's."""
+    """Counts, recall and precision of four classes agree with scikit-learn's."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 300)
     logs = random.normal(size=(300, 4)) + 2 * np.eye(4)[labels]
@@ -55,7 +55,7 @@ LOG = st.sampled_from([-3.0, -1.0, -0.5, math.nan, -math.inf])
 def test_what_is_right_is_what_the_stored_accuracy_counts(
     images: list[tuple[int, list[float]]],
 ) -> None:
-    """With ties and NaN, the counts still agree with the trainer's accuracy."""
+    """With ties and NaN, the correct counts still agree with the trainer's accuracy."""
     found = made([label for label, _ in images], [row for _, row in images])
     counted = confusion(found)
     assert counted.right == is_right(found.log_probabilities, found.labels).sum()
@@ -63,7 +63,7 @@ def test_what_is_right_is_what_the_stored_accuracy_counts(
 
 
 def test_what_is_no_number_is_of_no_class() -> None:
-    """An image without a prediction counts among its class's images and in no column."""
+    """An image with a NaN prediction counts in its class's row and in no column."""
     found = confusion(made([0, 0, 1], [[-0.1, -2.0], [math.nan, -1.0], [-2.0, -0.1]]))
     assert found.counts == ((1, 0), (0, 1))
     assert found.undecided == (1, 0)
@@ -71,7 +71,7 @@ def test_what_is_no_number_is_of_no_class() -> None:
 
 
 def test_a_share_of_nothing_is_unknown() -> None:
-    """A class without images has no recall, one that nothing is taken for no precision."""
+    """A class without images has no recall, and one that is never predicted has no precision."""
     found = confusion(made([0, 0], [[-0.1, -3.0, -3.0], [-2.0, -0.1, -3.0]]))
     assert found.recall == (0.5, None, None)
     assert found.precision == (1.0, 0.0, None)
@@ -96,7 +96,7 @@ def bench(database: Database) -> Bench:
 
 
 def test_predictions_come_with_their_truth(bench: Bench) -> None:
-    """What a trial stored at its best and last epoch is read back, with ids and labels."""
+    """A trial's predictions at its best and last epoch are read back with ids and labels."""
     with bench.database.transaction() as connection:
         number = Results(connection, bench.study).best
         assert kept_splits(connection, bench.study, number) == ("val",)
@@ -111,7 +111,7 @@ def test_predictions_come_with_their_truth(bench: Bench) -> None:
 
 
 def test_missing_predictions_are_told(bench: Bench) -> None:
-    """No such trial, one that still trains, a split that the data lack: each with its reason."""
+    """An unknown trial, a running one and a missing split each give their reason."""
     with bench.database.transaction() as connection:
         with pytest.raises(UnknownStudyError, match="small has no trial 7"):
             predicted(connection, bench.study, 7, "val", "best")
@@ -122,7 +122,7 @@ def test_missing_predictions_are_told(bench: Bench) -> None:
 
 
 def test_nothing_is_best_before_a_trial_is_complete(database: Database) -> None:
-    """A study without a complete trial says what to do."""
+    """In a study without a complete trial, asking for the best says what to do."""
     bench = Bench.launch(database, make_spec())
     with (
         bench.database.transaction() as connection,

@@ -1,4 +1,4 @@
-"""Races as they are read from a study: the evidence of a look, the story, the comparison."""
+"""Races as read from a study: the evidence of a look, the story, the comparison."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ Begun = Callable[[int, int], bool]
 
 
 def raced(seeds: int = 8, top: int = 3, **search: Any) -> Spec:
-    """Return a study of four rates of which some race on validation accuracy."""
+    """Return a study of four learning rates, some of which race on validation accuracy."""
     search = {"metric": "val_acc", **search}
     spec = make_spec("wide", dimensions=(Choice("lr", RATES),), **search)
     return replace(spec, replicates=Replicates(seeds, "top", top))
@@ -68,7 +68,7 @@ def store(
 
 
 def race_of(bench: Bench) -> Race:
-    """Return how the race stands."""
+    """Return the state of the race."""
     with bench.database.transaction() as connection:
         found = read_race(Results(connection, bench.study))
     assert found is not None
@@ -92,7 +92,7 @@ def look_at(bench: Bench, *, keep: bool = True) -> Decided:
 
 
 def look_on(bench: Bench) -> list[Decided]:
-    """Decide one look after the other, as far as the trials that are there allow."""
+    """Decide all looks that the stored trials allow."""
     found = []
     while (at := race_of(bench).look()) is not None and at.rounds <= len(race_of(bench).seeds[1]):
         found.append(look_at(bench))
@@ -100,7 +100,7 @@ def look_on(bench: Bench) -> list[Decided]:
 
 
 def story_of(bench: Bench) -> Story:
-    """Tell the race."""
+    """Return the story of the race."""
     with bench.database.transaction() as connection:
         found = race_story(Results(connection, bench.study))
     assert found is not None
@@ -114,7 +114,9 @@ def compared(bench: Bench, **more: Any) -> Comparison:
 
 
 def test_a_look_drops_who_is_much_worse_on_the_stored_predictions(database: Database) -> None:
-    """Thirty points behind on 200 images: gone in three seeds; a point behind: in the race."""
+    """A contender 30 points behind on 200 images is dropped in three seeds; one a point behind
+    stays.
+    """
     bench = store(database, raced(), rounds=3)
     assert race_of(bench).contenders[-1] == 0, "the third best under seed 0"
     first, decided = look_on(bench)
@@ -133,14 +135,14 @@ def test_a_look_drops_who_is_much_worse_on_the_stored_predictions(database: Data
 
 
 def of_patients(bench: Bench, count: int) -> None:
-    """Say whose images those of the study are: each patient has as many."""
+    """Assign the study's images to patients, with equal numbers of images."""
     with bench.database.transaction() as connection:
         patients = [f"p{at % count}" for at in range(200)]
         connection.execute(sa.update(t.label).values(patients=patients))
 
 
 def test_a_look_is_judged_by_patient(database: Database) -> None:
-    """The stored look says so; for single images, looks are as before, bit for bit."""
+    """A look over patients is stored as such; with one image per patient it equals a look by image."""
     bench = store(database, raced())
     before = look_at(bench, keep=False).seen
     of_patients(bench, 200)
@@ -153,7 +155,7 @@ def test_a_look_is_judged_by_patient(database: Database) -> None:
 
 
 def test_nobody_is_dropped_by_few_patients(database: Database) -> None:
-    """Thirty points behind on 200 images of 8 patients: it stays in the race, and why is said."""
+    """A contender 30 points behind on 200 images of 8 patients stays, and the reason is given."""
     bench = store(database, raced(), rounds=3)
     of_patients(bench, 8)
     assert [one.dropped for one in look_on(bench)] == [(), ()]
@@ -163,13 +165,13 @@ def test_nobody_is_dropped_by_few_patients(database: Database) -> None:
 
 
 def test_two_workers_see_the_same(database: Database) -> None:
-    """A look is a function of stored data: judged twice, it is the same bit for bit."""
+    """A look is a function of stored data: two workers get the same result, bit for bit."""
     bench = store(database, raced())
     assert look_at(bench, keep=False) == look_at(bench, keep=False)
 
 
 def test_seed_0_and_later_seeds_are_not_looked_at(database: Database) -> None:
-    """The seed that chose the contenders does not count, nor do rounds beyond the look's."""
+    """The seed that chose the contenders does not count, nor do rounds after the look's."""
     bench = store(database, raced(), rounds=4)
     assert due(bench).rounds == 2
     before = look_at(bench, keep=False)
@@ -183,7 +185,7 @@ def test_seed_0_and_later_seeds_are_not_looked_at(database: Database) -> None:
 
 @pytest.mark.parametrize("state", ["FAILED", "PRUNED", "DIVERGED"])
 def test_a_failed_or_diverged_trial_costs_its_pair(database: Database, state: str) -> None:
-    """It is left out and counted; with one pair left a contender is not judged."""
+    """A failed or diverged trial's pair is left out and counted; one pair is not enough to judge."""
     bench = store(
         database,
         raced(),
@@ -198,7 +200,7 @@ def test_a_failed_or_diverged_trial_costs_its_pair(database: Database, state: st
 
 
 def test_seeds_with_images_of_their_own_are_judged_by_their_figures(database: Database) -> None:
-    """Where each division has other validation images only seeds are in the interval."""
+    """If divisions have different validation images, the interval is over seeds alone."""
     chance = np.random.default_rng(3)
     data = {
         f"data-{at}": Images(TRUTH.labels, {"val": tuple(f"{at}-{n}" for n in range(200))})
@@ -222,13 +224,13 @@ def test_seeds_with_images_of_their_own_are_judged_by_their_figures(database: Da
 
 
 def test_a_loss_is_raced_downwards(database: Database) -> None:
-    """By validation loss the one with the larger loss is worse."""
+    """In a race by validation loss the larger loss is worse."""
     bench = store(database, raced(metric="val_loss"), rounds=4)
     assert [one for past in look_on(bench) for one in past.dropped] == [0]
 
 
 def test_a_study_without_contenders_has_no_race(database: Database) -> None:
-    """`of = "all"`, or an exploration that runs: nothing to tell, and compare says why."""
+    """With `of = "all"`, or during exploration, there is no story, and compare gives the reason."""
     plain = fabricate(
         database,
         make_spec("plain", seeds=2),
@@ -241,7 +243,7 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
     with database.transaction() as connection:
         assert race_story(Results(connection, plain.study)) is None
         assert race_story(Results(connection, exploring.study)) is None
-        # Until contenders have additional seeds, settings are ranked and shown under seed 0.
+        # Until contenders have further seeds, settings are ranked and shown under seed 0.
         found = settings(Results(connection, exploring.study))
         title = leaderboard.settings(
             exploring.study, len(found), found, ("val_acc",), varied=("lr",)
@@ -255,7 +257,7 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
 
 
 def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: Database) -> None:
-    """One is left in the end: the sentences name seeds, differences and saved trials."""
+    """When one contender is left, the story gives seeds, differences and saved trials."""
     bench = store(database, raced(), rounds=6, accuracy={**ACCURACY, 0.001: 0.6})
     last = look_on(bench)[-1].look.rounds
     told = story_of(bench)
@@ -274,7 +276,7 @@ def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: D
 
 
 def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
-    """Between looks none has won and nothing is saved."""
+    """Between looks the story says that the race is running: no winner, nothing saved."""
     bench = store(database, raced(), rounds=4)
     look_on(bench)
     told = story_of(bench)
@@ -285,7 +287,7 @@ def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
 
 
 def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
-    """Two contenders that do not differ use up the budget; too little is left for a round."""
+    """Two equal contenders use up the budget: the story says that too little is left for a round."""
     even = {0.1: 0.9, 0.01: 0.9, 0.001: 0.9, 0.0001: 0.5}
     bench = store(database, raced(seeds=5), rounds=4, accuracy=even)
     told = story_of(bench)
@@ -294,7 +296,9 @@ def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
 
 
 def test_images_that_end_a_race_are_told(database: Database) -> None:
-    """More images, not more seeds: the sentence, and the trials that were saved."""
+    """If a race ends because of its images, the story recommends more images and counts saved
+    trials.
+    """
     bench = store(database, raced())
     at = due(bench)
     seen = {"metric": "val_acc", "level": 0.01, "best": 1, "images": 200, "held": []}
@@ -307,7 +311,7 @@ def test_images_that_end_a_race_are_told(database: Database) -> None:
 
 
 def test_contenders_are_compared_over_the_further_seeds(database: Database) -> None:
-    """Those in the race are compared with the best by name; why others left is said."""
+    """Contenders still in the race are compared with the best; the dropped ones have their reasons."""
     bench = store(database, raced(), rounds=7, given=lambda rate, seed: rate != 0.1 or seed < 4)
     assert [one.dropped for one in look_on(bench)[:2]] == [(), (0,)]
     found = compared(bench)
@@ -333,7 +337,7 @@ def test_with_one_left_the_field_of_the_last_look_is_compared(database: Database
 
 
 def test_a_contender_that_failed_often_does_not_silence_the_others(database: Database) -> None:
-    """It is set aside, and the others are compared over all their seeds."""
+    """A contender that failed often is set aside; the others are compared over all their seeds."""
     bench = store(
         database,
         raced(),
@@ -346,7 +350,7 @@ def test_a_contender_that_failed_often_does_not_silence_the_others(database: Dat
 
 
 def test_names_are_the_values_in_which_contenders_differ(database: Database) -> None:
-    """What all share is left out; equal settings are distinguished by their configuration."""
+    """Names leave out what all contenders share; equal settings are told apart by configuration."""
     spec = make_spec(
         "named",
         dimensions=(Choice("lr", (0.1, 0.01)), Choice("optimizer", ("adam",))),
@@ -367,7 +371,7 @@ def test_names_are_the_values_in_which_contenders_differ(database: Database) -> 
 
 
 def test_factors_are_compared_as_they_were_explored(database: Database) -> None:
-    """Only contenders have further seeds, so levels are compared under seed 0."""
+    """Only contenders have further seeds, so factor levels are compared under seed 0."""
     bench = store(database, raced(), rounds=4)
     with database.transaction() as connection:
         (found,) = compare(Results(connection, bench.study), by=("lr",))

@@ -26,7 +26,7 @@ def named(name: str, rates: tuple[float, ...] = RATES, seeds: int = 4, epochs: i
 def store(
     database: Database, spec: Spec, accuracy: float, data: str = "data-0", truth: Images = TRUTH
 ) -> Bench:
-    """Store a study that is right this often on test, and always the same on validation."""
+    """Store a study with these test accuracies and a constant validation accuracy."""
     chance = np.random.default_rng(len(spec.name) + int(1000 * accuracy))
 
     def tell(*_: object) -> Told:
@@ -40,13 +40,13 @@ def store(
 
 
 def between(one: Bench, other: Bench, metric: str | None = None) -> Diff:
-    """Hold two studies against each other."""
+    """Compare two studies."""
     with one.database.transaction() as connection:
         return diff(Results(connection, one.study), Results(connection, other.study), metric)
 
 
 def test_files_and_results_are_told_apart(database: Database) -> None:
-    """What changed is named with both values, and the better study by how much, over its images."""
+    """A diff lists changed keys with both values, and which study is better on its images."""
     one = store(database, named("one"), 0.7)
     other = store(database, named("other", epochs=5), 0.9, "data-1")
     found = between(one, other)
@@ -61,7 +61,7 @@ def test_files_and_results_are_told_apart(database: Database) -> None:
 
 
 def test_only_settings_that_both_have_are_held_against_each_other(database: Database) -> None:
-    """Rates and seeds that only one study has are in no difference."""
+    """Rates and seeds that only one study has do not enter the difference."""
     one = store(database, named("one", seeds=3), 0.9)
     other = store(database, named("other", (1e-2, 1e-1)), 0.9, "data-1")
     found = between(one, other)
@@ -73,7 +73,7 @@ def test_only_settings_that_both_have_are_held_against_each_other(database: Data
 
 
 def test_other_images_and_a_single_seed_are_said(database: Database) -> None:
-    """On different images the interval is over seeds; one seed gives no verdict."""
+    """With different images the interval is over seeds; with one seed there is no verdict."""
     one = store(database, named("one"), 0.7)
     elsewhere = replace(TRUTH, ids={"test": tuple(f"other-{n}" for n in range(200))})
     other = store(database, named("other"), 0.9, "data-1", elsewhere)

@@ -1,4 +1,4 @@
-"""The ensemble of the best setting's seeds: what it averages, and that test chooses nothing."""
+"""The ensemble of the best setting's seeds: what it averages; test data choose nothing."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def asked(bench: Bench) -> Ensemble:
 def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
     database: Database,
 ) -> None:
-    """Every seed is a member; figures are those of the mean, over patients."""
+    """The ensemble averages the probabilities of all seeds of the setting chosen on validation."""
     bench = study(database)
     found = asked(bench)
     assert found.setting.values == {"lr": 0.01}
@@ -74,7 +74,7 @@ def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
     assert own.figures.accuracy == wanted
     assert own.figures.patients == 50
     assert own.loss == pytest.approx(-np.log(shares[np.arange(200), stored.labels]).mean())
-    # Three networks that err independently are better together.
+    # Three networks with independent errors are better together.
     accuracies = [member.splits["test"].figures.accuracy.value for member in found.members]
     assert own.figures.accuracy.value > max(accuracies)
     assert own.rates is not None
@@ -96,7 +96,7 @@ def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
 def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
     database: Database,
 ) -> None:
-    """The ensemble's F1 is shown with its seeds'; a declared metric needs the objective's code."""
+    """The ensemble's F1 is shown beside its seeds'; a declared metric needs the objective's code."""
     found = asked(study(database, metrics=(READY["f1"], Metric("dice", "higher", "Overlap."))))
     stored = found.predictions["test"]
     wanted = f1(stored.labels, np.exp(stored.log_probabilities.astype(np.float64)))
@@ -113,13 +113,15 @@ def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
 
 
 def test_one_seed_is_no_ensemble(database: Database) -> None:
-    """A study with one seed per setting has nothing to average."""
+    """A study with one seed per setting has no ensemble."""
     with pytest.raises(UserError, match="one seed per setting"):
         asked(study(database, seeds=1))
 
 
 def test_seeds_of_different_divisions_are_refused(database: Database) -> None:
-    """What validates one seed has trained another, so nothing would validate their ensemble."""
+    """Seeds with different divisions have no ensemble: a member may have trained on validation
+    data.
+    """
     other = replace(TRUTH, ids={"val": tuple(f"other-{n}" for n in range(200))})
     with pytest.raises(UserError, match="have different val images"):
         asked(study(database, truths=(TRUTH, other)))

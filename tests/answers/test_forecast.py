@@ -1,4 +1,4 @@
-"""How long a study will still take and cost, with what uncertainty, and whether its budget does."""
+"""Forecasts of a study's remaining time and cost, their uncertainty, and the budget's limits."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ def seen(done: int = 20, total: int = 120, **values: object) -> Overview:
 
 
 def test_the_rest_costs_what_was_spent_a_trial() -> None:
-    """20 of 120 trials took 10 hours and 25 in money: 100 more take 50 hours and 125."""
+    """Time and cost are extrapolated by trial: 20 of 120 took 10 hours, so 100 more take 50."""
     future = forecast(seen())
     assert future is not None
     assert future.hours is not None
@@ -52,7 +52,7 @@ def test_the_rest_costs_what_was_spent_a_trial() -> None:
 
 
 def test_a_prediction_interval_holds_what_comes() -> None:
-    """In 90% of simulated studies the time of the trials to come is between the limits."""
+    """In 90% of simulated studies the remaining time is within the prediction interval."""
     rng = np.random.default_rng(0)
     within = 0
     for _ in range(4000):
@@ -70,7 +70,7 @@ def test_a_prediction_interval_holds_what_comes() -> None:
 
 
 def test_a_budget_that_is_too_small_is_told_early() -> None:
-    """With how many trials fit, and what all of them need."""
+    """The forecast says how many trials fit into a budget that is too small, and what all need."""
     assert budget_words(seen()) == BudgetWords(
         spent="10.0 of 40 hours, 25.00 of 100 in money",
         needed="about 50.0 hours (45.8 to 54.2) and 125.00 in money (114.41 to 135.59)",
@@ -91,7 +91,7 @@ def test_a_budget_that_is_too_small_is_told_early() -> None:
     ],
 )
 def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> None:
-    """Of hours and money; no limit, or one that is wide enough, says nothing."""
+    """The tighter limit of hours and money decides; without a tight limit there is no warning."""
     future = forecast(seen(budget=budget))
     assert future is not None
     assert (future.trials and round(future.trials.likely)) == fitting
@@ -106,13 +106,13 @@ def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> 
     ids=["nothing yet", "all", "spent", "new"],
 )
 def test_what_has_no_future_gets_no_guess(overview: Overview) -> None:
-    """Only what has been spent is reported."""
+    """An ended study has no forecast: only what was spent is reported."""
     assert forecast(overview) is None
     assert budget_words(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
 
 
 def test_few_trials_give_a_guess_without_limits() -> None:
-    """How much trials vary is not known then; a study without a budget still has its time left."""
+    """With few trials the forecast has no interval; without a budget it has only the time left."""
     future = forecast(seen(2, variation=None, budget=None))
     assert future is not None
     assert future.seconds == Guess(3600.0)
@@ -121,7 +121,7 @@ def test_few_trials_give_a_guess_without_limits() -> None:
 
 
 def test_a_budget_in_epochs_is_told_in_epochs() -> None:
-    """Hours are reported only if the study limits them; the epochs of all trials always are."""
+    """A budget in epochs is reported in epochs; hours are reported only if they are limited too."""
     line = BudgetLine(10.0, None, None, None, epochs_spent=400, epochs=800)
     told = budget_words(seen(budget=line, variation=None))
     assert told == BudgetWords(

@@ -1,4 +1,4 @@
-"""Sheets in every format: read back by the format's own reader, they are what was written."""
+"""Each export format, read back by its own reader, gives what was written."""
 
 import io
 import json
@@ -28,7 +28,7 @@ SHEET = Sheet(
 
 
 def test_parquet_keeps_every_bit_and_kind() -> None:
-    """Numbers, booleans and times are unchanged; a column of several types is text."""
+    """Numbers, booleans and times are unchanged in Parquet; a column of mixed types becomes text."""
     frame = pd.read_parquet(io.BytesIO(write(SHEET, "parquet")))
     assert list(frame.columns) == list(SHEET.columns)
     assert frame.value[0] == 0.1 + 0.2
@@ -40,7 +40,7 @@ def test_parquet_keeps_every_bit_and_kind() -> None:
 
 
 def test_excel_holds_texts_and_no_formula() -> None:
-    """A text that begins with = stays a text; what no sheet can hold is left out."""
+    """In Excel a text that begins with = stays a text; characters that Excel rejects are left out."""
     page_ = load_workbook(io.BytesIO(write(SHEET, "excel"))).active
     assert page_ is not None
     rows = list(page_.iter_rows(values_only=True))
@@ -52,7 +52,7 @@ def test_excel_holds_texts_and_no_formula() -> None:
 
 
 def test_markdown_keeps_its_columns() -> None:
-    """A bar in a text does not open a column, and numbers stand to the right."""
+    """In Markdown a bar in a text does not open a column, and numbers are right-aligned."""
     lines = write(SHEET, "markdown").decode().splitlines()
     assert lines[0] == "| trial | level | value | right | reason | ended |"
     assert lines[1].startswith("| ---: | --- | ---: |")
@@ -61,7 +61,7 @@ def test_markdown_keeps_its_columns() -> None:
 
 
 def test_a_reason_that_is_not_there_is_null_everywhere() -> None:
-    """Null in JSON and Parquet, where the column stays one of texts; an empty cell in CSV."""
+    """A missing reason is null in JSON and in Parquet's text column, and an empty cell in CSV."""
     sheet = Sheet(("trial", "reason"), [[0, None], [1, None]])
     assert [row["reason"] for row in json.loads(write(sheet, "json"))] == [None, None]
     table = parquet.read_table(io.BytesIO(write(sheet, "parquet")))
@@ -80,7 +80,7 @@ def test_people_read_a_minus_and_programs_a_hyphen() -> None:
 
 
 def test_latex_is_a_booktabs_table_with_nothing_to_run() -> None:
-    """Every letter that LaTeX would act on is written out."""
+    """Every character that LaTeX would interpret is escaped in the booktabs table."""
     text = write(SHEET, "latex").decode()
     for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
         assert word in text
@@ -91,10 +91,10 @@ def test_latex_is_a_booktabs_table_with_nothing_to_run() -> None:
 
 @pytest.mark.parametrize("form", list(FORMATS))
 def test_no_rows_are_a_sheet_too(form: str) -> None:
-    """A study without trials gives only the columns."""
+    """A study without trials exports only the columns."""
     written = write(Sheet(("alpha", "beta"), []), form)
     if form == "json":
-        assert json.loads(written) == []  # its columns are keys of rows, and there are none
+        assert json.loads(written) == []  # its columns are the keys of rows, and there are no rows
     elif form == "excel":
         page_ = load_workbook(io.BytesIO(written)).active
         assert page_ is not None
@@ -109,7 +109,7 @@ def test_no_rows_are_a_sheet_too(form: str) -> None:
 
 
 def test_names_say_the_format() -> None:
-    """best.xlsx is Excel, table.tex LaTeX; an unknown ending says nothing."""
+    """best.xlsx is Excel, table.tex LaTeX; an unknown ending gives no format."""
     for form, endings in ENDINGS.items():
         for ending in endings:
             assert format_of(f"some/where.v2/best.{ending.upper()}") == form
@@ -119,7 +119,7 @@ def test_names_say_the_format() -> None:
 
 
 def test_json_and_csv_are_read_back() -> None:
-    """The two that were there before hold the same rows."""
+    """The two oldest formats, JSON and CSV, hold the same rows."""
     rows: Any = json.loads(write(SHEET, "json"))
     assert [row["trial"] for row in rows] == [0, 1, 2]
     frame = pd.read_csv(io.BytesIO(write(SHEET, "csv")))
@@ -127,12 +127,12 @@ def test_json_and_csv_are_read_back() -> None:
 
 
 def test_page_of_columns_is_current() -> None:
-    """docs/columns.md is what `make docs` would write, and leaves no column out."""
+    """docs/columns.md is what `make docs` would write, and describes every column."""
     from pathlib import Path
 
     assert (Path(__file__).parents[2] / "docs" / "columns.md").read_text() == page()
 
 
 def test_every_format_on_offer_can_be_written_and_has_an_ending() -> None:
-    """What commands and dashboard offer is what there are writers and file endings for."""
+    """Every format offered by commands and dashboard has a writer and a file ending."""
     assert set(MEDIA) == set(FORMATS) == set(ENDINGS)

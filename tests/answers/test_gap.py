@@ -1,4 +1,4 @@
-"""The gap as it is read from a study: its size, whether choosing helps, luck, and the cause."""
+"""The gap of a study: its size, whether selection helps, selection bias, and the cause."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def study(
     train: float = 0.97,
     data: Images = TRUTH,
 ) -> Bench:
-    """Store a study whose trials are right with these chances on both splits."""
+    """Store a study whose trials have these accuracies on both splits."""
     chance = np.random.default_rng(1)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -53,12 +53,12 @@ def measured(bench: Bench) -> Gap:
 
 
 def steady(accuracy: float) -> Any:
-    """Return an accuracy that nothing changes."""
+    """Return a constant accuracy."""
     return lambda *_: accuracy
 
 
 def test_a_gap_is_measured_over_seeds_and_images(database: Database) -> None:
-    """95% against 75%: 20 points, with an interval, a table of all settings and of all trials."""
+    """95% against 75% is a gap of 20 points, with an interval and tables by setting and by trial."""
     found = measured(study(database, steady(0.95), steady(0.75)))
     assert found.gap.low < 0.2 < found.gap.high
     assert found.gap.low > 0.1
@@ -73,7 +73,7 @@ def test_a_gap_is_measured_over_seeds_and_images(database: Database) -> None:
 
 
 def test_no_gap_is_called_sampling_error(database: Database) -> None:
-    """The same accuracy on both: not distinguishable, and that is the cause."""
+    """Equal accuracies are not distinguishable, and the cause is sampling error."""
     found = measured(study(database, steady(0.9), steady(0.9), train=0.9))
     assert found.gap.low < 0 < found.gap.high
     assert found.cause == "neither: within sampling error"
@@ -81,7 +81,7 @@ def test_no_gap_is_called_sampling_error(database: Database) -> None:
 
 
 def test_choosing_on_validation_is_judged(database: Database) -> None:
-    """Where test follows validation it is said to help; where it turns round, to harm."""
+    """Selection on validation helps if test follows it, and harms if test is reversed."""
     rising = lambda chosen, _seed: 0.6 + 0.06 * RATES.index(chosen["lr"])  # noqa: E731
     falling = lambda chosen, _seed: 0.9 - 0.06 * RATES.index(chosen["lr"])  # noqa: E731
     helps = measured(study(database, rising, rising))
@@ -95,7 +95,7 @@ def test_choosing_on_validation_is_judged(database: Database) -> None:
 
 
 def study_named(database: Database, val: Any, test: Any) -> Bench:
-    """Store another study on its own data."""
+    """Store another study on separate data."""
     chance = np.random.default_rng(2)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -111,7 +111,7 @@ def study_named(database: Database, val: Any, test: Any) -> Bench:
 
 
 def test_stored_probes_decide_the_cause(database: Database) -> None:
-    """What `tuner check` or a launch has kept of the images is used, the newest of it."""
+    """The cause uses the newest stored probe, from `tuner check` or from a launch."""
     bench = study(database, steady(0.95), steady(0.75), train=0.95)
     unseen = measured(bench)
     assert unseen.cause == "not examined"
@@ -127,7 +127,7 @@ def test_stored_probes_decide_the_cause(database: Database) -> None:
 
 
 def probed(test: float) -> list[dict[str, Any]]:
-    """Return two probes as they are kept."""
+    """Return two probes in their stored form."""
     return [
         {"first": "train", "second": name, "auc": auc, "low": auc - 0.04, "high": auc + 0.04}
         for name, auc in (("val", 0.5), ("test", test))
@@ -154,14 +154,14 @@ SHIFTED = {"val": Probed(NONE.scaled(1)), "test": Probed(Interval(0.9, 0.85, 0.9
 def test_cause_follows_from_what_is_seen(
     gap_seen: Interval, fitted: Interval | None, shift: bool | None, wanted: Cause
 ) -> None:
-    """Every combination of a gap, overfitting and a shift has its name."""
+    """Each combination of gap, overfitting and shift gives its cause."""
     val, far = Probed(Interval(0.5, 0.46, 0.54)), Probed(Interval(0.9, 0.85, 0.95))
     images_seen = {} if shift is None else {"val": val, "test": far if shift else val}
     assert cause(gap_seen, fitted, images_seen) == wanted
 
 
 def test_one_seed_is_over_images_alone(database: Database) -> None:
-    """The answer says so, and gives no training figure that would need seeds."""
+    """With one seed the gap is over images alone, says so, and gives no training figure."""
     found = measured(study(database, steady(0.95), steady(0.75), seeds=1))
     assert found.fitted is None
     assert "one seed" in sentences(found)[0]
@@ -169,7 +169,7 @@ def test_one_seed_is_over_images_alone(database: Database) -> None:
 
 
 def test_without_a_test_set_the_way_out_is_told(database: Database) -> None:
-    """A gap needs a test set; the message says where to read of it."""
+    """Without a test set there is no gap; the message refers to the documentation."""
     data = images(100, 0)
     chance = np.random.default_rng(3)
     spec = make_spec("untested", seeds=2)
@@ -186,7 +186,7 @@ def test_without_a_test_set_the_way_out_is_told(database: Database) -> None:
 
 
 def test_luck_of_the_winner_is_what_it_is() -> None:
-    """Of 36 equal trials the best looks better than it is by about as much as is said."""
+    """The estimated selection bias of 36 equal trials is about the true one."""
     chance = np.random.default_rng(4)
     said, true = [], []
     for _ in range(40):
@@ -203,7 +203,7 @@ def test_luck_of_the_winner_is_what_it_is() -> None:
 
 
 def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database) -> None:
-    """Two good settings of six have further seeds: the gap is over these two, and it is said."""
+    """If only two of six settings have further seeds, the gap is over these two, and says so."""
     chance = np.random.default_rng(6)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told | None:
@@ -226,7 +226,7 @@ def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database
 
 
 def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Database) -> None:
-    """Validation divided again for each setting, one seed: the gap is over numbers of images."""
+    """With one seed and a validation split per setting, the gap still has an interval."""
     chance = np.random.default_rng(7)
     data = {
         f"own-{n}": Images(TRUTH.labels, {"val": tuple(f"{n}-{i}" for i in range(300))})
@@ -247,7 +247,7 @@ def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Da
 
 
 def test_luck_is_told_among_all_though_images_of_the_best_are_read() -> None:
-    """With the images of 20 of 400 equal trials the estimate is that of all."""
+    """The bias is that among all 400 trials, even if only the best 20 have their images read."""
     chance = np.random.default_rng(8)
     values = (chance.random((400, 300)) < 0.85).astype(float)
     settings, means = np.arange(400) // 2, values.mean(axis=1)

@@ -1,4 +1,4 @@
-"""What matters: planted effects are found, noise is called noise, and order is said when seen."""
+"""Influence of parameters: planted effects are found, noise is not, and a ranking needs evidence."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ GRID = (
 
 
 def study(database: Database, accuracy: Any, **more: Any) -> Bench:
-    """Store a whole grid whose trials are right with these chances."""
+    """Store a complete grid whose trials have these accuracies."""
     chance = np.random.default_rng(1)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told | None:
@@ -50,19 +50,19 @@ def study(database: Database, accuracy: Any, **more: Any) -> Bench:
 
 
 def measured(bench: Bench, *metrics: str) -> list[Influence]:
-    """Ask what matters."""
+    """Measure the influence."""
     with bench.database.transaction() as connection:
         return influence(Results(connection, bench.study), metrics)
 
 
 def by_schedule(chosen: dict[str, Value], _seed: int) -> float:
-    """Return an accuracy that the schedule decides, and the depth a little."""
+    """Return an accuracy that depends mostly on the schedule, and slightly on the depth."""
     level = {"cosine": 0.95, "step": 0.75, "constant": 0.6}[str(chosen["scheduler"])]
     return level - 0.02 * (chosen["depth"] == 3)
 
 
 def test_what_matters_is_found_and_said(database: Database) -> None:
-    """The schedule makes nearly all of the spread, and is said to matter more than the others."""
+    """The schedule explains nearly all of the variance, and is ranked above the others."""
     found = measured(study(database, by_schedule))
     assert {one.metric for one in found} > {"gap"}
     for one in found:
@@ -78,7 +78,7 @@ def test_what_matters_is_found_and_said(database: Database) -> None:
 
 @pytest.mark.parametrize("first", ["test", "val"])
 def test_no_figure_depends_on_how_the_server_reads_rows(database: Database, first: str) -> None:
-    """The same rows in another place of their table, one after the other, give the same bits."""
+    """Figures are bit-identical for any physical order of rows and any query plan."""
     bench = study(database, by_schedule)
     before = measured(bench, "gap")
     with database.transaction() as connection:
@@ -86,7 +86,7 @@ def test_no_figure_depends_on_how_the_server_reads_rows(database: Database, firs
             sa.select(t.prediction.c.trial_id, t.prediction.c.split).distinct()
         ).all()
         assert {split for _, split in keys} == {"test", "val"}
-        # An update moves a row behind the others.
+        # An update moves a row to the end of the table.
         for trial_id, split in sorted(keys, key=lambda key: (key[1] != first, -key[0])):
             connection.execute(
                 sa.update(t.prediction)
@@ -99,7 +99,7 @@ def test_no_figure_depends_on_how_the_server_reads_rows(database: Database, firs
 
 
 def test_an_order_beside_overlapping_intervals_is_explained() -> None:
-    """In a few words where an order is said and the shares' intervals overlap; else nothing."""
+    """A ranking with overlapping intervals of shares gets an explanation; otherwise there is none."""
 
     def made(ahead: tuple[tuple[str, str], ...], low: float) -> Influence:
         parts = (
@@ -114,7 +114,7 @@ def test_an_order_beside_overlapping_intervals_is_explained() -> None:
 
 
 def test_nothing_is_said_where_nothing_matters(database: Database) -> None:
-    """Equal settings: no parameter is put before another."""
+    """With equal settings no parameter is ranked above another."""
     found = measured(study(database, lambda *_: 0.9))
     assert found
     for one in found:
@@ -123,7 +123,7 @@ def test_nothing_is_said_where_nothing_matters(database: Database) -> None:
 
 
 def test_shares_are_those_of_the_analysis_of_variance() -> None:
-    """Without noise, main effects and what two make together have the textbook's variances."""
+    """Without noise, main effects and interactions have the textbook's variances."""
     levels = np.array([[i, j] for i in range(3) for j in range(2)])
     one, other = np.array([-2.0, 0.0, 2.0]), np.array([-1.0, 1.0])
     together = np.array([[1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])
@@ -135,7 +135,7 @@ def test_shares_are_those_of_the_analysis_of_variance() -> None:
 
 
 def test_noise_is_taken_off() -> None:
-    """With seeds' noise the shares are right on average, not larger where levels are many."""
+    """With noise from seeds the shares are unbiased, also for factors with many levels."""
     levels = np.array([[i, j] for i in range(6) for j in range(2)])
     chance = np.random.default_rng(2)
     effect = np.where(levels[:, 1] == 0, -1.0, 1.0)
@@ -147,7 +147,7 @@ def test_noise_is_taken_off() -> None:
 
 
 def test_an_incomplete_grid_is_not_decomposed(database: Database) -> None:
-    """With a setting pruned away it is estimated from what completed, and that is said."""
+    """A grid with a pruned setting is estimated from its complete trials, and the answer says so."""
 
     def tell(chosen: dict[str, Value], seed: int) -> float | None:
         return None if chosen["depth"] == 4 and chosen["lr"] == 1e-2 else by_schedule(chosen, seed)
@@ -158,7 +158,7 @@ def test_an_incomplete_grid_is_not_decomposed(database: Database) -> None:
 
 
 def test_drawn_configurations_are_estimated(database: Database) -> None:
-    """Over ranges the parameter that decides stands out, with an interval."""
+    """In a random search the decisive parameter stands out, with an interval."""
     chance = np.random.default_rng(3)
     space = (Range("lr", 1e-5, 1e-1, log=True), Range("momentum", 0.0, 0.9))
     settings: list[dict[str, Value]] = [
@@ -185,7 +185,7 @@ def test_drawn_configurations_are_estimated(database: Database) -> None:
 
 
 def test_what_cannot_be_asked_is_told(database: Database) -> None:
-    """Nothing complete, and a figure that there is not."""
+    """A study with nothing complete and an unknown metric are refused."""
     bench = study(database, lambda *_: None)
     with pytest.raises(UserError, match="has 0 complete trials"):
         measured(bench)
@@ -195,14 +195,14 @@ def test_what_cannot_be_asked_is_told(database: Database) -> None:
 
 @pytest.mark.parametrize("metric", ["test_auc", "test_balanced_acc"])
 def test_figures_beside_the_usual_are_decomposed(database: Database, metric: str) -> None:
-    """What the help's example asks for works, from the predictions."""
+    """The example in the help works: influence on a metric computed from predictions."""
     one = measured(study(database, by_schedule), metric)[0]
     assert one.how == "decomposition"
     assert {part.names: part.share.value for part in one.parts}["scheduler",] > 0.9
 
 
 def test_without_a_test_set_nothing_is_said_of_test(database: Database) -> None:
-    """A figure that no trial has is refused, not taken for 0."""
+    """A metric that no trial has is refused, not taken as 0."""
     data = images(200, 0)
     chance = np.random.default_rng(5)
 
@@ -217,7 +217,7 @@ def test_without_a_test_set_nothing_is_said_of_test(database: Database) -> None:
 
 
 def test_without_any_second_measurement_no_order_is_claimed() -> None:
-    """One seed and no images to resample: shares, but nothing said of their order."""
+    """With one seed and no images to resample there are shares, but no ranking."""
     levels = np.array([[i, j] for i in range(3) for j in range(2)])
     found = decompose(np.arange(6.0)[:, None], levels)
     assert found.ahead == ()
@@ -225,7 +225,7 @@ def test_without_any_second_measurement_no_order_is_claimed() -> None:
 
 
 def test_drawn_settings_have_optunas_own_importances() -> None:
-    """The trials are handed over without a copy, and Optuna says of them what it always says."""
+    """Importances of drawn settings equal Optuna's on the same trials."""
     spec = make_ranged(trials=80)
     chance = np.random.default_rng(5)
     chosen: list[dict[str, Any]] = []
@@ -250,14 +250,14 @@ def test_drawn_settings_have_optunas_own_importances() -> None:
 
 
 def test_one_parameter_alone_is_not_put_before_others() -> None:
-    """There is nothing that it could matter more than."""
+    """A single varied parameter is not ranked."""
     parts = (VarianceShare(("lr",), Interval(1.0, 0.0, 1.0)),)
     one = Influence(MEASURES["val_loss"], "decomposition", parts, (), 5, 3, 15, 0, 0.1, 0)
     assert one.verdict == "Only lr varies, so there is nothing to rank."
 
 
 def test_a_headline_names_parameters_and_not_what_two_do_together() -> None:
-    """The interaction of a parameter that is behind is not counted as it."""
+    """The headline names single parameters: an interaction with a lesser one is not counted as it."""
     shares = {("lr",): 0.7, ("scheduler",): 0.2, ("lr", "scheduler"): 0.1, ("scheduler", "lr"): 0.0}
     parts = tuple(VarianceShare(names, Interval(one, one, one)) for names, one in shares.items())
     ahead = (("lr", "scheduler"),)

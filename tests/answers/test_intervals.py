@@ -1,4 +1,4 @@
-"""Means over seeds with their t intervals."""
+"""Means over seeds with t intervals."""
 
 import math
 
@@ -29,20 +29,20 @@ def test_interval_is_scipys_t_interval(values: list[float]) -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    """A single seed gives a mean with its n, and no interval that it could not know."""
+    """A single seed gives a mean with its n, and no interval."""
     mean = mean_over_seeds([0.75])
     assert mean is not None
     assert (mean.value, mean.n, mean.low, mean.half_width) == (0.75, 1, None, None)
 
 
 def test_no_seed_has_no_mean() -> None:
-    """Nothing measured gives nothing, not zero."""
+    """No value gives no mean, not zero."""
     assert mean_over_seeds([]) is None
 
 
 @pytest.mark.parametrize("n", [2, 5])
 def test_equal_values_have_an_interval_of_no_width(n: int) -> None:
-    """Seeds that agree exactly are reported so."""
+    """Equal values have an interval of width zero."""
     mean = mean_over_seeds([0.5] * n)
     assert mean is not None
     assert (mean.low, mean.high) == (0.5, 0.5)

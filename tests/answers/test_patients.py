@@ -1,4 +1,4 @@
-"""Answers of studies whose data name patients: the patient is the unit, and it is said."""
+"""Answers of studies whose data name patients: the patient is the unit, and the text says so."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def by_patient(
     name: str = "sched",
     fingerprint: str = "data-0",
 ) -> Bench:
-    """Store a study whose schedules prefer different patients, and are equally good."""
+    """Store a study whose schedules are right on different patients, and equally often."""
     spec = make_spec(name, dimensions=(Choice("scheduler", KINDS),), seeds=seeds)
     chance = np.random.default_rng(3)
     people = {
@@ -61,7 +61,7 @@ def by_patient(
 
 
 def forget(bench: Bench, fingerprint: str | None = None) -> None:
-    """Let the data name no patients."""
+    """Remove the patients from the stored data."""
     with bench.database.transaction() as connection:
         query = sa.update(t.label).values(patients=[])
         if fingerprint is not None:
@@ -76,14 +76,14 @@ def gap_of(bench: Bench) -> Gap:
 
 
 def influence_of(bench: Bench) -> Influence:
-    """Ask what matters for test accuracy."""
+    """Measure the influence on test accuracy."""
     with bench.database.transaction() as connection:
         (found,) = influence(Results(connection, bench.study), ("test_acc",))
     return found
 
 
 def between(one: Bench, other: Bench) -> Diff:
-    """Hold two studies against each other."""
+    """Compare two studies."""
     with one.database.transaction() as connection:
         return diff(Results(connection, one.study), Results(connection, other.study))
 
@@ -109,7 +109,7 @@ def widths(found: Comparison) -> list[float]:
 
 
 def test_settings_are_compared_by_patient(database: Database) -> None:
-    """400 images of 80 patients: wider than by image, and the verdict says what it is over."""
+    """With 400 images of 80 patients intervals are wider than by image, and the verdict says why."""
     bench = by_patient(database, images(400, 400, each=5), prefer=1.5)
     found = compared(bench)
     assert (found.images, found.patients, found.too_few) == (400, 80, False)
@@ -123,7 +123,7 @@ def test_settings_are_compared_by_patient(database: Database) -> None:
 
 
 def test_one_image_a_patient_is_the_answer_by_image(database: Database) -> None:
-    """To the last bit, but for the words."""
+    """With one image per patient the figures equal those by image, to the last bit."""
     bench = by_patient(database, images(200, 200, each=1))
     by_person = compared(bench), two(bench)
     forget(bench)
@@ -141,7 +141,7 @@ def test_one_image_a_patient_is_the_answer_by_image(database: Database) -> None:
 def test_labels_stored_before_patients_are_judged_by_image_and_it_is_said(
     database: Database,
 ) -> None:
-    """An older study keeps its answers; its reader learns what they do not allow for."""
+    """Labels stored without patients are judged by image, and the verdict says what that ignores."""
     bench = by_patient(database, Images(images().labels, patients=None))
     found = compared(bench)
     assert found.patients == 0
@@ -153,7 +153,7 @@ def test_labels_stored_before_patients_are_judged_by_image_and_it_is_said(
 
 
 def test_few_patients_give_no_verdict(database: Database) -> None:
-    """200 images of 8 patients: nothing is called different, and why is said."""
+    """With 200 images of 8 patients nothing is called different, and the reason is given."""
     data = images(200, 200, each=25)
     spec = make_spec("sched", dimensions=(Choice("scheduler", KINDS),), seeds=5)
     good = {"cosine": 0.95, "exponential": 0.9, "step": 0.2}
@@ -183,7 +183,7 @@ def test_few_patients_give_no_verdict(database: Database) -> None:
 
 
 def test_a_giant_patient_is_named(database: Database) -> None:
-    """Half of the images are of one of 101 patients: the intervals allow for it, and it is said."""
+    """If one of 101 patients has half of the images, intervals allow for it and the text says so."""
     labels = images().labels
     people = tuple("giant" if at < 100 else f"p{at}" for at in range(200))
     bench = by_patient(database, Images(labels, patients={"val": people, "test": people}))
@@ -195,7 +195,7 @@ def test_a_giant_patient_is_named(database: Database) -> None:
 
 
 def test_more_patients_are_planned_not_more_images(database: Database) -> None:
-    """Where seeds would never do, the plan counts patients."""
+    """If more seeds cannot help, the plan asks for more patients."""
     found = compared(by_patient(database, images(200, 200, each=5)), Options(resolve=0.5))
     assert found.plan is not None
     assert found.plan.patients is not None
@@ -205,7 +205,7 @@ def test_more_patients_are_planned_not_more_images(database: Database) -> None:
 
 
 def test_two_trials_are_told_apart_by_patient(database: Database) -> None:
-    """The exact test is over patients, and wider intervals go with it."""
+    """Two trials are compared by an exact test over patients, with wider intervals."""
     bench = by_patient(database, images(400, 400, each=5), prefer=2.0)
     found = two(bench)
     assert (found.images, found.patients) == (400, 80)
@@ -226,7 +226,7 @@ def test_two_trials_are_told_apart_by_patient(database: Database) -> None:
 
 
 def test_the_gap_is_measured_by_patient(database: Database) -> None:
-    """The study's, a setting's and a trial's gap, what training adds, and the words."""
+    """The gaps of a study, a setting and a trial, overfitting and the words are by patient."""
     bench = by_patient(database, images(300, 400, each=5), prefer=2.0)
     found = gap_of(bench)
     assert (found.val_patients, found.test_patients) == (60, 80)
@@ -252,7 +252,7 @@ def test_the_gap_is_measured_by_patient(database: Database) -> None:
 
 
 def test_a_gap_with_one_image_a_patient_is_the_gap_by_image(database: Database) -> None:
-    """All its figures, to the last bit."""
+    """With one image per patient the gap equals that by image, to the last bit."""
     bench = by_patient(database, images(200, 200, each=1))
     found = gap_of(bench)
     forget(bench)
@@ -271,7 +271,7 @@ def test_a_gap_with_one_image_a_patient_is_the_gap_by_image(database: Database) 
 
 
 def test_a_gap_over_few_patients_is_not_judged(database: Database) -> None:
-    """20 points over 8 test patients: no cause is named, and neither is said to be below."""
+    """A gap of 20 points over 8 test patients gets no cause."""
     data = images(200, 200, each=5)
     assert data.patients is not None
     few = replace(data, patients={**data.patients, "test": tuple(f"p{n % 8}" for n in range(200))})
@@ -295,7 +295,7 @@ def test_a_gap_over_few_patients_is_not_judged(database: Database) -> None:
 
 
 def test_influence_resamples_patients(database: Database) -> None:
-    """Liking other patients is noise: with patients known less of the spread is the schedule's."""
+    """Different patients favour different schedules by chance: by patient less spread is explained."""
     bench = by_patient(database, images(400, 400, each=20), prefer=2.0)
     found = influence_of(bench)
     assert (found.images, found.patients) == (400, 20)
@@ -308,7 +308,7 @@ def test_influence_resamples_patients(database: Database) -> None:
 
 
 def test_luck_of_the_winner_is_over_patients(database: Database) -> None:
-    """Images of a patient are lucky together: the best of several trials has more of it."""
+    """Selection bias is larger by patient: the images of a patient are right or wrong together."""
     bench = by_patient(database, images(400, 400, each=20), prefer=2.0)
 
     def luck() -> float:
@@ -323,7 +323,7 @@ def test_luck_of_the_winner_is_over_patients(database: Database) -> None:
 
 
 def test_two_studies_are_held_against_each_other_by_patient(database: Database) -> None:
-    """Also where only one of them has the patients of the images stored."""
+    """Studies are compared by patient, even if only one of them has patients stored."""
     data = images(400, 400, each=5)
     one = by_patient(database, data, prefer=2.0, name="one", fingerprint="data-0")
     other = by_patient(database, data, prefer=2.0, name="two", fingerprint="data-1")
@@ -344,7 +344,7 @@ def test_two_studies_are_held_against_each_other_by_patient(database: Database) 
 
 
 def test_a_trial_is_shown_by_patient(database: Database) -> None:
-    """Accuracy and area of each split have intervals over patients, and so has its gap."""
+    """A trial's accuracy, AUC and gap have intervals over patients."""
     bench = by_patient(database, images(400, 400, each=5), prefer=2.0)
 
     def shown() -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The rule of a race: who is dropped on what evidence, and what is never dropped."""
+"""The rule of a race: who is dropped on what evidence, and who is never dropped."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def hits(accuracies: Mapping[int, float], seeds: int, images: int = 300, seed: i
 def decided(
     values: Array, look: Look, done: Mapping[int, Collection[int]] | None = None
 ) -> Decided:
-    """Decide a look over drawn values; contenders are the places of the array."""
+    """Decide a look over drawn values; contenders are the indices of the array."""
 
     def panel_of(contenders: Sequence[int], seeds: Sequence[int]) -> Panel:
         return Panel((values[np.ix_(list(contenders), [seed - 1 for seed in seeds])],))
@@ -46,7 +46,7 @@ def decided(
 
 
 def test_one_that_is_much_worse_is_dropped_and_the_rest_stays() -> None:
-    """Thirty points behind is seen after three seeds; a few points are not."""
+    """A contender thirty points behind is dropped after three seeds; a few points behind, it stays."""
     values = hits({0: 0.9, 1: 0.88, 2: 0.6}, seeds=3)
     found = decided(values, make_look([0, 1, 2], 3))
     assert found.dropped == (2,)
@@ -57,7 +57,7 @@ def test_one_that_is_much_worse_is_dropped_and_the_rest_stays() -> None:
 
 
 def test_smaller_is_better_where_the_metric_says_so() -> None:
-    """By a loss the one with the larger mean is dropped."""
+    """In a race by loss the larger mean is dropped."""
     values = hits({0: 0.9, 1: 0.5}, seeds=4)
 
     def panel_of(contenders: Sequence[int], seeds: Sequence[int]) -> Panel:
@@ -70,7 +70,7 @@ def test_smaller_is_better_where_the_metric_says_so() -> None:
 
 
 def test_pairs_that_are_missing_are_left_out_and_counted() -> None:
-    """A failed trial costs its pair; with fewer than two pairs none is judged."""
+    """A failed trial's pair is left out and counted; fewer than two pairs are not judged."""
     values = hits({0: 0.9, 1: 0.4, 2: 0.4}, seeds=4)
     done = {0: {1, 2, 3, 4}, 1: {2, 3, 4}, 2: {4}}
     found = decided(values, make_look([0, 1, 2], 4), done)
@@ -82,23 +82,23 @@ def test_pairs_that_are_missing_are_left_out_and_counted() -> None:
 
 
 def test_nobody_is_judged_where_nobody_has_two_seeds() -> None:
-    """A look at which everything failed drops none and ends nothing."""
+    """If everything failed, a look drops no contender and does not end the race."""
     found = decided(hits({0: 0.9, 1: 0.1}, 2), make_look([0, 1], 2), {0: {1}, 1: set()})
     assert (found.dropped, found.ends, found.seen["best"]) == ((), "", None)
 
 
 def test_a_panel_without_figures_judges_nobody() -> None:
-    """Where no figure is stored, nothing is decided against anyone."""
+    """Without stored figures a look drops no contender."""
     done = {0: {1, 2}, 1: {1, 2}}
     found = decide(make_look([0, 1], 2), done, lambda _one, _seeds: None, larger=True)
     assert (found.dropped, found.ends) == ((), "")
 
 
 def test_images_that_keep_two_apart_from_being_told_end_the_race() -> None:
-    """Each is right on other images, and the seeds say nothing: more of them would not help."""
+    """If images, not seeds, limit the precision, the race ends: more seeds would not help."""
     chance = np.random.default_rng(1)
     values = np.repeat((chance.random((2, 1, 200)) < 0.8).astype(float), 8, axis=1)
-    # A little is left over, so that the seeds' part is small and not nothing.
+    # A little noise is left, so that the variance between seeds is small but not zero.
     flipped = chance.random(values.shape) < 0.01
     found = decided(np.abs(values - flipped), make_look([0, 1], 8))
     assert (found.dropped, found.ends) == ((), "images")
@@ -107,7 +107,7 @@ def test_images_that_keep_two_apart_from_being_told_end_the_race() -> None:
 
 
 def test_a_figure_without_images_is_never_ended_by_images() -> None:
-    """With one value a trial only seeds are in the interval."""
+    """A figure without images never ends a race because of images: its interval is over seeds."""
     values = np.random.default_rng(2).normal(0.8, 0.01, (3, 6, 1))
     assert decided(values, make_look([0, 1, 2], 6)).ends == ""
 
@@ -117,7 +117,7 @@ def test_a_figure_without_images_is_never_ended_by_images() -> None:
 def test_names_and_order_of_contenders_do_not_matter(
     data: st.DataObject, contenders: int, seeds: int
 ) -> None:
-    """Whoever is dropped is dropped under any order of the same contenders."""
+    """The decision does not depend on the names and order of contenders."""
     accuracies = {one: data.draw(st.floats(0.5, 0.95)) for one in range(contenders)}
     values = hits(accuracies, seeds, images=60, seed=data.draw(st.integers(0, 99)))
     order = data.draw(st.permutations(range(contenders)))
@@ -140,7 +140,7 @@ def test_names_and_order_of_contenders_do_not_matter(
 def test_the_interval_says_what_was_decided(
     accuracies: tuple[float, float], seeds: int, level: float, seed: int
 ) -> None:
-    """Only the worse of two is separated, and just where its interval leaves 0 out."""
+    """A contender is dropped exactly if its interval excludes 0, and only the worse of two."""
     panel = Panel((hits(dict(enumerate(accuracies)), seeds, images=80, seed=seed),))
     for one, other in ((0, 1), (1, 0)):
         found = compare_with_best(panel, one, other, level, larger=True)
@@ -153,7 +153,7 @@ def test_the_interval_says_what_was_decided(
 
 
 def test_a_lower_level_drops_no_more() -> None:
-    """What is dropped at a strict level is dropped at a lenient one too."""
+    """Every contender dropped at a strict level is also dropped at a lenient one."""
     for seed in range(20):
         values = hits({0: 0.85, 1: 0.8, 2: 0.75, 3: 0.7}, 4, seed=seed)
         strict = decided(values, make_look(range(4), 4, error=0.001))
@@ -162,7 +162,7 @@ def test_a_lower_level_drops_no_more() -> None:
 
 
 def test_the_best_is_dropped_in_5_of_100_races_at_most() -> None:
-    """240 races of equals of many sizes: a short run of `make calibration`."""
+    """At most 5% of 240 races between equals drop the best: a short `make calibration`."""
     dropped: list[float] = []
     for place, world in enumerate(WORLDS):
         line = Line(marks, Shape(world, 2, 2, 200), SIZES)
@@ -171,7 +171,7 @@ def test_the_best_is_dropped_in_5_of_100_races_at_most() -> None:
 
 
 def test_a_race_with_a_clear_winner_saves_trials() -> None:
-    """If one is best by 10 points, most races end with only that one, before the budget is used."""
+    """With a clear winner by 10 points, most races end early with only that one."""
     world = next(one for one in WORLDS if one.name.startswith("neither"))
     found = batch(Line(marks, Shape(world, 2, 2, 200, 0.10), SIZES), 40, seed=3)
     assert np.mean(found["one left"]) > 0.7
@@ -181,8 +181,8 @@ def test_a_race_with_a_clear_winner_saves_trials() -> None:
 
 @pytest.mark.parametrize("contenders", [2, 3, 8])
 def test_one_comparison_gets_its_share(contenders: int) -> None:
-    """A look's chance of an error is shared by all that could push out the best."""
+    """A look's error rate is shared by all comparisons that could drop the best."""
     look = make_look(range(contenders), 4, error=0.01)
     assert look.level * (contenders - 1) == pytest.approx(0.01)
-    # Eliminated contenders still count for the error rate: eliminating one gains nothing.
+    # Dropped contenders still count for the error rate: dropping one gains nothing.
     assert replace(look, racing=look.racing[:2]).level == look.level

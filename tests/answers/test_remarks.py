@@ -1,4 +1,4 @@
-"""Networks that take every image for one class, or squash their outputs, are remarked on."""
+"""Remarks on networks that predict one class for all images or have squashed outputs."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ LABELS = (np.arange(200) >= 190).astype(np.int64)
     ids=["all of class 0", "all of class 1", "one wrong", "all of class 0 but one"],
 )
 def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Database) -> None:
-    """With 95% of one class, an accuracy of 95% may be trivial; only then is there a remark."""
+    """A network that predicts one class for all images is remarked on, however high its accuracy."""
 
     def tell(chosen: dict[str, Value], _seed: int) -> Told:
         test = hits(right if chosen["lr"] == 1e-3 else LABELS < 2, LABELS)

@@ -1,4 +1,4 @@
-"""What reusing epochs saved, and which epochs were still trained twice."""
+"""Epochs and seconds saved by reuse, and epochs that were still trained twice."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from tuner.store.database import Database
 
 
 def launch(database: Database, reused: int) -> Bench:
-    """Train 2 and then 4 epochs of one setting, of which the second took over this many."""
+    """Train 2 and then 4 epochs of one setting, of which the second reused this many."""
     bench = Bench.launch(database, make_spec(dimensions=(Choice("epochs", (2, 4)),)))
     worker = bench.worker()
     for epochs in (2, 4):
@@ -23,7 +23,7 @@ def launch(database: Database, reused: int) -> Bench:
 
 
 def test_reuse_is_summed_in_epochs_and_seconds(database: Database) -> None:
-    """Epochs taken over cost nothing, and are counted as they would have been."""
+    """Reused epochs count in epochs and seconds, at the cost they would have had."""
     bench = launch(database, reused=2)
     with bench.database.transaction() as connection:
         found = reuse(Results(connection, bench.study))
@@ -33,7 +33,7 @@ def test_reuse_is_summed_in_epochs_and_seconds(database: Database) -> None:
 
 
 def test_what_was_trained_twice_is_counted(database: Database) -> None:
-    """Epochs that an earlier trial has, and that were trained again, are the excess."""
+    """Epochs trained again although an earlier trial has them are counted as the excess."""
     bench = launch(database, reused=0)
     with bench.database.transaction() as connection:
         found = reuse(Results(connection, bench.study))

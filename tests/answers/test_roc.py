@@ -1,4 +1,4 @@
-"""ROC curves of a trial: which classes have one, and the remark on the others."""
+"""ROC curves of a trial: which classes have one, and the remark on the rest."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def predicted(classes: int, missing: int) -> Predicted:
 
 
 def test_classes_without_an_area_are_told_from_those_that_are_left_out() -> None:
-    """Of nine classes, one without images, all eight curves are shown, not the eight lowest."""
+    """A class without an AUC is named as such; the eight others are all shown, not "the lowest"."""
     found = roc_curves(predicted(9, 1), most=8)
     assert found is not None
     assert len(found.curves) == 8
@@ -27,7 +27,7 @@ def test_classes_without_an_area_are_told_from_those_that_are_left_out() -> None
 
 
 def test_curves_that_are_left_out_are_told() -> None:
-    """The lowest of those that have an area are shown."""
+    """If there are too many curves, those with the lowest areas are shown, and the remark says so."""
     found = roc_curves(predicted(9, 0), most=3)
     assert found is not None
     lowest = sorted(one.area.value for one in found.curves)

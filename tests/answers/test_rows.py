@@ -37,7 +37,7 @@ from tuner.store.database import Database
 
 @pytest.fixture
 def bench(database: Database) -> Bench:
-    """Store two rates times two optimizers under two seeds, with two fixed parameters."""
+    """Store two learning rates times two optimizers under two seeds, with two fixed parameters."""
     dimensions = (Choice("optimizer", ("adam", "sgd")), Choice("lr", (1e-3, 1e-2)))
     return Bench.launch(database, make_spec(dimensions=dimensions, seeds=2))
 
@@ -49,7 +49,7 @@ def read(bench: Bench, *, further: bool = False) -> list[TrialRow]:
 
 
 def results_of(bench: Bench) -> Results:
-    """Read the study's rows with all columns, for questions after the transaction."""
+    """Read the study's rows with all columns, for use after the transaction."""
     with bench.database.transaction() as connection:
         results = Results(connection, bench.study)
         assert results.wide_rows
@@ -57,7 +57,9 @@ def results_of(bench: Bench) -> Results:
 
 
 def test_columns_come_in_the_documented_order(bench: Bench) -> None:
-    """Leading facts, varied then fixed parameters, figures at best and last, then the rest."""
+    """Columns are ordered: leading facts, varied and fixed parameters, figures at best and last,
+    rest.
+    """
     losses = ("train_loss", "train_nll", "train_acc", "val_loss", "val_acc")
     figures = (*losses, "test_loss", "test_acc", "gap")
     assert trial_columns(bench.study.spec) == (
@@ -71,7 +73,7 @@ def test_columns_come_in_the_documented_order(bench: Bench) -> None:
 
 
 def test_complete_row_has_figures_at_best_and_last(bench: Bench) -> None:
-    """Every cell of a complete trial is what training reported, and the gap is val - test."""
+    """Every cell of a complete trial is as reported by training, and the gap is val - test."""
     worker = bench.worker()
     finish(worker, claim_trial(worker), 0.6, 0.4, 0.5)
     (row,) = read(bench)
@@ -86,7 +88,7 @@ def test_complete_row_has_figures_at_best_and_last(bench: Bench) -> None:
 
 
 def test_unfinished_trials_are_rows_too(bench: Bench) -> None:
-    """A running trial shows how far it is, with empty figures; a pruned one why it ended."""
+    """A running trial's row shows its progress without figures; a pruned one's why it ended."""
     worker, peer = bench.worker(), bench.worker()
     worker.record(claim_trial(worker), [make_epoch(1)])
     held = claim_trial(peer)
@@ -101,7 +103,7 @@ def test_unfinished_trials_are_rows_too(bench: Bench) -> None:
 
 
 def test_ranking_is_by_the_metric_among_complete_trials(bench: Bench) -> None:
-    """The best complete trial comes first; pruned ones are not ranked, however good."""
+    """Complete trials are ranked by the metric; a pruned trial is not ranked, however good."""
     worker = bench.worker()
     for loss in (0.5, 0.3, 0.4):
         finish(worker, claim_trial(worker), loss)
@@ -113,7 +115,7 @@ def test_ranking_is_by_the_metric_among_complete_trials(bench: Bench) -> None:
 
 
 def test_epochs_have_their_columns_and_order(bench: Bench) -> None:
-    """One row an epoch, by trial and epoch; a selection of trials leaves the others out."""
+    """There is one row per epoch, by trial and epoch; selecting trials leaves the others out."""
     worker = bench.worker()
     for _ in range(3):
         finish(worker, claim_trial(worker))
@@ -126,7 +128,7 @@ def test_epochs_have_their_columns_and_order(bench: Bench) -> None:
 
 
 def test_every_figure_of_an_epoch_can_be_read(bench: Bench) -> None:
-    """Each field of the record is a column with its value; an undefined figure is empty."""
+    """Each field of an epoch's record is a column with its value."""
     worker = bench.worker()
     held = claim_trial(worker)
     whole = make_epoch(1, 0.5, val_auc=0.91, val_sensitivity=0.72, val_seconds=0.25)
@@ -142,7 +144,7 @@ def test_every_figure_of_an_epoch_can_be_read(bench: Bench) -> None:
 
 
 def test_factor_means_are_over_seeds_not_trials(bench: Bench) -> None:
-    """A level's n counts seeds; each seed's value is the mean over the other factor's cells."""
+    """A level's n counts seeds; a seed's value is the mean over the other factor's levels."""
     worker = bench.worker()
     losses = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     for loss in losses:
@@ -157,7 +159,7 @@ def test_factor_means_are_over_seeds_not_trials(bench: Bench) -> None:
 
 
 def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
-    """A level with a pruned trial shows that with its mean."""
+    """A level counts its pruned trials and flags that its mean is over survivors only."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     held = claim_trial(worker)
@@ -171,7 +173,7 @@ def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
 
 
 def test_a_diverged_trial_is_not_called_pruned(bench: Bench) -> None:
-    """Its row says DIVERGED under any pruner, and so does the error about its predictions."""
+    """A diverged trial's row and the error about its predictions say DIVERGED under any pruner."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, [make_epoch(1), make_epoch(2, math.nan)])
@@ -183,7 +185,9 @@ def test_a_diverged_trial_is_not_called_pruned(bench: Bench) -> None:
 
 
 def test_further_cells_are_what_training_measured(bench: Bench) -> None:
-    """Class figures at both moments, the two parts of the time, unknown where unmeasured."""
+    """Class figures at both moments and both parts of the time are cells; unmeasured ones are
+    empty.
+    """
     worker = bench.worker()
     held = claim_trial(worker)
     curve = [make_epoch(1, 0.5), make_epoch(2, 0.4)]
@@ -201,7 +205,7 @@ def test_further_cells_are_what_training_measured(bench: Bench) -> None:
 
 
 def test_late_slopes_are_lines_through_the_last_epochs(bench: Bench) -> None:
-    """Ordinary least squares over the last 40%: of ten epochs, the last four."""
+    """Late slopes are least-squares lines over the last 40% of epochs: of ten, the last four."""
     losses = [9.0, 8.0, 1.0, 5.0, 3.0, 2.0, 0.50, 0.40, 0.45, 0.20]
     worker = bench.worker()
     finish(worker, claim_trial(worker), *losses)
@@ -215,7 +219,7 @@ def test_late_slopes_are_lines_through_the_last_epochs(bench: Bench) -> None:
 
 @pytest.mark.parametrize("at", ["best", "last"])
 def test_every_view_has_its_figures(database: Database, at: str) -> None:
-    """Each view by factor shows its columns, at the moment that the study is judged by."""
+    """Each view by factor has its columns, at the epoch by which the study is judged."""
     bench = Bench.launch(database, make_spec(seeds=2, at=at))
     worker = bench.worker()
     for _ in range(6):

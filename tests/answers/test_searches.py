@@ -1,4 +1,4 @@
-"""Two searches by the best value so far: courses, budgets, epochs saved, and how sure that is."""
+"""Two searches compared by best value so far: courses, budgets, epochs saved, and certainty."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ def course(
     total: int = 100,
     tested: tuple[float | None, ...] = (),
 ) -> Course:
-    """Return a course that improves after these epochs."""
+    """Return a course that improves at these epochs."""
     return Course("some", None, np.array(epochs, float), np.array(best, float), total, tested)
 
 
@@ -47,7 +47,7 @@ SLOW = SearchRuns("slow", tuple(course([10, 80], [0.5, 0.3 + 0.001 * place]) for
 
 
 def test_a_course_has_its_best_value_from_the_moment_on() -> None:
-    """Nothing before the first complete trial, and the last value to the end."""
+    """A course has no value before the first complete trial, and its last value to the end."""
     one = course([10, 20], [0.5, 0.2])
     assert [one.at(budget) for budget in (0, 9, 10, 19, 20, 1000)] == [
         *(None, None, 0.5, 0.5, 0.2, 0.2)
@@ -55,7 +55,7 @@ def test_a_course_has_its_best_value_from_the_moment_on() -> None:
 
 
 def test_a_mean_needs_every_course() -> None:
-    """A mean over only the fast courses would be biased in favour of the search."""
+    """A mean needs every course: one over the fast courses alone would favour the search."""
     search = SearchRuns("some", (course([10], [0.5]), course([30], [0.3])))
     assert search.at(20) is None
     mean = search.at(30)
@@ -64,7 +64,7 @@ def test_a_mean_needs_every_course() -> None:
 
 
 def test_epochs_to_the_same_value() -> None:
-    """The faster one reaches the slower one's final value earlier, whichever is named first."""
+    """The faster search reaches the slower one's final value earlier, in either order of names."""
     for pair in ((FAST, SLOW), (SLOW, FAST)):
         both = compared(*pair)
         assert both.saved == {"fast": 20, "slow": 80}
@@ -74,7 +74,7 @@ def test_epochs_to_the_same_value() -> None:
 
 
 def test_of_two_that_reach_the_same_the_faster_one_is_ahead() -> None:
-    """Two searches of the same settings often find the same best trial."""
+    """Of two searches that reach the same value the faster one is ahead."""
     late, early = (SearchRuns(name, (course([at], [0.2]),)) for name, at in (("a", 60), ("b", 20)))
     both = compared(late, early)
     assert both.ahead == (early, late)
@@ -90,7 +90,7 @@ def test_one_run_each_is_not_judged() -> None:
 
 
 def test_equal_searches_do_not_differ() -> None:
-    """The difference is called what it is."""
+    """Equal searches are not called different."""
     noise = [0.2, 0.25, 0.22]
     one, other = (
         SearchRuns(name, tuple(course([10], [value]) for value in values))
@@ -102,7 +102,7 @@ def test_equal_searches_do_not_differ() -> None:
 
 
 def test_runs_without_any_spread_are_not_judged() -> None:
-    """Chance is unknown where all runs agree, and the verdict does not call it none."""
+    """If all runs agree, the spread is unknown and no verdict is given."""
     pair = [
         SearchRuns(name, (course([10], [value]),) * 2) for name, value in (("a", 0.2), ("b", 0.3))
     ]
@@ -112,12 +112,12 @@ def test_runs_without_any_spread_are_not_judged() -> None:
 
 
 def test_other_images_are_told() -> None:
-    """Values measured on other images are not comparable."""
+    """Values measured on different images are not compared."""
     assert "not directly comparable" in compared(FAST, SLOW, same_images=False).verdict
 
 
 def test_test_accuracy_comes_second() -> None:
-    """It is reported where every run has one, after the metric."""
+    """Test accuracy is reported after the metric, if every run has one."""
     tested = SearchRuns(
         "tested", tuple(course([10], [value], tested=(0.75,)) for value in (0.5, 0.4))
     )
@@ -130,7 +130,7 @@ def test_test_accuracy_comes_second() -> None:
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 8), (12, 5)])
 def test_the_interval_is_welchs(sizes: tuple[int, int]) -> None:
-    """As SciPy computes it."""
+    """The interval is Welch's, as computed by SciPy."""
     chance = np.random.default_rng(sum(sizes))
     one, other = (chance.normal(0, size, size) for size in sizes)
     interval = welch(list(one), list(other))
@@ -141,7 +141,7 @@ def test_the_interval_is_welchs(sizes: tuple[int, int]) -> None:
 
 
 def test_the_picture_says_what_the_verdict_says() -> None:
-    """Its title is the first sentence."""
+    """The picture's title is the first sentence of the verdict."""
     both = compared(FAST, SLOW)
     picture = draw_searches(both)
     assert f"{picture.title}." == both.sentences[0]
@@ -154,7 +154,7 @@ def search(database: Database, spec: Spec, name: str) -> Bench:
 
 
 def test_trials_that_pause_against_trials_that_do_not(database: Database) -> None:
-    """Best value by epochs spent: six settings begin at epoch 1, and the best one is finished."""
+    """A search with pauses and one without are compared by best value per epoch spent."""
     go(search(database, small(), "pausing").worker())
     whole = search(database, make_spec(trials=3, epochs=EPOCHS, at="best"), "whole").worker()
     for _ in range(3):
@@ -162,7 +162,8 @@ def test_trials_that_pause_against_trials_that_do_not(database: Database) -> Non
     with database.snapshot() as connection:
         both = compare_searches(connection, "pausing", "whole")
     paused, full = (run.courses[0] for run in both.both)
-    # Rungs at 1 and 3: two stay at epoch 1 and one goes to its end, then two more and one to 3.
+    # Rungs at 1 and 3: two pause at epoch 1 and one runs to its end, then two more, one of them to
+    # 3.
     assert paused.total == 4 * 1 + 3 + EPOCHS
     assert list(paused.epochs) == [2 * 1 + EPOCHS]
     assert list(paused.best) == pytest.approx([1 / EPOCHS])
@@ -176,7 +177,7 @@ def test_trials_that_pause_against_trials_that_do_not(database: Database) -> Non
 def test_a_search_whose_budget_in_epochs_ends_it_is_compared_up_to_there(
     database: Database,
 ) -> None:
-    """Trials that are paused then are no answer yet; with a larger budget the course goes on."""
+    """A search ended by its budget in epochs is compared up to it; a larger budget continues it."""
     bench = search(database, limited(small(), 8), "limited")
     go(bench.worker())
     other = search(database, make_spec(trials=1, epochs=EPOCHS, at="best"), "whole").worker()
@@ -194,7 +195,7 @@ def test_a_search_whose_budget_in_epochs_ends_it_is_compared_up_to_there(
 
 
 def reuse(worker: Ledger, reused: int) -> None:
-    """Train a trial whose first epochs are those of the very first trial."""
+    """Train a trial that reuses its first epochs from the very first trial."""
     held = claim_trial(worker)
     mine = 0.01 * held.trial_id
     curve = [
@@ -208,7 +209,7 @@ def reuse(worker: Ledger, reused: int) -> None:
 def test_epochs_of_another_study_are_spent_and_those_of_its_own_are_not(
     database: Database,
 ) -> None:
-    """Whichever search comes second in a folder, it needs as many epochs as it would alone."""
+    """Epochs reused from another study count as spent; those reused within a study do not."""
     spec = make_spec(trials=3, epochs=EPOCHS, at="best")
     first = search(database, spec, "first").worker()
     second = search(database, spec, "second").worker()

@@ -1,4 +1,4 @@
-"""Rows by condition and in an order, and tables as people read them."""
+"""Selecting and sorting rows, and tables for people."""
 
 from datetime import UTC, datetime
 
@@ -49,7 +49,7 @@ def trials(*conditions: str) -> list[int]:
 def test_a_condition_keeps_the_rows_it_holds_for(
     conditions: tuple[str, ...], left: list[int]
 ) -> None:
-    """Numbers by value, texts and truth values as written, nothing for an empty cell."""
+    """Numbers are compared by value, texts and booleans as written; empty cells never match."""
     assert trials(*conditions) == left
 
 
@@ -70,7 +70,7 @@ def test_a_condition_that_cannot_be_is_told(text: str, told: str) -> None:
 
 
 def test_rows_are_sorted_with_empty_ones_last() -> None:
-    """Either way round; equal ones keep their order, and numbers come before texts."""
+    """Rows are sorted either way, with empty ones last; the sort is stable, numbers before texts."""
 
     def order(by: str) -> list[int]:
         return [row[0] for row in SHEET.sorted(by).rows]
@@ -85,7 +85,7 @@ def test_rows_are_sorted_with_empty_ones_last() -> None:
 
 
 def test_digits_are_of_figures_alone() -> None:
-    """A rate of 0.001 keeps its digits; figures have as many as asked for, in every format."""
+    """Digits apply to figures only: a learning rate of 0.001 keeps its digits in every format."""
     layout = Layout(digits=1, exact={"lr"})
     sheet = Sheet(("lr", "acc", "n"), [[0.00123456, 0.96, 3], [0.1, None, 4]])
     assert write(sheet, "csv", layout).decode() == "lr,acc,n\n0.00123456,1.0,3\n0.1,,4\n"
@@ -95,7 +95,9 @@ def test_digits_are_of_figures_alone() -> None:
 
 
 def test_a_caption_makes_a_table_that_floats_and_runs_nothing() -> None:
-    """Caption before label, signs escaped, a mean with its interval in mathematics."""
+    """A LaTeX table with a caption has its label after it, escaped signs and intervals in math
+    mode.
+    """
     sheet = Sheet(
         ("weight_decay", "gap"), [[0.1, MeanCell(-0.0123, 0.0045)], [0.2, MeanCell(1.0, None)]]
     )

@@ -1,4 +1,4 @@
-"""Settings against the best one: validation leads, test checks, and lost seeds stand aside."""
+"""Settings compared with the best one: chosen on validation, checked on test, without lost seeds."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ DEPTHS, RATES, LOSSES = (1, 2), (0.1, 0.01), ("bce", "focal")
 def study(database: Database, *, lost: bool = False, seeds: int = 3, **more: Any) -> Bench:
     """Store a grid in which depth 2 with rate 0.01 is best on validation, and worst on test.
 
-    `lost` says that it diverged under its last seed.
+    With `lost` it diverged under its last seed.
     """
     chance = np.random.default_rng(4)
     truth = images(400, 400)
@@ -55,7 +55,7 @@ def compared(bench: Bench) -> tuple[Comparison, Comparison]:
 
 
 def test_settings_are_compared_with_the_best_by_the_studys_metric(database: Database) -> None:
-    """Both of the best pair of levels are tied, the six others are worse; n counts seeds."""
+    """Both settings of the best pair are tied and the six others are worse; n counts seeds."""
     found, _ = compared(study(database))
     assert found.factor == "depth,lr,loss"
     assert found.measure.name == "val_acc"
@@ -66,7 +66,7 @@ def test_settings_are_compared_with_the_best_by_the_studys_metric(database: Data
 
 
 def test_test_images_check_what_validation_chose(database: Database) -> None:
-    """The reference stays the one that validation chose, also where others do better on test."""
+    """The reference stays the setting chosen on validation, even if others do better on test."""
     found, checked = compared(study(database))
     assert checked.measure.name == "test_acc"
     assert checked.reference == found.reference
@@ -77,7 +77,7 @@ def test_test_images_check_what_validation_chose(database: Database) -> None:
 
 
 def test_a_setting_that_lost_a_seed_is_not_the_best(database: Database) -> None:
-    """It stands aside with the reason, so that all others are compared over all their seeds."""
+    """A setting that lost a seed is set aside with the reason; the others keep all their seeds."""
     found, _ = compared(study(database, lost=True))
     assert found.reference not in ("depth=2 lr=0.01 loss=bce", "depth=2 lr=0.01 loss=focal")
     assert found.seeds == 3
@@ -88,7 +88,7 @@ def test_a_setting_that_lost_a_seed_is_not_the_best(database: Database) -> None:
 
 
 def test_combinations_of_some_factors_are_compared_in_the_same_places(database: Database) -> None:
-    """Of three factors two are named: a seed's value is the mean over the third."""
+    """With two of three factors named, a seed's value is the mean over the third."""
     bench = study(database)
     with bench.database.transaction() as connection:
         results = Results(connection, bench.study)
@@ -101,14 +101,14 @@ def test_combinations_of_some_factors_are_compared_in_the_same_places(database: 
 
 
 def test_one_seed_gives_no_comparison_of_settings(database: Database) -> None:
-    """Without replicates, only factors are compared."""
+    """With one seed only factors are compared, not settings."""
     bench = study(database, seeds=1)
     with bench.database.transaction() as connection:
         assert compare_settings(Results(connection, bench.study)) is None
 
 
 def test_too_many_settings_are_ranked_and_not_compared(database: Database) -> None:
-    """More than 50 settings: it says so, and where they are ranked."""
+    """More than 50 settings are not compared; the answer says where they are ranked."""
     truth = images(10, 10)
 
     def tell(_chosen: dict[str, Value], _seed: int) -> Told:

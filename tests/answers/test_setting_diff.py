@@ -1,4 +1,4 @@
-"""Two settings of a study: what differs, and the verdict that `compare` gives of them."""
+"""Two settings of a study: their differences, and the same verdict as `compare`."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def between(bench: Bench, one: str, other: str, metric: str | None = None) -> Se
 
 
 def test_the_verdict_is_that_of_compare(database: Database) -> None:
-    """Difference and p value of the best against another are those of the settings' table."""
+    """Difference and p value of the best against another equal those of the settings' table."""
     bench = study(database)
     with bench.database.transaction() as connection:
         results = Results(connection, bench.study)
@@ -41,7 +41,7 @@ def test_the_verdict_is_that_of_compare(database: Database) -> None:
     ]
     assert "is worse than" in found.verdict
     assert "corrected for comparing 8 settings" in found.verdict
-    # On test the best is worse; the other way round every difference has the other sign.
+    # On test the best is worse; in the other order every difference changes its sign.
     back = between(bench, POOR, best)
     assert back.figures[0].difference is not None
     assert leading.difference is not None
@@ -54,14 +54,14 @@ def test_the_verdict_is_that_of_compare(database: Database) -> None:
 
 
 def test_a_single_seed_gives_no_verdict(database: Database) -> None:
-    """It says who is ahead, and that one seed is luck."""
+    """With a single seed the answer says which is ahead, and that one seed is not enough."""
     single = study(database, seeds=1)
     said = between(single, BEST, POOR).verdict
     assert "a single seed cannot distinguish a better setting from chance" in said
 
 
 def test_a_setting_that_lost_a_seed_is_not_compared(database: Database) -> None:
-    """It ranks last whatever its mean; the verdict says which seeds are missing."""
+    """A setting that lost a seed ranks last whatever its mean; the verdict names missing seeds."""
     found = between(study(database, lost=True), BEST, POOR)
     assert found.figures[0].p_value is None
     assert f"{BEST.rsplit(' ', 1)[0]}" in found.verdict
@@ -69,7 +69,7 @@ def test_a_setting_that_lost_a_seed_is_not_compared(database: Database) -> None:
 
 
 def test_settings_are_named_by_rank_or_by_values(database: Database) -> None:
-    """Values that fit several settings, none, or one setting twice are refused with the reason."""
+    """Values that fit several settings or none, or one setting twice, are refused with the reason."""
     bench = study(database)
     for one, other, told in (
         ("1", "99", "there is no rank 99"),

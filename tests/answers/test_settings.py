@@ -1,4 +1,4 @@
-"""Settings over their seeds, in a real database: the steady one wins over the lucky one."""
+"""Settings over their seeds, in a real database: the steady one ranks above the lucky one."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ SHARES: dict[float, tuple[float | str, ...]] = {
 
 
 def study(database: Database, shares: dict[float, tuple[float | str, ...]] = SHARES) -> Bench:
-    """Store a study of rates whose accuracies are given, on validation and on test."""
+    """Store a study of learning rates with given accuracies on validation and on test."""
     truth = images(200, 100)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -70,7 +70,7 @@ def test_the_steady_setting_is_ranked_above_the_lucky_one(database: Database) ->
 
 
 def test_its_median_seed_stands_for_it(database: Database) -> None:
-    """The network that the study ends with is the one of 0.85."""
+    """The setting's network is that of its median seed, 0.85."""
     bench = study(database)
     best = read(bench)[0].median
     assert best is not None
@@ -78,7 +78,7 @@ def test_its_median_seed_stands_for_it(database: Database) -> None:
 
 
 def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
-    """Its median seed's network is selected, shown with the figures of the other seeds."""
+    """The study's final network is the median seed's, shown with the figures of the other seeds."""
     bench = study(database)
     with bench.database.transaction() as connection:
         found = winner(Results(connection, bench.study))
@@ -102,7 +102,7 @@ def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
 
 
 def test_another_seed_of_the_best_setting_can_be_taken(database: Database) -> None:
-    """By its number; one that the setting has not is refused with those that it has."""
+    """Another seed of the best setting can be chosen; an unknown one is refused with the list."""
     bench = study(database)
     with bench.database.transaction() as connection:
         results = Results(connection, bench.study)
@@ -114,7 +114,7 @@ def test_another_seed_of_the_best_setting_can_be_taken(database: Database) -> No
 
 
 def test_the_closing_words_name_it(database: Database) -> None:
-    """First how it does on validation, which chose it, then on test."""
+    """The closing words name the best setting, its validation figure first, then test."""
     bench = study(database)
     with bench.database.transaction() as connection:
         said = best_sentence(Results(connection, bench.study))
@@ -126,7 +126,7 @@ def test_the_closing_words_name_it(database: Database) -> None:
 
 
 def test_what_became_of_lost_seeds_is_told(database: Database) -> None:
-    """Counts by state, no rank without a complete seed, and none above who has all seeds."""
+    """Lost seeds are counted by state; a setting without any is unranked, one with all ranks first."""
     shares: dict[float, tuple[float | str, ...]] = {
         0.1: (0.99, "DIVERGED", 0.99),
         0.01: (0.7, 0.7, 0.7),
@@ -144,7 +144,7 @@ def test_what_became_of_lost_seeds_is_told(database: Database) -> None:
 
 
 def test_settings_are_called_by_what_they_differ_in(database: Database) -> None:
-    """What all have in common is left out of the name."""
+    """Names leave out what all settings have in common."""
     bench = study(database)
     found = read(bench)
     assert list(short_names(found, bench.study.spec).values()) == ["lr=0.01", "lr=0.1"]

@@ -1,4 +1,4 @@
-"""An answer's table where the terminal is narrow: settings go into one column, whole."""
+"""A table in a narrow terminal: the settings go into one column, uncut."""
 
 from tuner.answers.table import Table
 
@@ -11,7 +11,7 @@ WIDE = Table(
 
 
 def test_a_setting_is_named_by_what_differs() -> None:
-    """To three digits, without what is the same everywhere or not active."""
+    """A setting's name has the values that differ, to three digits, without inactive ones."""
     folded = WIDE.folded
     assert folded.head == ("acc", "setting")
     assert folded.rows == (("0.9", "loss=bce lr=0.00537"), ("0.8", "loss=ce lr=0.01 step_size=5"))
@@ -20,6 +20,6 @@ def test_a_setting_is_named_by_what_differs() -> None:
 
 
 def test_a_single_row_has_all_values() -> None:
-    """Nothing differs then, but the setting still needs a name."""
+    """A single row has all values as its name, since nothing differs."""
     single = Table(WIDE.head, WIDE.rows[1:], setting=range(4)).folded
     assert single.rows == (("0.8", "loss=ce lr=0.01 batch_size=16 step_size=5"),)

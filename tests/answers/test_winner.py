@@ -1,4 +1,4 @@
-"""The winner of studies of every shape: without a test set, of three classes, with one trial."""
+"""The winner of studies of every shape: without a test set, with three classes, with one trial."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ RATES = (1e-3, 1e-2, 1e-1)
 
 
 def study(database: Database, data: Images, *, pruned: float | None = None, **shape: Any) -> Bench:
-    """Store a study whose last rate is the best, by a share of images that are right."""
+    """Store a study whose last learning rate is the best, by share of correct images."""
     chance = np.random.default_rng(1)
 
     def logs(labels: Any, expected: float) -> Any:
@@ -47,7 +47,7 @@ def read(bench: Bench, number: int | None = None) -> Winner:
 
 
 def test_the_winner_has_its_figures(database: Database) -> None:
-    """The best rate, its seeds' means, by class, the gap and the selection bias."""
+    """The winner has its seeds' means, figures by class, the gap and the selection bias."""
     found = read(study(database, images(300, 200), seeds=3))
     assert found.settings == {"lr": 0.1}
     assert found.setting is not None
@@ -65,7 +65,7 @@ def test_the_winner_has_its_figures(database: Database) -> None:
 
 
 def test_without_a_test_set_nothing_is_made_up(database: Database) -> None:
-    """No gap and no cause, but a winner, its luck, and the words that test is not known."""
+    """Without a test set there is no gap and no cause, and the words say that test is unknown."""
     found = read(study(database, images(300, 0), seeds=2))
     assert found.gap is None
     assert found.selection_bias is not None
@@ -76,7 +76,7 @@ def test_without_a_test_set_nothing_is_made_up(database: Database) -> None:
 
 
 def test_three_classes_have_no_sensitivity(database: Database) -> None:
-    """Sensitivity, specificity and AUC are of two classes; their columns are not there."""
+    """With three classes there are no columns for sensitivity, specificity and AUC."""
     labels = {"val": np.arange(90) % 3, "test": np.arange(60) % 3}
     found = read(study(database, Images(labels, classes=("a", "b", "c")), seeds=2))
     assert not found.rates
@@ -87,7 +87,7 @@ def test_three_classes_have_no_sensitivity(database: Database) -> None:
 
 
 def test_limits_are_accuracies_that_can_be(database: Database) -> None:
-    """Two seeds far apart leave everything open, and nothing beyond 0 and 1."""
+    """The limits of an accuracy over two seeds far apart are cut to 0 and 1."""
     chance = iter([0.5, 0.99] * 2)
     truth = images(100, 100)
 
@@ -113,7 +113,7 @@ def test_one_trial_is_its_own_winner(database: Database) -> None:
 
 
 def test_what_is_not_complete_is_no_winner(database: Database) -> None:
-    """A pruned trial and a missing one are reported; the best of the others wins."""
+    """Pruned and missing trials are reported; the best of the others wins."""
     bench = study(database, images(), pruned=0.1, seeds=1)
     assert read(bench).settings == {"lr": 0.01}
     with pytest.raises(UserError, match="is pruned"):

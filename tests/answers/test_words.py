@@ -1,4 +1,4 @@
-"""Numbers in words: the same figure in a table and in a sentence, one sign for minus."""
+"""Numbers in words: the same figure in tables and sentences, one minus sign."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_table_and_sentence_have_the_same_digits(one: int, other: int) -> None:
 
 
 def test_a_figure_is_read_in_its_unit() -> None:
-    """Shares in per cent, losses with four digits, areas as fractions."""
+    """Shares are in per cent, losses have four digits, areas are fractions."""
     assert words.figure(unit_of("val_acc") or NUMBER, 0.8724) == "87.2%"
     assert words.figure(unit_of("last_test_sensitivity") or NUMBER, 1.0) == "100.0%"
     assert words.figure(unit_of("gap") or NUMBER, -0.0244) == "−2.4"
@@ -37,7 +37,7 @@ def test_a_figure_is_read_in_its_unit() -> None:
 
 
 def test_an_own_metric_is_read_as_it_was_declared() -> None:
-    """A share in per cent, its gap in points; a number stays one."""
+    """A declared metric that is a share is in per cent, its gap in points; a number stays one."""
     own = (Metric("dice", "higher", "Overlap."), Metric("mm", "lower", "Distance.", "number"))
     assert words.figure(unit_of("val_dice", own) or NUMBER, 0.5) == "50.0%"
     assert words.figure(unit_of("gap_dice", own) or NUMBER, 0.05) == "+5.0"
@@ -45,7 +45,7 @@ def test_an_own_metric_is_read_as_it_was_declared() -> None:
 
 
 def test_limits_stay_within_what_there_is() -> None:
-    """No interval of an accuracy goes beyond 100%, and none of a loss below 0."""
+    """An interval of an accuracy is cut at 100%, and one of a loss at 0."""
     assert words.with_ends(SHARE, Interval(0.95, 0.88, 1.02)) == "95.0% (88.0 to 100.0)"
     assert words.ends(NATS, Interval(0.2, -0.1, 0.5)) == "0.0000 to 0.5000"
     assert words.with_half(SHARE, 0.95, 0.07) == "95.0 ± 7.0%"
@@ -53,7 +53,7 @@ def test_limits_stay_within_what_there_is() -> None:
 
 
 def test_a_figure_without_variation_has_no_limits() -> None:
-    """Where all images agree a bootstrap knows no limits, and none are promised."""
+    """If all images agree, a bootstrap has no limits, and none are given."""
     assert words.with_any_ends(SHARE, Interval(1.0, 1.0, 1.0)) == "100.0%"
     assert words.with_any_ends(SHARE, Interval(0.9, 0.8, 0.95)) == "90.0% (80.0 to 95.0)"
     assert words.with_any_ends(SHARE, None) == "–"
@@ -74,12 +74,12 @@ def test_a_figure_without_variation_has_no_limits() -> None:
     ],
 )
 def test_numbers_are_rounded_as_decimals(value: float, digits: int, text: str) -> None:
-    """Halves go away from zero, nothing is a negative zero, and no number is too large."""
+    """Halves are rounded away from zero, zero has no sign, and no number is too large."""
     assert words.fixed(value, digits) == text
 
 
 def test_a_sign_is_a_sign() -> None:
-    """A plus or a minus, no hyphen, and none for what rounds to zero."""
+    """A number has a plus or a minus sign, not a hyphen; one that rounds to zero has none."""
     assert words.signed(0.1, 1) == "+0.1"
     assert words.signed(-0.1, 1) == "−0.1"
     assert words.signed(0.04, 1) == "0.0"

@@ -1,4 +1,4 @@
-"""Whether a study's budget is enough for its trials, before any of them is trained."""
+"""Whether a study's budget is enough for its trials, before any training."""
 
 from dataclasses import replace
 
@@ -59,14 +59,14 @@ COST = Cost(
 def test_a_budget_that_is_too_small_is_told_before_a_launch(
     budget: Budget, said: str | None
 ) -> None:
-    """The narrowest limit decides; what all trials need is told whole, whatever is cut short."""
+    """The tightest limit decides; the remark says what all trials need."""
     spec = replace(make_spec(), budget=budget)
     told = [] if said is None else [f"At this pace {said}"]
     assert list(COST.short(spec)) == told
 
 
 def test_a_study_whose_trials_pause_is_to_train_its_epochs_not_its_trials() -> None:
-    """That not all trials can be trained to their end is meant; that the hours end first is not."""
+    """With pausing a budget in epochs may be below full training; too few hours are still remarked."""
     spec = promoting(120, 40)
     paused = [
         (Budget(120, epochs=240), []),

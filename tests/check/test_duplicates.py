@@ -1,4 +1,4 @@
-"""Duplicates: planted ones are found and counted, different images are not taken for equal."""
+"""Planted duplicates are found and counted; different images are not called duplicates."""
 
 import io
 from collections.abc import Callable
@@ -19,13 +19,13 @@ PLANTED = 20
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Draw radiographs, which all look alike, as they are drawn for a study."""
+    """Draw radiographs, which all look alike, as for a study."""
     counts = {"train_images": 800, "val_images": 200, "test_images": 200}
     return chest(tmp_path_factory.mktemp("cache"), image_size=64, **counts)
 
 
 def added(split: Split, pictures: list[Picture], name: str) -> Split:
-    """Return a split with more images."""
+    """Return a split with additional images."""
     return Split(
         np.concatenate([split.images, np.stack(pictures)]),
         np.concatenate([split.labels, np.zeros(len(pictures), dtype=np.int64)]),
@@ -34,37 +34,37 @@ def added(split: Split, pictures: list[Picture], name: str) -> Split:
 
 
 def planted(data: Data, change: Callable[[Picture], Picture]) -> Data:
-    """Return data whose test split has changed copies of training images."""
+    """Return data whose test split contains changed copies of training images."""
     assert data.test is not None
     copies = [change(np.array(data.train.images[7 * i])) for i in range(PLANTED)]
     return replace(data, test=added(data.test, copies, "planted"))
 
 
 def compressed(picture: Picture) -> Picture:
-    """Store a picture as JPEG and read it again."""
+    """Compress a picture as JPEG and read it back."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=85)
     return np.asarray(Image.open(file))
 
 
 def brightened(picture: Picture) -> Picture:
-    """Make a picture brighter and richer in contrast."""
+    """Make a picture brighter with more contrast."""
     return np.asarray(np.clip(picture * 1.05 + 5, 0, 255), dtype=np.uint8)
 
 
 def resized(picture: Picture) -> Picture:
-    """Make a picture smaller and large again."""
+    """Shrink a picture and enlarge it again."""
     small = Image.fromarray(picture).resize((56, 56), Image.Resampling.BILINEAR)
     return np.asarray(small.resize((64, 64), Image.Resampling.BILINEAR))
 
 
 def test_different_radiographs_are_not_duplicates(phantom: Data) -> None:
-    """Of 1,200 phantoms that look alike no two are taken for one."""
+    """No two of 1,200 similar phantoms are called duplicates."""
     assert find_duplicates(phantom).groups == ()
 
 
 def test_copies_are_exact_duplicates(phantom: Data) -> None:
-    """Every copy is found and named with its original, in the order of the splits."""
+    """Every copy is listed with its original, in the order of the splits."""
     found = find_duplicates(planted(phantom, lambda picture: picture))
     assert found.count(exact=True, across=True) == PLANTED
     assert found.count(exact=False, across=True) == 0
@@ -77,14 +77,14 @@ def test_copies_are_exact_duplicates(phantom: Data) -> None:
 def test_the_same_picture_stored_anew_is_a_near_duplicate(
     phantom: Data, change: Callable[[Picture], Picture]
 ) -> None:
-    """Compressed, brightened or resized, a picture is still known, and not called exact."""
+    """A compressed, brightened or resized picture is a near duplicate, not an exact one."""
     found = find_duplicates(planted(phantom, change))
     assert found.count(exact=True, across=True) == 0
     assert found.count(exact=False, across=True) >= PLANTED - 2
 
 
 def test_counting_of_larger_groups(phantom: Data) -> None:
-    """Copies are counted once for every image of a later split, and repeats in their own."""
+    """Copies are counted once per image of a later split; repeats within a split are counted there."""
     assert phantom.test is not None
     one = np.array(phantom.train.images[3])
     data = replace(
@@ -99,7 +99,7 @@ def test_counting_of_larger_groups(phantom: Data) -> None:
 
 
 def test_blank_images_are_alike_only_exactly(phantom: Data) -> None:
-    """Blank images of different grey are not near duplicates of anything."""
+    """Blank images of different grey are not near duplicates."""
     assert phantom.test is not None
     blank = [np.full((64, 64), grey, dtype=np.uint8) for grey in (0, 100, 255)]
     data = replace(phantom, test=added(phantom.test, blank, "blank"))
@@ -107,7 +107,7 @@ def test_blank_images_are_alike_only_exactly(phantom: Data) -> None:
 
 
 def test_few_small_colour_images_are_compared_too() -> None:
-    """Data of a handful of images, of any size and channels, have duplicates as well."""
+    """Duplicates are found in a handful of images of any size and number of channels."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 3, 20, 12), dtype=np.uint8)
     train = Split(images, np.array([0, 1] * 3), tuple("abcdef"))

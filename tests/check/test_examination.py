@@ -1,4 +1,4 @@
-"""What is wrong with data is reported exactly: how many, which, and what it means."""
+"""Faults of data are reported exactly: how many, which, and what it means."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,9 @@ def write_planted(place: Path) -> Path:
 
 
 def test_planted_faults_are_told_exactly(tmp_path: Path) -> None:
-    """7 duplicates across splits and 3 shared patients, neither more nor fewer, by name."""
+    """7 duplicates across splits and 3 shared patients are reported by name, neither more nor
+    fewer.
+    """
     data = chest(tmp_path / "c", source="manifest", path=str(write_planted(tmp_path / "m")))
     found = examine(data, KEYS, quick=True)
     counts = found.to_json()["duplicates"]
@@ -53,7 +55,9 @@ def test_planted_faults_are_told_exactly(tmp_path: Path) -> None:
 
 
 def test_a_picture_under_two_labels_is_a_finding(tmp_path: Path) -> None:
-    """Whether the two are in one split or in two; copies under one label are none."""
+    """A picture with two labels is reported, within a split or across; copies with one label are
+    not.
+    """
     data = clean(tmp_path)
     assert "more than one label" not in told(data)
     images, labels = data.train.images.copy(), data.train.labels
@@ -77,17 +81,17 @@ def test_a_picture_under_two_labels_is_a_finding(tmp_path: Path) -> None:
 
 
 def clean(tmp_path: Path) -> Data:
-    """Load arrays with nothing wrong."""
+    """Load arrays without faults."""
     return chest(tmp_path / "c", source="npy", path=str(write_npy(tmp_path / "n")))
 
 
 def told(data: Data) -> str:
-    """Return all warnings of data."""
+    """Return all warnings about data."""
     return " ".join(warnings(examine(data, {}, quick=True)))
 
 
 def test_clean_data_are_not_warned_of(tmp_path: Path) -> None:
-    """Equal splits of good images have no finding."""
+    """Equal splits of good images have no findings."""
     assert told(clean(tmp_path)) == ""
 
 
@@ -97,7 +101,7 @@ def changed(split: Split, images: np.ndarray) -> Split:
 
 
 def test_blank_and_clipped_images_are_told(tmp_path: Path) -> None:
-    """An image of one value, and one mostly black or white, are named."""
+    """A blank image, and one that is mostly black or white, are named."""
     data = clean(tmp_path)
     images = data.train.images.copy()
     images[3] = 90
@@ -122,7 +126,7 @@ def test_uneven_classes_are_told(tmp_path: Path) -> None:
 
 
 def test_equal_shares_of_many_classes_are_not_rare(tmp_path: Path) -> None:
-    """Of eleven classes each has about 9% of the images, which is no reason for a warning."""
+    """Eleven classes with equal shares of about 9% are not called rare."""
     data = clean(tmp_path)
 
     def many(split: Split) -> Split:
@@ -143,7 +147,7 @@ def test_equal_shares_of_many_classes_are_not_rare(tmp_path: Path) -> None:
 
 
 def test_few_patients_are_told(tmp_path: Path) -> None:
-    """A validation split of 5 patients, however many images it has, judges nothing."""
+    """A validation split of 5 patients is warned about, however many images it has."""
     data = clean(tmp_path)
     count = len(data.val.ids)
     few = replace(data.val, patients=tuple(f"p{at % 5}" for at in range(count)))
@@ -158,7 +162,7 @@ def test_few_patients_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_a_different_distribution_is_told(shift: float, tmp_path: Path) -> None:
-    """Only test images of another machine are warned of, with what to expect."""
+    """Test images from another machine are warned about, with what to expect; others are not."""
     data = chest(tmp_path, image_size=64, train_images=400, val_images=200, shift=shift)
     found: Examination = examine(data, {}, quick=True)
     assert ("different distributions" in " ".join(warnings(found))) == (shift == 1.0)

@@ -1,4 +1,4 @@
-"""What a file sets is compared with its data, before a study exists."""
+"""A file's settings are checked against its data before a study exists."""
 
 import tomllib
 from dataclasses import replace
@@ -38,7 +38,7 @@ def spec_of(text: str, folder: Path, objective: str = "chest_xray") -> Spec:
 
 
 def contents(images: int, *classes: str) -> dict[str, dict[str, object]]:
-    """Return what an examination tells of a training split."""
+    """Return the contents of a training split as an examination reports them."""
     return {"train": {"images": images, "classes": dict.fromkeys(classes, 1)}}
 
 
@@ -50,7 +50,7 @@ def contents(images: int, *classes: str) -> dict[str, dict[str, object]]:
     ],
 )
 def test_bce_with_three_classes_is_a_fault_of_the_file(text: str, key: str, tmp_path: Path) -> None:
-    """Named with its key and the classes; with two classes it is none."""
+    """BCE with three classes is a fault that names the key and the classes; with two it is none."""
     spec = spec_of(text, tmp_path)
     with pytest.raises(StudyFileError) as raised:
         check_data(spec, contents(30, "covid", "normal", "pneumonia"))
@@ -60,7 +60,7 @@ def test_bce_with_three_classes_is_a_fault_of_the_file(text: str, key: str, tmp_
 
 
 def test_a_batch_larger_than_the_training_set_is_remarked(tmp_path: Path) -> None:
-    """The largest size that the file can choose counts, wherever it is set."""
+    """A batch larger than the training set is remarked on, for the largest size in the file."""
     for text in (
         "[space]\nbatch_size = [16, 64]",
         "[space]\nlr = [1e-3, 1e-2]\n[fixed]\nbatch_size = 64",
@@ -72,7 +72,7 @@ def test_a_batch_larger_than_the_training_set_is_remarked(tmp_path: Path) -> Non
 
 
 def test_paths_of_a_file_must_be_there(tmp_path: Path) -> None:
-    """Data and starting weights are looked for from the study file on; all faults at once."""
+    """Data and starting weights are resolved from the study file; all missing ones are listed."""
     text = (
         '[space]\n"data.path" = ["here", "gone"]\n'
         '[fixed]\nmodel = "resnet18"\nweights = "w.safetensors"\n[data]\nsource = "folder"\n'
@@ -91,7 +91,7 @@ def test_paths_of_a_file_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_test_set_of_one_class_is_told(tmp_path: Path) -> None:
-    """Its accuracy is a share of one class; uneven shares are not reported in addition."""
+    """A test set of one class is reported, without a second remark on uneven shares."""
     data = clean(tmp_path)
     assert data.test is not None
     only = data.test.labels == 0
@@ -107,7 +107,7 @@ def test_a_test_set_of_one_class_is_told(tmp_path: Path) -> None:
 
 
 def test_a_look_at_real_data_finds_the_fault(tmp_path: Path) -> None:
-    """Ten digits and bce: the look that a launch takes before it stores anything raises it."""
+    """BCE on ten digits is refused by a launch's examination before anything is stored."""
     text = '[space]\nlr = [1e-3, 1e-2]\n[fixed]\nloss = "bce"\nbatch_size = 4096'
     spec = spec_of(text, tmp_path, "digits")
     checker = Checker(tmp_path, (), lambda *_: None)

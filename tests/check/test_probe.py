@@ -1,4 +1,4 @@
-"""The shift probe: it finds another machine, and is not fooled by chance or by classes."""
+"""The shift probe finds another machine, and is not fooled by chance or by class shares."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tuner.train.objective import Data, Split
 
 
 def drawn(tmp_path: Path, shift: float) -> Data:
-    """Draw a phantom whose test images come from another machine by so much."""
+    """Draw a phantom whose test images are shifted by this much."""
     return chest(tmp_path, image_size=64, train_images=400, val_images=200, shift=shift)
 
 
@@ -38,7 +38,7 @@ def test_another_machine_is_told(tmp_path: Path) -> None:
 
 
 def test_the_interval_covers_chance_where_there_is_no_difference(tmp_path: Path) -> None:
-    """Over 60 random divisions of one distribution, nearly all intervals hold 0.5."""
+    """Over 60 random divisions of one distribution, nearly all intervals cover 0.5."""
     data = drawn(tmp_path, 0.0)
     order = np.random.default_rng(0)
     missed = 0
@@ -47,12 +47,12 @@ def test_the_interval_covers_chance_where_there_is_no_difference(tmp_path: Path)
         found = probe(("a", part(data, places[:250])), ("b", part(data, places[250:])))
         assert found is not None
         missed += not found.low <= 0.5 <= found.high
-    # 5% of 60 are 3; more than 9 come once in a thousand suites if the interval is honest.
+    # 5% of 60 are 3; more than 9 happen once in a thousand runs if the interval is right.
     assert missed <= 9
 
 
 def people(count: int, each: int, seed: int = 0) -> Split:
-    """Draw images of this many people, each with pictures that are nearly the same."""
+    """Draw several nearly equal pictures of each of this many people."""
     random = np.random.default_rng(seed)
     faces = random.integers(40, 200, (count, 16, 16))
     images = np.repeat(faces, each, axis=0) + random.integers(0, 9, (count * each, 16, 16))
@@ -64,7 +64,7 @@ def people(count: int, each: int, seed: int = 0) -> Split:
 
 
 def shared_out(whole: Split, chosen: np.ndarray, *, named: bool) -> tuple[Split, Split]:
-    """Divide people into two splits, with their names or without."""
+    """Divide people into two splits, with or without their names."""
     parts = []
     for mine in (chosen, ~chosen):
         places = np.flatnonzero(mine[[int(name[1:]) for name in whole.patients]])
@@ -75,7 +75,7 @@ def shared_out(whole: Split, chosen: np.ndarray, *, named: bool) -> tuple[Split,
 
 
 def test_people_who_are_known_again_are_no_shift() -> None:
-    """Chance shares 80 people out, 5 pictures each: by image always a shift, by patient hardly."""
+    """People recognised by their 5 pictures are a shift by image almost always, by patient rarely."""
     random = np.random.default_rng(1)
     told = {True: 0, False: 0}
     for seed in range(20):
@@ -88,12 +88,12 @@ def test_people_who_are_known_again_are_no_shift() -> None:
             assert found.patients == ((40, 40) if named else None)
             told[named] += found.tells_apart
     assert told[False] > 15
-    # One side of 95% intervals: 1 in 40 is expected, and 4 in 20 would be once in a thousand.
+    # One-sided error of 95% intervals: 1 in 40 is expected, 4 in 20 happen once in a thousand.
     assert told[True] <= 3
 
 
 def test_one_picture_a_person_is_probed_as_images_are() -> None:
-    """The same figure and interval, to rounding, whether people are named or not."""
+    """With one picture per person the probe gives the same figures with and without names."""
     whole = people(200, 1)
     chosen = np.random.default_rng(2).permutation(200) < 100
     by_person, by_image = (
@@ -108,7 +108,7 @@ def test_one_picture_a_person_is_probed_as_images_are() -> None:
 
 
 def test_few_people_are_not_probed() -> None:
-    """Many pictures of five people say nothing of two splits."""
+    """Many pictures of five people are not probed."""
     first, second = shared_out(people(5, 40), np.arange(5) < 3, named=True)
     assert probe(("a", first), ("b", second)) is None
 
@@ -125,7 +125,7 @@ def test_another_mix_of_classes_is_no_shift(tmp_path: Path) -> None:
 
 
 def test_the_area_agrees_with_another_computation() -> None:
-    """Ties included, the area is scikit-learn's."""
+    """With ties, the area equals scikit-learn's."""
     random = np.random.default_rng(1)
     ours, theirs = random.integers(0, 6, 40).astype(float), random.integers(1, 7, 30).astype(float)
     cell = module._area(ours, theirs)
@@ -135,7 +135,7 @@ def test_the_area_agrees_with_another_computation() -> None:
 
 
 def test_delong_s_variance_is_what_repetition_shows() -> None:
-    """Over 2,000 drawings, the mean variance is the variance of the areas."""
+    """Over 2,000 draws the mean DeLong variance equals the variance of the areas."""
     random = np.random.default_rng(2)
     cells = [module._area(random.normal(0, 1, 40), random.normal(1, 1, 30)) for _ in range(2000)]
     observed = np.var([cell.auc for cell in cells])
@@ -143,14 +143,14 @@ def test_delong_s_variance_is_what_repetition_shows() -> None:
 
 
 def test_too_few_images_say_nothing() -> None:
-    """With a handful of images, there is no figure rather than a meaningless one."""
+    """With a handful of images there is no figure."""
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
     split = Split(images, np.array([0, 1, 0, 1]), tuple("abcd"))
     assert probe(("a", split), ("b", split)) is None
 
 
 def test_features_take_any_form_of_image() -> None:
-    """Colour, oblong and float images have features, all of them numbers."""
+    """Colour, oblong and float images have finite features."""
     random = np.random.default_rng(0)
     for images in (
         random.integers(0, 256, (3, 3, 40, 28), dtype=np.uint8),

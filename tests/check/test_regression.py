@@ -13,7 +13,7 @@ PENALTY = 30.0
 
 
 def drawn(rows: int, features: int, shift: float) -> tuple[Floats, Floats, Floats]:
-    """Draw rows of features that go together, sides that differ by a shift, and importance."""
+    """Draw correlated features, two sides that differ by a shift, and weights."""
     sides = np.where(CHANCE.random(rows) < 0.3, -1.0, 1.0)
     sides[:2] = -1, 1
     values = CHANCE.standard_normal((rows, features)) @ CHANCE.standard_normal((features, features))
@@ -25,7 +25,7 @@ def drawn(rows: int, features: int, shift: float) -> tuple[Floats, Floats, Float
 def loss(
     at: Floats, values: Floats, sides: Floats, importance: Floats, penalty: float
 ) -> tuple[float, Floats]:
-    """Return the loss and its slope, constant first."""
+    """Return the loss and its gradient, constant first."""
     margin = sides * (values @ at[1:] + at[0])
     slope = -importance * sides * expit(-margin)
     downhill = np.concatenate(([slope.sum()], values.T @ slope + penalty * at[1:]))
@@ -34,7 +34,7 @@ def loss(
 
 
 def together(line: LinearScore) -> Floats:
-    """Return constant and weights in one."""
+    """Concatenate constant and weights."""
     return np.concatenate(([line.constant], line.weights))
 
 
@@ -46,7 +46,7 @@ def together(line: LinearScore) -> Floats:
 def test_line_is_the_one_of_the_least_loss(
     rows: int, features: int, shift: float, penalty: float
 ) -> None:
-    """No slope is left, and scipy finds nothing below; also where a line has no fault at all."""
+    """The gradient is zero and scipy finds no lower loss, even for separable data."""
     data = (*drawn(rows, features, shift), penalty)
     found = together(fit(*data))
     least, slope = loss(found, *data)
@@ -59,7 +59,7 @@ def test_line_is_the_one_of_the_least_loss(
 
 
 def test_line_is_that_of_scikit_learn() -> None:
-    """Its C is one over the penalty, and its constant costs nothing either."""
+    """The fit is scikit-learn's, with C = 1 / penalty and an unpenalised constant."""
     values, sides, importance = drawn(400, 12, 0.3)
     found = fit(values, sides, importance, PENALTY)
     other = LogisticRegression(C=1 / PENALTY, tol=1e-10, max_iter=10_000)
@@ -71,7 +71,7 @@ def test_line_is_that_of_scikit_learn() -> None:
 
 
 def test_a_feature_that_says_all_has_a_finite_weight() -> None:
-    """Three copies of the answer share one weight, held back by the penalty alone."""
+    """Three copies of a perfect feature share one finite weight, limited by the penalty alone."""
     sides = np.repeat([-1.0, 1.0], 25)
     found = fit(np.repeat(sides[:, None], 3, axis=1), sides, np.ones(50), 1e-6)
     assert found.weights == pytest.approx([found.weights[0]] * 3)
@@ -80,7 +80,7 @@ def test_a_feature_that_says_all_has_a_finite_weight() -> None:
 
 
 def test_steps_too_far_are_halved() -> None:
-    """Outliers and importance of every size, where Newton's full steps would go astray."""
+    """With outliers and weights of every size, Newton steps that go too far are halved."""
     random = np.random.default_rng(0)
     for _ in range(400):
         rows = int(random.integers(4, 40))
@@ -93,7 +93,7 @@ def test_steps_too_far_are_halved() -> None:
 
 
 def test_features_that_say_nothing_weigh_nothing() -> None:
-    """Constant features, as of blank images: the constant says how many are on each side."""
+    """Constant features, as of blank images, get weight 0; the constant gives the class shares."""
     sides = np.repeat([-1.0, 1.0], [10, 30])
     found = fit(np.zeros((40, 5)), sides, np.ones(40), PENALTY)
     assert found.weights == pytest.approx([0.0] * 5)

@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests: a project folder as a user has it, and a way to call."""
+"""Fixtures of the command line's tests: a user's project folder, and a way to run commands."""
 
 import json
 import os
