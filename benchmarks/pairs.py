@@ -31,7 +31,7 @@ MARKS = (
 
 
 def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Draw two networks on the same images; yield which verdicts were right and which were wrong."""
+    """Draw two networks on the same images; yield which verdicts were right and which wrong."""
     world = shape.world
     clusters = people(world.sizes, shape.images, chance)
     assert clusters is not None
@@ -65,9 +65,7 @@ def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, floa
 
 
 def report_pairs(pairs: int, jobs: int, wanted: str = "") -> None:
-    """Print how often two equal networks are distinguished, and how often intervals cover the
-    truth.
-    """
+    """Print how often two equal networks are distinguished, and how often intervals cover."""
     print(f"| {pairs:,} pairs of trials a line; % | {' | '.join(MARKS)} |")
     print("|---" * (1 + len(MARKS)) + "|")
     for place, world in enumerate(PAIRS):

@@ -235,7 +235,7 @@ def _spread_of_costs(table: Table) -> float | None:
 
 
 def _moves(table: Table) -> dict[str, float]:
-    """Return how much the ranking changes with the seed; the best quarter by mean counts as good."""
+    """Return how much the ranking changes with the seed; the best quarter by mean is good."""
     ends = _ends(table)
     ends = ends[np.isfinite(ends).all(axis=1)]
     mean = ends.mean(axis=1)

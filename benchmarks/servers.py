@@ -57,9 +57,7 @@ class FleetServer(postgres.Server):
     log: Path | None = None
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that differ from PostgreSQL's defaults; every commit reaches the
-        disk.
-        """
+        """Return the settings that differ from the defaults; every commit reaches the disk."""
         return SETTINGS
 
     @contextmanager

@@ -389,9 +389,7 @@ class Crew:
                 self._wake.notify()
 
     def _dispatch(self) -> None:
-        """Hand out what is due; if the threads waited for it themselves, each moment would wake
-        all.
-        """
+        """Hand out what is due; if the threads waited themselves, each moment would wake all."""
         while not self._done.is_set():
             with self._wake:
                 while not self._heap or self._heap[0][0] > time.perf_counter():

@@ -93,7 +93,7 @@ def settle(database: Database) -> None:
 
 
 def make_dataset(images: int) -> Dataset:
-    """Describe a data set with this many validation and test images, half of each of two classes."""
+    """Describe a data set with so many validation and test images, half of each class."""
     truth = (np.arange(images) % 2).astype(np.int64)
     return Dataset(
         SETUP.data_fingerprint,

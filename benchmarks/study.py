@@ -206,9 +206,7 @@ def _against_targets(figures: Mapping[str, Any], case: str) -> Iterator[str]:
 
 
 def _compared(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """List competitors whose test accuracies differ from the loop's, on the trials that both
-    trained.
-    """
+    """List competitors whose test accuracies differ from the loop's, on the trials of both."""
     different, too_few = [], []
     loop = _accuracies(runs.get("loop", ()))
     for name, own in runs.items():

@@ -193,7 +193,7 @@ def _uses_the_first_link(url: str, link: str) -> None:
 
 
 def test_secrets_are_no_part_of_any_command_line(composition: Composition) -> None:
-    """While a worker waits for its study, no command line of it or its children has the password."""
+    """While a worker waits for its study, no command line of its processes has the password."""
     init = composition.start("init")
     init.communicate(timeout=60)
     worker = composition.execute("worker")

@@ -85,7 +85,7 @@ def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_race_has_room_for_a_look(name: str) -> None:
-    """A study with racing contenders reaches at least one look; otherwise the race decides nothing."""
+    """A study with racing contenders reaches a look; otherwise the race decides nothing."""
     replicates = shipped(name).read().replicates
     if replicates.top is not None:
         assert looks(replicates.top, replicates.extra)
@@ -113,7 +113,7 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
 
 
 def _assert_raced(home: Path, name: str) -> int:
-    """Check that a look happened, and its decision in history and status; return the trials saved."""
+    """Check that a look happened, and is in history and status; return the trials saved."""
     race = json.loads(tuner(home, "status", name, "--json").out)["race"]
     assert race["looks"] >= 1
     told = [line for line in tuner(home, "events", name).out.splitlines() if "looked:" in line]

@@ -26,7 +26,7 @@ EPOCH_SECONDS = 0.5
 
 @dataclass
 class Told:
-    """The fabricated outcome of one trial; figures are computed from predictions if there are any."""
+    """The fabricated outcome of one trial; predictions, if any, give its figures."""
 
     state: str = "COMPLETE"
     """DIVERGED is stored as a trainer stores it: PRUNED, with that reason."""

@@ -62,7 +62,7 @@ def one_is_worse(chosen: dict[str, Value], _seed: int) -> float:
 
 
 def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> None:
-    """Step is 20 points worse and is called so; the other two are tied, with an interval about 0."""
+    """Step is 20 points worse and is called so; the other two are tied."""
     found = judged(by_accuracy(database, schedules(), one_is_worse))
     assert found.measure.name == "test_acc"
     assert set(found.tied) == {"cosine", "exponential"}
@@ -189,9 +189,7 @@ def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
 
 
 def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) -> None:
-    """A level that was pruned throughout is set aside with its places; incomplete pairs are
-    dropped.
-    """
+    """A level that was pruned throughout is set aside with its places; a pair needs both sides."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -279,7 +277,7 @@ def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
 
 
 def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Database) -> None:
-    """If each seed has its own validation split, the interval is over seeds, and the text says so."""
+    """If each seed has its own validation split, the interval is over seeds alone."""
     chance = np.random.default_rng(5)
     data = {
         f"data-{seed}": Images(
@@ -300,9 +298,7 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Databa
 
 
 def test_random_search_compares_configurations(database: Database) -> None:
-    """In a random search nothing is paired: n counts configurations, and only survivors are
-    compared.
-    """
+    """In a random search n counts configurations, and only survivors are compared."""
     chance = np.random.default_rng(6)
     spec = make_spec(
         "drawn",
@@ -408,7 +404,7 @@ def test_a_level_without_the_figure_is_set_aside(database: Database) -> None:
 
 
 def test_levels_scattered_by_pruning_leave_the_whole_ones(database: Database) -> None:
-    """Levels that completed in one place each are set aside; the two complete levels are compared."""
+    """Levels that completed in one place each are set aside; the two complete ones stay."""
     chance = np.random.default_rng(9)
     kinds = ("a", "b", "c", "d", "e")
     alone = {"c": 0, "d": 1, "e": 2}

@@ -114,9 +114,7 @@ def compared(bench: Bench, **more: Any) -> Comparison:
 
 
 def test_a_look_drops_who_is_much_worse_on_the_stored_predictions(database: Database) -> None:
-    """A contender 30 points behind on 200 images is dropped in three seeds; one a point behind
-    stays.
-    """
+    """30 points behind on 200 images, a contender is dropped; one point behind, it stays."""
     bench = store(database, raced(), rounds=3)
     assert race_of(bench).contenders[-1] == 0, "the third best under seed 0"
     first, decided = look_on(bench)
@@ -142,7 +140,7 @@ def of_patients(bench: Bench, count: int) -> None:
 
 
 def test_a_look_is_judged_by_patient(database: Database) -> None:
-    """A look over patients is stored as such; with one image per patient it equals a look by image."""
+    """A look over patients is stored as such; one image per patient equals a look by image."""
     bench = store(database, raced())
     before = look_at(bench, keep=False).seen
     of_patients(bench, 200)
@@ -185,7 +183,7 @@ def test_seed_0_and_later_seeds_are_not_looked_at(database: Database) -> None:
 
 @pytest.mark.parametrize("state", ["FAILED", "PRUNED", "DIVERGED"])
 def test_a_failed_or_diverged_trial_costs_its_pair(database: Database, state: str) -> None:
-    """A failed or diverged trial's pair is left out and counted; one pair is not enough to judge."""
+    """A failed or diverged trial's pair is left out and counted; one pair is not judged."""
     bench = store(
         database,
         raced(),
@@ -287,7 +285,7 @@ def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
 
 
 def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
-    """Two equal contenders use up the budget: the story says that too little is left for a round."""
+    """Two equal contenders use up the budget; the story says that no round fits any more."""
     even = {0.1: 0.9, 0.01: 0.9, 0.001: 0.9, 0.0001: 0.5}
     bench = store(database, raced(seeds=5), rounds=4, accuracy=even)
     told = story_of(bench)
@@ -296,9 +294,7 @@ def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
 
 
 def test_images_that_end_a_race_are_told(database: Database) -> None:
-    """If a race ends because of its images, the story recommends more images and counts saved
-    trials.
-    """
+    """A race that ends because of images recommends more images and counts saved trials."""
     bench = store(database, raced())
     at = due(bench)
     seen = {"metric": "val_acc", "level": 0.01, "best": 1, "images": 200, "held": []}
@@ -311,7 +307,7 @@ def test_images_that_end_a_race_are_told(database: Database) -> None:
 
 
 def test_contenders_are_compared_over_the_further_seeds(database: Database) -> None:
-    """Contenders still in the race are compared with the best; the dropped ones have their reasons."""
+    """Contenders in the race are compared with the best; why others were dropped is said."""
     bench = store(database, raced(), rounds=7, given=lambda rate, seed: rate != 0.1 or seed < 4)
     assert [one.dropped for one in look_on(bench)[:2]] == [(), (0,)]
     found = compared(bench)

@@ -96,7 +96,7 @@ def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
 def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
     database: Database,
 ) -> None:
-    """The ensemble's F1 is shown beside its seeds'; a declared metric needs the objective's code."""
+    """The ensemble's F1 is shown beside its seeds'; a declared metric needs its code."""
     found = asked(study(database, metrics=(READY["f1"], Metric("dice", "higher", "Overlap."))))
     stored = found.predictions["test"]
     wanted = f1(stored.labels, np.exp(stored.log_probabilities.astype(np.float64)))
@@ -119,9 +119,7 @@ def test_one_seed_is_no_ensemble(database: Database) -> None:
 
 
 def test_seeds_of_different_divisions_are_refused(database: Database) -> None:
-    """Seeds with different divisions have no ensemble: a member may have trained on validation
-    data.
-    """
+    """Seeds with different divisions have no ensemble: one trained on another's validation."""
     other = replace(TRUTH, ids={"val": tuple(f"other-{n}" for n in range(200))})
     with pytest.raises(UserError, match="have different val images"):
         asked(study(database, truths=(TRUTH, other)))

@@ -28,7 +28,7 @@ SHEET = Sheet(
 
 
 def test_parquet_keeps_every_bit_and_kind() -> None:
-    """Numbers, booleans and times are unchanged in Parquet; a column of mixed types becomes text."""
+    """Numbers, booleans and times are unchanged in Parquet; mixed columns become text."""
     frame = pd.read_parquet(io.BytesIO(write(SHEET, "parquet")))
     assert list(frame.columns) == list(SHEET.columns)
     assert frame.value[0] == 0.1 + 0.2
@@ -40,7 +40,7 @@ def test_parquet_keeps_every_bit_and_kind() -> None:
 
 
 def test_excel_holds_texts_and_no_formula() -> None:
-    """In Excel a text that begins with = stays a text; characters that Excel rejects are left out."""
+    """In Excel a text that begins with = stays a text; invalid characters are removed."""
     page_ = load_workbook(io.BytesIO(write(SHEET, "excel"))).active
     assert page_ is not None
     rows = list(page_.iter_rows(values_only=True))

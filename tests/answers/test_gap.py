@@ -58,7 +58,7 @@ def steady(accuracy: float) -> Any:
 
 
 def test_a_gap_is_measured_over_seeds_and_images(database: Database) -> None:
-    """95% against 75% is a gap of 20 points, with an interval and tables by setting and by trial."""
+    """95% against 75% is a gap of 20 points, with an interval and two tables."""
     found = measured(study(database, steady(0.95), steady(0.75)))
     assert found.gap.low < 0.2 < found.gap.high
     assert found.gap.low > 0.1

@@ -1,4 +1,4 @@
-"""Influence of parameters: planted effects are found, noise is not, and a ranking needs evidence."""
+"""Influence of parameters: planted effects are found, noise is not called an effect."""
 
 import math
 from typing import Any
@@ -99,7 +99,7 @@ def test_no_figure_depends_on_how_the_server_reads_rows(database: Database, firs
 
 
 def test_an_order_beside_overlapping_intervals_is_explained() -> None:
-    """A ranking with overlapping intervals of shares gets an explanation; otherwise there is none."""
+    """A ranking despite overlapping intervals of shares is explained; others are not."""
 
     def made(ahead: tuple[tuple[str, str], ...], low: float) -> Influence:
         parts = (
@@ -147,7 +147,7 @@ def test_noise_is_taken_off() -> None:
 
 
 def test_an_incomplete_grid_is_not_decomposed(database: Database) -> None:
-    """A grid with a pruned setting is estimated from its complete trials, and the answer says so."""
+    """A grid with a pruned setting is estimated from its complete trials, and says so."""
 
     def tell(chosen: dict[str, Value], seed: int) -> float | None:
         return None if chosen["depth"] == 4 and chosen["lr"] == 1e-2 else by_schedule(chosen, seed)
@@ -257,7 +257,7 @@ def test_one_parameter_alone_is_not_put_before_others() -> None:
 
 
 def test_a_headline_names_parameters_and_not_what_two_do_together() -> None:
-    """The headline names single parameters: an interaction with a lesser one is not counted as it."""
+    """The headline names single parameters only, never an interaction."""
     shares = {("lr",): 0.7, ("scheduler",): 0.2, ("lr", "scheduler"): 0.1, ("scheduler", "lr"): 0.0}
     parts = tuple(VarianceShare(names, Interval(one, one, one)) for names, one in shares.items())
     ahead = (("lr", "scheduler"),)

@@ -109,7 +109,7 @@ def widths(found: Comparison) -> list[float]:
 
 
 def test_settings_are_compared_by_patient(database: Database) -> None:
-    """With 400 images of 80 patients intervals are wider than by image, and the verdict says why."""
+    """With 400 images of 80 patients intervals are wider than by image."""
     bench = by_patient(database, images(400, 400, each=5), prefer=1.5)
     found = compared(bench)
     assert (found.images, found.patients, found.too_few) == (400, 80, False)
@@ -141,7 +141,7 @@ def test_one_image_a_patient_is_the_answer_by_image(database: Database) -> None:
 def test_labels_stored_before_patients_are_judged_by_image_and_it_is_said(
     database: Database,
 ) -> None:
-    """Labels stored without patients are judged by image, and the verdict says what that ignores."""
+    """Labels stored without patients are judged by image, and the verdict says so."""
     bench = by_patient(database, Images(images().labels, patients=None))
     found = compared(bench)
     assert found.patients == 0
@@ -183,7 +183,7 @@ def test_few_patients_give_no_verdict(database: Database) -> None:
 
 
 def test_a_giant_patient_is_named(database: Database) -> None:
-    """If one of 101 patients has half of the images, intervals allow for it and the text says so."""
+    """If one of 101 patients has half of the images, intervals allow for it, and this is said."""
     labels = images().labels
     people = tuple("giant" if at < 100 else f"p{at}" for at in range(200))
     bench = by_patient(database, Images(labels, patients={"val": people, "test": people}))
@@ -295,7 +295,7 @@ def test_a_gap_over_few_patients_is_not_judged(database: Database) -> None:
 
 
 def test_influence_resamples_patients(database: Database) -> None:
-    """Different patients favour different schedules by chance: by patient less spread is explained."""
+    """By patient, less spread is explained: patients favour schedules by chance."""
     bench = by_patient(database, images(400, 400, each=20), prefer=2.0)
     found = influence_of(bench)
     assert (found.images, found.patients) == (400, 20)

@@ -46,7 +46,7 @@ def decided(
 
 
 def test_one_that_is_much_worse_is_dropped_and_the_rest_stays() -> None:
-    """A contender thirty points behind is dropped after three seeds; a few points behind, it stays."""
+    """A contender thirty points behind is dropped after three seeds; a few behind, it stays."""
     values = hits({0: 0.9, 1: 0.88, 2: 0.6}, seeds=3)
     found = decided(values, make_look([0, 1, 2], 3))
     assert found.dropped == (2,)

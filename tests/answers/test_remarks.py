@@ -25,7 +25,7 @@ LABELS = (np.arange(200) >= 190).astype(np.int64)
     ids=["all of class 0", "all of class 1", "one wrong", "all of class 0 but one"],
 )
 def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Database) -> None:
-    """A network that predicts one class for all images is remarked on, however high its accuracy."""
+    """A network that predicts one class for all images is remarked on."""
 
     def tell(chosen: dict[str, Value], _seed: int) -> Told:
         test = hits(right if chosen["lr"] == 1e-3 else LABELS < 2, LABELS)

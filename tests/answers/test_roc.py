@@ -27,7 +27,7 @@ def test_classes_without_an_area_are_told_from_those_that_are_left_out() -> None
 
 
 def test_curves_that_are_left_out_are_told() -> None:
-    """If there are too many curves, those with the lowest areas are shown, and the remark says so."""
+    """If there are too many curves, the lowest are shown, and the remark says so."""
     found = roc_curves(predicted(9, 0), most=3)
     assert found is not None
     lowest = sorted(one.area.value for one in found.curves)

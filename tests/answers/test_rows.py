@@ -57,9 +57,7 @@ def results_of(bench: Bench) -> Results:
 
 
 def test_columns_come_in_the_documented_order(bench: Bench) -> None:
-    """Columns are ordered: leading facts, varied and fixed parameters, figures at best and last,
-    rest.
-    """
+    """Columns come in the documented order: facts, parameters, figures at best and last, rest."""
     losses = ("train_loss", "train_nll", "train_acc", "val_loss", "val_acc")
     figures = (*losses, "test_loss", "test_acc", "gap")
     assert trial_columns(bench.study.spec) == (
@@ -185,9 +183,7 @@ def test_a_diverged_trial_is_not_called_pruned(bench: Bench) -> None:
 
 
 def test_further_cells_are_what_training_measured(bench: Bench) -> None:
-    """Class figures at both moments and both parts of the time are cells; unmeasured ones are
-    empty.
-    """
+    """Class figures and both parts of the time are cells; unmeasured ones are empty."""
     worker = bench.worker()
     held = claim_trial(worker)
     curve = [make_epoch(1, 0.5), make_epoch(2, 0.4)]

@@ -70,7 +70,7 @@ def test_a_condition_that_cannot_be_is_told(text: str, told: str) -> None:
 
 
 def test_rows_are_sorted_with_empty_ones_last() -> None:
-    """Rows are sorted either way, with empty ones last; the sort is stable, numbers before texts."""
+    """Rows are sorted stably in either order, with empty cells last and numbers before texts."""
 
     def order(by: str) -> list[int]:
         return [row[0] for row in SHEET.sorted(by).rows]
@@ -95,9 +95,7 @@ def test_digits_are_of_figures_alone() -> None:
 
 
 def test_a_caption_makes_a_table_that_floats_and_runs_nothing() -> None:
-    """A LaTeX table with a caption has its label after it, escaped signs and intervals in math
-    mode.
-    """
+    """A LaTeX caption stands before its label, signs are escaped, intervals in math mode."""
     sheet = Sheet(
         ("weight_decay", "gap"), [[0.1, MeanCell(-0.0123, 0.0045)], [0.2, MeanCell(1.0, None)]]
     )

@@ -1,4 +1,4 @@
-"""Settings compared with the best one: chosen on validation, checked on test, without lost seeds."""
+"""Settings compared with the best one: chosen on validation, checked on test."""
 
 from typing import Any
 

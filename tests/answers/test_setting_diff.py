@@ -69,7 +69,7 @@ def test_a_setting_that_lost_a_seed_is_not_compared(database: Database) -> None:
 
 
 def test_settings_are_named_by_rank_or_by_values(database: Database) -> None:
-    """Values that fit several settings or none, or one setting twice, are refused with the reason."""
+    """Values that fit several settings or none, or one setting twice, are refused."""
     bench = study(database)
     for one, other, told in (
         ("1", "99", "there is no rank 99"),

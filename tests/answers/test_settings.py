@@ -126,7 +126,7 @@ def test_the_closing_words_name_it(database: Database) -> None:
 
 
 def test_what_became_of_lost_seeds_is_told(database: Database) -> None:
-    """Lost seeds are counted by state; a setting without any is unranked, one with all ranks first."""
+    """Lost seeds are counted by state; a setting with all seeds ranks above the others."""
     shares: dict[float, tuple[float | str, ...]] = {
         0.1: (0.99, "DIVERGED", 0.99),
         0.01: (0.7, 0.7, 0.7),

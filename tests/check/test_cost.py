@@ -66,7 +66,7 @@ def test_a_budget_that_is_too_small_is_told_before_a_launch(
 
 
 def test_a_study_whose_trials_pause_is_to_train_its_epochs_not_its_trials() -> None:
-    """With pausing a budget in epochs may be below full training; too few hours are still remarked."""
+    """With pausing, a budget in epochs may be below full training; too few hours are remarked."""
     spec = promoting(120, 40)
     paused = [
         (Budget(120, epochs=240), []),

@@ -84,7 +84,7 @@ def test_the_same_picture_stored_anew_is_a_near_duplicate(
 
 
 def test_counting_of_larger_groups(phantom: Data) -> None:
-    """Copies are counted once per image of a later split; repeats within a split are counted there."""
+    """Copies are counted once per image of a later split; repeats within their own split."""
     assert phantom.test is not None
     one = np.array(phantom.train.images[3])
     data = replace(

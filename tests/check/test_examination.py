@@ -38,9 +38,7 @@ def write_planted(place: Path) -> Path:
 
 
 def test_planted_faults_are_told_exactly(tmp_path: Path) -> None:
-    """7 duplicates across splits and 3 shared patients are reported by name, neither more nor
-    fewer.
-    """
+    """7 duplicates across splits and 3 shared patients are reported by name, no more, no fewer."""
     data = chest(tmp_path / "c", source="manifest", path=str(write_planted(tmp_path / "m")))
     found = examine(data, KEYS, quick=True)
     counts = found.to_json()["duplicates"]
@@ -55,9 +53,7 @@ def test_planted_faults_are_told_exactly(tmp_path: Path) -> None:
 
 
 def test_a_picture_under_two_labels_is_a_finding(tmp_path: Path) -> None:
-    """A picture with two labels is reported, within a split or across; copies with one label are
-    not.
-    """
+    """A picture with two labels is reported, within or across splits; equal labels are fine."""
     data = clean(tmp_path)
     assert "more than one label" not in told(data)
     images, labels = data.train.images.copy(), data.train.labels

@@ -75,7 +75,7 @@ def shared_out(whole: Split, chosen: np.ndarray, *, named: bool) -> tuple[Split,
 
 
 def test_people_who_are_known_again_are_no_shift() -> None:
-    """People recognised by their 5 pictures are a shift by image almost always, by patient rarely."""
+    """People recognised by their pictures are a shift by image, and rarely by patient."""
     random = np.random.default_rng(1)
     told = {True: 0, False: 0}
     for seed in range(20):
