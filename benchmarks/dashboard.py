@@ -251,9 +251,7 @@ class _Memory:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Return the minutes, and the bytes after one minute, at the peak after that, and at the
-        end.
-        """
+        """Return the minutes, and the bytes after one minute, at the later peak, and at the end."""
         first = next(size for at, size in self._noted if at >= min(60.0, self._noted[-1][0]))
         after = [size for at, size in self._noted if at >= 60.0] or [first]
         return {

@@ -2,11 +2,11 @@
 
 import os
 
-# Several test processes and the trainers that they start share the cores. Threads of OpenMP, which
-# is torch's, and of OpenBLAS, which is numpy's, wait for each other by spinning: beside other
-# processes a step of a small network took twenty times the CPU. These let them sleep, or leave
-# none to wait for; both libraries read them once, when they are loaded. No result depends on
-# the first. Programs that tests start do not inherit the second, which their fork server sets.
+# Several test processes and the trainers that they start share the cores. Threads of OpenMP (torch)
+# and of OpenBLAS (numpy) wait for each other by spinning: beside other processes a step of a small
+# network took twenty times the CPU. The first variable lets them sleep, the second leaves one
+# thread; both libraries read them once, when they are loaded. No result depends on the first.
+# Programs that tests start do not inherit the second, which their fork server sets.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy  # noqa: F401
@@ -97,8 +97,8 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
     os.environ["TMPDIR"] = str(MEMORY)
     tempfile.tempdir = None  # so that it is read again
 
-# A shell ignores Ctrl-C for what it starts in the background, and everything started from there
-# inherits that; the tests send it and want it heard.
+# A shell ignores Ctrl-C for what it starts in the background, and children inherit that; tests send
+# Ctrl-C and need it handled.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -112,7 +112,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Keep rewritten test modules for the next run, even where PYTHONDONTWRITEBYTECODE is set.
+    """Keep rewritten test modules for the next run, even with PYTHONDONTWRITEBYTECODE.
 
     Only those: an objective that a test changes twice in a second would be taken from the cache.
     """
@@ -125,7 +125,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 
 def _import_a_share(config: pytest.Config) -> None:
-    """Of several processes, each rewrites a share of the modules first, and then reads the rest.
+    """Rewrite a share of the modules in each process first, and then read the rest.
 
     pytest rewrites the asserts of all test modules, which takes longer than to load them. In a
     fresh checkout every process would do that with every module, all in one order.
@@ -135,7 +135,7 @@ def _import_a_share(config: pytest.Config) -> None:
     share = slice(int(worker["workerid"].removeprefix("gw")), None, worker["workercount"])
     for path in sorted(Path(__file__).parent.rglob("test_*.py"))[share]:
         name = ".".join(path.relative_to(config.rootpath).with_suffix("").parts)
-        with contextlib.suppress(Exception):  # pytest meets the error again, and reports it
+        with contextlib.suppress(Exception):  # pytest will meet the error again and report it
             importlib.import_module(name)
 
 
@@ -166,17 +166,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage among what tests make, not among a million objects of their modules."""
+    """Collect only garbage that tests create, not a million objects of their modules."""
     gc.collect()
     gc.freeze()
-    # Most of what tests make is freed by counting references; looking for cycles took a twentieth.
+    # Reference counting frees most of what tests create; looking for cycles took a twentieth.
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> None:
-    """Let no variable of the person who runs the tests decide where they write."""
+    """Remove the developer's TUNER_ and PG variables, which would decide where tests write."""
     for name in list(os.environ):
         if name.startswith(("TUNER_", "PG")):
             del os.environ[name]
@@ -184,7 +184,7 @@ def _clean_environment() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _questions_are_forked() -> None:
-    """Let children that load torch to answer one question have it at once."""
+    """Fork children that load torch to answer one question from a process that has it loaded."""
     if forkserver.AVAILABLE:
         warm.fork_questions()
 
@@ -200,8 +200,8 @@ def _no_program_outlives_its_test() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Address]:
     """Run one embedded server for all tests of this process."""
-    # Not below pytest's own folder: as root PostgreSQL runs as another user, who
-    # could not reach it there, so that the data would lie in /var/lib and stay.
+    # Not below pytest's own folder: as root PostgreSQL runs as another user, who cannot reach it
+    # there, so that the data would be in /var/lib and stay.
     with tempfile.TemporaryDirectory(prefix="tuner-tests-") as folder:
         Path(folder).chmod(0o711)
         home = Path(folder) / "home"
@@ -212,7 +212,7 @@ def server() -> Iterator[Address]:
 
 @pytest.fixture(scope="session")
 def template(server: Address) -> str:
-    """Make a migrated, empty database that every test's own is cloned from."""
+    """Create a migrated, empty database that every test's own is cloned from."""
     _command(server, f"CREATE DATABASE {TEMPLATE}")
     with Database(_named(server, TEMPLATE)) as database:
         schema.ensure(database)
@@ -221,14 +221,14 @@ def template(server: Address) -> str:
 
 @pytest.fixture
 def address(server: Address, template: str) -> Iterator[Address]:
-    """Give the test its own database, ready to use."""
+    """Return the address of the test's own database, ready to use."""
     with own_database(server, template) as own:
         yield own
 
 
 @contextmanager
 def own_database(server: Address, template: str) -> Iterator[Address]:
-    """Clone the template, and drop the clone in the end."""
+    """Clone the template, and drop the clone at the end."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     _command(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield _named(server, name)
@@ -259,9 +259,9 @@ def _command(address: Address, statement: str) -> None:
 
 @functools.cache
 def _administrator(address: Address) -> sa.Connection:
-    """Connect once for all statements that make and drop databases; it ends with the process.
+    """Connect once for all statements that create and drop databases; it ends with the process.
 
-    A new connection for each would cost more than what the statement itself does.
+    A new connection for each would cost more than the statement itself.
     """
     engine = Database(address).engine
     return engine.execution_options(isolation_level="AUTOCOMMIT").connect()

@@ -189,7 +189,7 @@ def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
 
 
 def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) -> None:
-    """A level that was pruned throughout is set aside with its places; a pair needs both sides."""
+    """A level that was always pruned is set aside with its median epoch; pairs need both sides."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:

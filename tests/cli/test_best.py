@@ -41,7 +41,7 @@ def test_the_best_is_the_tables_first(trained_once: Project) -> None:
 
 
 def test_sensitivity_and_specificity_are_of_the_predictions(trained_once: Project) -> None:
-    """They are the confusion's shares, with Wilson's interval over the images of each class."""
+    """They are shares of the confusion matrix, with Wilson's interval over each class's images."""
     found = trained_once.json("best", "small", "--json")
     counts = trained_once.json("confusion", "small", "--split", "test", "--json")["counts"]
     test = found["splits"]["test"]
@@ -52,7 +52,7 @@ def test_sensitivity_and_specificity_are_of_the_predictions(trained_once: Projec
 
 
 def test_it_is_told_in_words(trained_once: Project) -> None:
-    """How it was chosen, over which seeds, what is luck; another trial is named as what it is."""
+    """The text says how the trial was chosen, over which seeds, and its selection bias."""
     shown = " ".join(trained_once.run("best", "small").split())
     for words in (
         "Selected on validation images only: the best of 2 settings by mean val_loss",
@@ -72,7 +72,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
 
 
 def test_what_cannot_be_is_told(trained_once: Project) -> None:
-    """No such trial or study, options without --save, predictions without images."""
+    """An unknown trial or study, options without --save and missing predictions are refused."""
     assert "small has no trial 44" in trained_once.run("best", "small", "--trial", "44", code=2)
     assert "There is no study" in trained_once.run("best", "smal", code=2)
     assert "it has 0, 1." in trained_once.run("best", "small", "--seed", "9", code=2)
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_told(trained_once: Project) -> None:
 def test_a_save_that_is_ended_by_a_signal_leaves_nothing(
     trained_once: Project, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Neither the folder nor a partly written one is left."""
+    """A save that is ended by a signal leaves neither the folder nor a partly written one."""
     for attempt in range(5):
         models = tmp_path / str(attempt)
         process = trained_once.start("best", "small", "--save", str(models / "model"))
@@ -97,7 +97,7 @@ def test_a_save_that_is_ended_by_a_signal_leaves_nothing(
         process.communicate()
         if process.returncode != 0:
             break
-        # It was quicker than the signal, and the folder is whole.
+        # The save was quicker than the signal, and the folder is complete.
         assert (models / "model" / "model.json").exists()
     assert process.returncode == 128 + number
     assert list(models.iterdir()) == []

@@ -1,4 +1,4 @@
-"""`tuner check`, and the look that a launch takes at its data."""
+"""`tuner check`, and the data check of a launch."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def planted(project: Project) -> Project:
 
 
 def test_a_check_tells_what_was_planted(planted: Project) -> None:
-    """Counts and names come as JSON, with cost and memory of both ends of the space."""
+    """Counts and names come as JSON, with cost and memory at both ends of the space."""
     found = planted.json("check", "planted", "--json")
     (data,) = found["data"]
     assert data["duplicates"]["exact_across_splits"] == 7
@@ -55,7 +55,7 @@ def test_a_check_tells_what_was_planted(planted: Project) -> None:
 
 
 def test_a_check_is_read_by_people(planted: Project) -> None:
-    """Splits, probe, warnings, cost and noise are shown in sentences."""
+    """Splits, probe, warnings, cost and noise are printed in sentences."""
     shown = planted.run("check", "planted", "--noise", "2", "--workers", "2")
     for words in (
         "train     62 images of ",
@@ -77,7 +77,7 @@ def test_a_check_is_read_by_people(planted: Project) -> None:
     [(0.3, "1 s"), (7.4, "7 s"), (38.6, "40 s"), (93, "90 s"), (1000, "15 min"), (29_700, "8 h")],
 )
 def test_an_estimate_is_told_as_roughly_as_it_is_known(seconds: float, words: str) -> None:
-    """One digit, or two where the first is 1 or the second a 5."""
+    """An estimate has one digit, or two if the first is 1 or the second a 5."""
     assert roughly(seconds) == words
 
 
@@ -89,7 +89,7 @@ def test_a_quick_check_trains_nothing(planted: Project) -> None:
 
 
 def test_a_launch_warns_once(planted: Project) -> None:
-    """The findings are reported once; the same data are not examined again."""
+    """The findings are reported once; the same data are not checked again."""
     first = planted.run("launch", "--study", "planted", "--workers", "1")
     assert first.count("Warning: 7 images have a copy in an earlier split") == 1
     assert "patients are in more than one split:" in first
@@ -114,14 +114,14 @@ def test_data_that_cannot_be_read_stop_a_launch_before_it_creates_anything(
 
 
 def test_a_check_of_a_stored_study_is_kept(planted: Project, tmp_path: Path) -> None:
-    """A later launch on the same data does not look again."""
+    """A later launch on the same data does not check them again."""
     planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
     planted.run("check", "planted", "--quick")
     assert "Warning" not in planted.run("launch", "--study", "planted", "--workers", "1")
 
 
 def test_a_new_version_knows_what_was_found_of_its_data(planted: Project) -> None:
-    """Carried over without another look; a version launched unseen is examined by its name."""
+    """A new version takes over its data's findings; an unchecked version can be checked by name."""
     planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
     unseen = ("--new-version", "--no-check", "--workers", "1")
     planted.run("launch", "--study", "planted", "--set", "epochs=1", *unseen)
@@ -139,7 +139,7 @@ def test_a_new_version_knows_what_was_found_of_its_data(planted: Project) -> Non
 
 
 def test_a_missing_test_set_is_said_once(project: Project) -> None:
-    """Before training, in a sentence; not again under the tables. Its columns stay empty."""
+    """A missing test set is reported once, before training; its columns stay empty."""
     folder = write_npy(project.folder / "arrays")
     for path in folder.glob("test_*.npy"):
         path.unlink()
@@ -156,14 +156,14 @@ def test_a_missing_test_set_is_said_once(project: Project) -> None:
 
 
 def test_a_path_that_is_typed_starts_here(planted: Project) -> None:
-    """--set data.path is read from the folder one is in, wherever the study file lies."""
+    """--set data.path is relative to the current folder, wherever the study file is."""
     here = ["--set", "data.path=images/images.csv", "--quick", "--json"]
     found = planted.json("check", "planted", *here)
     assert found["data"][0]["data"]["path"] == str(planted.folder / "images" / "images.csv")
 
 
 def test_damaged_files_stop_a_check_or_are_left_out(project: Project) -> None:
-    """They are named and counted; with skip_unreadable, the rest is examined and launched."""
+    """Damaged files are named and counted; with skip_unreadable the rest is checked and used."""
     folder = write_folder(project.folder / "scans")
     for number, content in enumerate((b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))):
         (folder / "train" / "normal" / f"odd{number}.png").write_bytes(content)

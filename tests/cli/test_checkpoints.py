@@ -42,19 +42,19 @@ def rows_of(project: Project, study: str) -> list[dict[str, Any]]:
 
 
 def lasting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what of rows must be equal between two ways to train the same, in one order."""
+    """Return the columns that must be equal however the trials were trained, sorted."""
     kept = [{k: v for k, v in row.items() if k not in VOLATILE} for row in rows]
     return sorted(kept, key=lambda row: (row["seed"], int(row["epochs"])))
 
 
 def trained(rows: list[dict[str, Any]]) -> int:
-    """Count the epochs that were really trained."""
+    """Count the epochs that were actually trained."""
     return sum(int(row["epochs_run"]) - int(row["epochs_reused"]) for row in rows)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_sweep_over_epochs_trains_each_epoch_once(project: Project, workers: str) -> None:
-    """Settings that share their first epochs train them once, also on two workers at a time."""
+    """Settings that share their first epochs train them once, also on two workers."""
     project.write_study("sweep", SWEEP)
     out = project.run("launch", "--study", "sweep", "--workers", workers, "--device", "cpu")
     rows = rows_of(project, "sweep")
@@ -83,7 +83,7 @@ def test_reuse_changes_no_result(project: Project) -> None:
 
 
 def test_nothing_is_shared_across_what_shapes_weights(project: Project) -> None:
-    """Other seeds, other sizes and other optimizers train their own epochs."""
+    """Different seeds, sizes and optimizers train their own epochs."""
     project.write_study(
         "apart",
         SWEEP.replace("epochs = [2, 4, 6]", "hidden = [3, 4, 5]").replace(
@@ -95,7 +95,7 @@ def test_nothing_is_shared_across_what_shapes_weights(project: Project) -> None:
 
 
 def test_training_longer_goes_on_where_the_schedule_allows(project: Project) -> None:
-    """--epochs-to makes a version that starts from stored epochs, and says where it cannot."""
+    """--epochs-to makes a version that continues stored epochs, and says where it cannot."""
     text = SWEEP.replace("epochs = [2, 4, 6]", 'scheduler = ["step", "cosine"]')
     text = text.replace('scheduler = "step"\n', "epochs = 4\n").replace("seeds = 2", "seeds = 1")
     project.write_study("longer", text)
@@ -123,7 +123,7 @@ def test_longer_is_refused_where_it_means_nothing(project: Project) -> None:
 
 
 def test_an_interrupted_trial_goes_on_where_it_was(project: Project) -> None:
-    """After Ctrl-C, the next launch resumes each trial at its last epoch: none is trained twice."""
+    """After Ctrl-C the next launch resumes each trial at its last epoch: none is trained twice."""
     text = SWEEP.replace("epochs = [2, 4, 6]", "epochs = [40]")
     project.write_study("long", text)
     process = project.start("launch", "--study", "long", "--workers", "1", **SLOWLY)
@@ -140,7 +140,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(project: Project) -> None:
 
 
 def test_clean_says_what_it_would_free_and_frees_it(project: Project) -> None:
-    """clean keeps what can pay; --all removes the rest; deleting a study leaves nothing."""
+    """clean keeps checkpoints that can be reused; --all and deleting a study remove the rest."""
     project.write_study("sweep", SWEEP)
     project.run("launch", "--study", "sweep", "--workers", "1")
     (kept,) = project.json("clean", "--json")

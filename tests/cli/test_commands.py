@@ -1,4 +1,4 @@
-"""The commands that look at a study, and those that change it, on one trained study."""
+"""Commands that read a study, and those that change it, on one trained study."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ def test_looking_at_a_trained_study(trained_once: Project) -> None:
 
 
 def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> None:
-    """Over seeds only in `table`; over seeds and images in `compare`."""
+    """Intervals are over seeds only in `table`, and over seeds and images in `compare`."""
     assert "interval over seeds only" in trained_once.run("table", "small")
     assert "Intervals cover the variation between seeds and between validation images" in trained_once.run(
         "compare", "small"
@@ -69,7 +69,7 @@ def test_export_of_the_best(trained_once: Project) -> None:
 
 
 def test_export_replaces_no_work_of_somebodys(trained_once: Project) -> None:
-    """An earlier export is replaced, which is said; another file only with --overwrite."""
+    """An earlier export is replaced with a message; any other file only with --overwrite."""
     target = trained_once.folder / "kept.csv"
     ask = ("export", "--study", "small", "-o", "kept.csv")
     assert "replaced" not in trained_once.run(*ask)
@@ -82,7 +82,7 @@ def test_export_replaces_no_work_of_somebodys(trained_once: Project) -> None:
 
 
 def test_export_of_epochs(trained_once: Project) -> None:
-    """--epochs writes one row an epoch, counted from 1."""
+    """--epochs writes one row per epoch, counted from 1."""
     text = trained_once.run("export", "--study", "small", "--epochs", "--best", "1", "--trials")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0]) == ["trial", *(field.name for field in fields(Epoch) if field.name != OWN)]
@@ -91,10 +91,10 @@ def test_export_of_epochs(trained_once: Project) -> None:
 
 
 def test_status_shows_the_queue(project: Project) -> None:
-    """How many settings are queued, and which comes next; one that has started is not counted."""
+    """Status shows how many settings wait in the queue and which is next, without started ones."""
     rates = "1e-2, 0.1, 0.2, 0.3, 0.4"
     project.write_study("rates", STUDY.replace("1e-2", rates).replace("seeds = 2", "seeds = 1"))
-    # Its worker gives up on a device that is not there; the brake pauses it after three settings.
+    # Its worker has no such device and gives up; the brake pauses the study after three settings.
     project.run("launch", "--study", "rates", "--device", "cuda:7", "--workers", "1", code=1)
     assert "queued" not in project.run("status", "rates")
     assert project.json("status", "rates", "--json")["queued"] == []
@@ -108,7 +108,7 @@ def test_status_shows_the_queue(project: Project) -> None:
 
 
 def test_deleting_asks_first(project: Project) -> None:
-    """delete does nothing unless it is confirmed; with --yes the study is gone."""
+    """delete does nothing unless confirmed; with --yes the study is gone."""
     # A study without training: its only worker gives up at once because its device does not exist.
     project.run("launch", "--study", "small", "--device", "cuda:7", code=1)
     assert "Permanently delete small (0 ended trials" in project.run("delete", "small", code=130)
@@ -136,7 +136,7 @@ def test_deleting_asks_first(project: Project) -> None:
 def test_unknown_names_are_told_with_the_nearest(
     trained_once: Project, words: tuple[str, ...]
 ) -> None:
-    """A study or trial that does not exist exits with 2, and names what does."""
+    """An unknown study or trial exits with 2, and the message lists what exists."""
     out = trained_once.run(*words, code=2)
     assert "small" in out
     assert "Traceback" not in out
@@ -150,7 +150,7 @@ def test_unknown_names_are_told_with_the_nearest(
     ],
 )
 def test_a_piped_line_ends_where_its_text_does(trained_once: Project, words: str) -> None:
-    """No line ends in spaces, and no title is broken at the width of its table."""
+    """Piped lines have no trailing spaces, and titles are not wrapped at the table's width."""
     lines = trained_once.run(*words.split()).splitlines()
     assert [line for line in lines if line != line.rstrip()] == []
     titles = [line for line in lines if line.startswith(("small: best", "small: all", "By lr"))]
@@ -158,7 +158,7 @@ def test_a_piped_line_ends_where_its_text_does(trained_once: Project, words: str
 
 
 def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> None:
-    """Where a stored study is expected its file will do; one that is not stored is explained."""
+    """A study file's path stands for its stored study; one that is not stored is explained."""
     path = "studies/small.toml"
     for words in (("table", path), ("compare", path), ("gap", path), ("status", path)):
         assert trained_once.run(*words) == trained_once.run(words[0], "small")
@@ -201,7 +201,7 @@ def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
 
 
 def test_validate_looks_for_paths_and_imports_the_model(project: Project) -> None:
-    """A path that is not there, and code that cannot be imported, are faults; nothing is run."""
+    """A missing path and code that cannot be imported are faults; nothing is run."""
     text = STUDY.replace('"blobs"', '"chest_xray"').replace("hidden = 4", "")
     project.write_study("scans", f'{text}\n[data]\nsource = "folder"\npath = "../gone"\n')
     said = project.run("validate", "scans", code=2)
@@ -268,7 +268,7 @@ def test_run_that_diverges_says_so(project: Project) -> None:
 
 
 def test_pruned_trials_show_where_and_why(project: Project) -> None:
-    """A study whose every trial is pruned ends with 0, states why, and shows no mean of nothing."""
+    """A study with only pruned trials exits with 0, states why, and shows no means."""
     project.write_study("hopeless", PRUNED)
     out = project.run("launch", "--study", "hopeless", "--workers", "1")
     assert "no trial is complete" in out
@@ -278,13 +278,13 @@ def test_pruned_trials_show_where_and_why(project: Project) -> None:
 
 
 def test_worker_waits_for_its_study_in_vain(project: Project) -> None:
-    """A study that never appears ends the worker with a clear error after the wait."""
+    """A worker whose study never appears exits with a clear error after its wait."""
     out = project.run("worker", "--study", "ghost", "--wait", "1", code=2)
     assert "There is no study 'ghost'" in out
 
 
 def test_unreachable_server_is_told_without_its_password(project: Project) -> None:
-    """No server at the address: exit 3, the address, and never the password."""
+    """An unreachable server exits with 3 and names the address, never the password."""
     url = "postgresql://tuner:s3cret-word@127.0.0.1:1/none"
     out = project.run("studies", "--database", url, code=3)
     assert "127.0.0.1" in out

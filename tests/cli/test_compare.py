@@ -1,4 +1,4 @@
-"""`tuner compare` and `tuner gap`, as a person and a program call them, on a trained study."""
+"""`tuner compare` and `tuner gap` on a trained study, as text and as JSON."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def test_settings_are_compared_in_words(trained_once: Project) -> None:
 
 
 def test_programs_get_everything(trained_once: Project) -> None:
-    """Fractions, limits, counts and the verdict; the differences are those of the means."""
+    """JSON has fractions, limits, counts and the verdict; differences are those of the means."""
     (one,) = trained_once.json("compare", "small", "--json")["comparisons"]
     assert (one["factor"], one["metric"], one["n"]) == ("lr", "val_loss", 2)
     means = {level["level"]: level["mean"]["value"] for level in one["levels"]}
@@ -36,7 +36,7 @@ def test_programs_get_everything(trained_once: Project) -> None:
 
 
 def test_two_trials_are_compared_by_their_predictions(trained_once: Project) -> None:
-    """Accuracies are the stored ones; what only one has right makes the difference."""
+    """Two trials' accuracies are the stored ones; images that only one has right decide."""
     found = trained_once.json("compare", "small", "--trials", "0", "1", "--json")
     rows = {
         row["trial"]: row
@@ -67,7 +67,7 @@ def test_two_trials_are_compared_by_their_predictions(trained_once: Project) -> 
 
 
 def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
-    """Unknown trials, metrics, levels and options that do not go together: one line each."""
+    """Unknown trials, metrics and levels and conflicting options get one line each."""
     for arguments, words in (
         (("small", "--trials", "0", "99"), "has no trial 99"),
         (("small", "--trials", "1", "1"), "compared with itself"),
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
 
 
 def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
-    """Size, whether choosing helps, selection bias and cause, in words and for programs."""
+    """`gap` gives size, use of selection, selection bias and cause, as text and JSON."""
     shown = " ".join(trained_once.run("gap", "small").split())
     assert "settings, by validation accuracy" in shown
     assert "there is no cause to look for" in shown
@@ -98,7 +98,7 @@ def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
 
 
 def test_sheets_are_exported(trained_once: Project) -> None:
-    """Comparisons and predictions come as files; the probabilities give the accuracy again."""
+    """Comparisons and predictions are exported; the probabilities give the stored accuracy."""
     target = trained_once.folder / "out.json"
     trained_once.run("export", "--study", "small", "--comparisons", "-o", str(target))
     levels = trained_once.json("compare", "small", "--json")["comparisons"][0]["levels"]
@@ -121,7 +121,7 @@ def test_sheets_are_exported(trained_once: Project) -> None:
 
 
 def test_influence_is_told(trained_once: Project) -> None:
-    """Each figure has its shares and their significant order."""
+    """Each metric has its shares and their significant order."""
     shown = trained_once.run("influence", "small")
     assert "val_loss: shares of the variance" in shown
     found = trained_once.json("influence", "small", "--json")["influences"]
@@ -129,7 +129,7 @@ def test_influence_is_told(trained_once: Project) -> None:
 
 
 def test_two_studies_are_held_against_each_other(trained_once: Project) -> None:
-    """What changed in the file, and whether the settings that both have differ."""
+    """`diff` lists the changed keys, and whether the shared settings differ."""
     trained_once.write_study("wider", STUDY.replace("hidden = 4", "hidden = 8"))
     trained_once.run("launch", "--study", "wider", "--workers", "1")
     shown = " ".join(trained_once.run("diff", "small", "wider").split())
@@ -143,7 +143,7 @@ def test_two_studies_are_held_against_each_other(trained_once: Project) -> None:
 
 
 def test_a_version_means_itself(trained_once: Project) -> None:
-    """With a second version stored, launching the first again shows only the first."""
+    """With a second version stored, launching the first file shows only the first version."""
     text = STUDY.replace("[1e-3, 1e-2]", "[1e-3]")
     trained_once.write_study("twice", text)
     trained_once.run("launch", "--study", "twice", "--workers", "1")
@@ -170,7 +170,7 @@ def test_a_version_means_itself(trained_once: Project) -> None:
 
 
 def test_with_two_versions_the_version_is_always_named(trained_once: Project) -> None:
-    """Lists, tables, exports and files say which version; what is ambiguous is refused."""
+    """With two versions, every list, table and file names the version; ambiguity is refused."""
     text = STUDY.replace("[1e-3, 1e-2]", "[1e-3]").replace("seeds = 2", "seeds = 1")
     trained_once.write_study("pair", text)
     trained_once.run("launch", "--study", "pair", "--workers", "1")

@@ -1,4 +1,4 @@
-"""Completion by the shell: study names, without a database and without a word."""
+"""Shell completion of study names, without a database and without any output."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def completed(project: Project, line: str, **more: str) -> list[str]:
         check=False,
     )
     assert done.stderr == ""
-    # Without anything to offer click writes an empty line.
+    # If there is nothing to offer, click writes an empty line.
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
@@ -44,14 +44,14 @@ def completed(project: Project, line: str, **more: str) -> list[str]:
     ],
 )
 def test_a_stored_study_is_completed(trained_once: Project, line: str) -> None:
-    """As an argument and as an option, whichever the command declares; no server is asked."""
+    """A stored study is completed as an argument and as an option, without a server."""
     nowhere = {"PGCONNECT_TIMEOUT": "1"}
     assert completed(trained_once, line, **nowhere) == ["small"]
 
 
 @pytest.mark.processes
 def test_what_else_is_completed(trained_once: Project) -> None:
-    """Study files where one is launched, commands and options as ever, nothing twice."""
+    """Study files are completed for launch, and commands and options as before, without repeats."""
     trained_once.write_study("smooth")
     assert completed(trained_once, "tuner launch --study sm") == ["small", "smooth"]
     assert completed(trained_once, "tuner launch sm") == ["small", "smooth"]
@@ -63,7 +63,7 @@ def test_what_else_is_completed(trained_once: Project) -> None:
 
 @pytest.mark.processes
 def test_nothing_is_started_or_said_where_there_is_no_database(project: Project) -> None:
-    """No home, a database that is away, a variable that cannot be read: no names, and no error."""
+    """With no home, no server or an invalid variable there are no names and no error."""
     assert completed(project, "tuner table sm") == []
     away = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
     assert completed(project, "tuner table sm", **away) == []
@@ -72,7 +72,7 @@ def test_nothing_is_started_or_said_where_there_is_no_database(project: Project)
 
 
 def test_names_of_a_database_stay_its_own(trained_once: Project) -> None:
-    """Another database in the same home has other names; no address is in the file."""
+    """Another database in the same home has its own names; no address is in the file."""
     names = trained_once.folder / ".tuner" / "names.json"
     assert "small" in names.read_text()
     assert "postgres" not in names.read_text()

@@ -1,4 +1,4 @@
-"""`tuner confusion` on a trained study: the same figures as its tables, from single images."""
+"""`tuner confusion` on a trained study agrees with its tables."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from tests.cli.conftest import Project
 
 
 def test_counts_give_the_tables_accuracies(trained_once: Project) -> None:
-    """For either split and epoch the counts add up to the accuracy that export has."""
+    """For either split and epoch the counts give the accuracy in the export."""
     row = json.loads(trained_once.run("export", "--study", "small", "--format", "json"))[1]
     for split, at, prefix in (("val", "best", ""), ("test", "last", "last_")):
         found = trained_once.json(
@@ -22,7 +22,7 @@ def test_counts_give_the_tables_accuracies(trained_once: Project) -> None:
 
 
 def test_the_best_trial_is_shown_on_the_test_images(trained_once: Project) -> None:
-    """Without options it is the leader's confusion on the test set, at the study's epoch."""
+    """Without options it shows the best trial's confusion matrix on the test set."""
     first = trained_once.json("table", "small", "--best", "1", "--json")["settings"][0]
     trials = trained_once.json("table", "small", "--json")["best"]
     leader = next(row for row in trials if row["trial"] == first["median_trial"])
@@ -34,7 +34,7 @@ def test_the_best_trial_is_shown_on_the_test_images(trained_once: Project) -> No
 
 
 def test_what_does_not_exist_is_told(trained_once: Project) -> None:
-    """An unknown study or trial exits with 2 and names what to do."""
+    """An unknown study or trial exits with 2 and says what to do."""
     assert "small has no trial 99" in trained_once.run(
         "confusion", "small", "--trial", "99", code=2
     )

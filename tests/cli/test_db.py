@@ -1,4 +1,4 @@
-"""`tuner db` against the embedded server, and against a server given by its address."""
+"""`tuner db` with the embedded server, and with a server given by its address."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ODD_PASSWORD = "p{}%@:/#?& ü'\"\\w"
 
 
 def tuner(settings: Settings, *words: str) -> Result:
-    """Run `tuner db WORDS` with these settings; errors of tuner's own come out as they are."""
+    """Run `tuner db WORDS` with these settings; tuner's own errors are raised."""
 
     @click.group(context_settings=HELP)
     @click.pass_context
@@ -42,7 +42,7 @@ def tuner(settings: Settings, *words: str) -> Result:
 
 
 def execute(address: Address, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements, each by itself; return the rows of the last."""
+    """Run statements one by one; return the rows of the last."""
     keywords: dict[str, Any] = {**address.parameters}
     connection = psycopg2.connect("", **keywords)
     connection.autocommit = True
@@ -64,14 +64,14 @@ def fresh() -> Iterator[Settings]:
 
 @pytest.fixture(scope="module")
 def membership() -> Iterator[embedded.Membership]:
-    """An embedded server used as the external one."""
+    """Settings of a membership in an embedded server that serves as the external one."""
     with fresh_home() as home, embedded.join(home) as membership:
         yield membership
 
 
 @pytest.fixture
 def server(membership: embedded.Membership) -> Iterator[Address]:
-    """An empty database of a user with a password of odd characters."""
+    """An empty database of a user whose password has special characters."""
     literal = ODD_PASSWORD.replace("'", "''")
     execute(
         membership.address,
@@ -90,7 +90,7 @@ def given(server: Address, tmp_path: Path) -> Settings:
 
 
 def fill(address: Address, studies: int) -> None:
-    """Make a table like Optuna's with this many studies, and one of our schema."""
+    """Create a table like Optuna's with this many studies, and one in our schema."""
     execute(
         address,
         "CREATE TABLE studies AS SELECT x, 'naïve' AS name "
@@ -101,7 +101,7 @@ def fill(address: Address, studies: int) -> None:
 
 
 def test_start_status_stop(fresh: Settings) -> None:
-    """A started server runs without clients, says where everything is, and can be stopped."""
+    """A started server runs without clients, reports its paths, and can be stopped."""
     assert not json.loads(tuner(fresh, "status", "--json").output)["running"]
     assert "was not running" in tuner(fresh, "stop").output
     assert str(fresh.home) in tuner(fresh, "start").output
@@ -119,7 +119,7 @@ def test_start_status_stop(fresh: Settings) -> None:
 
 
 def test_stop_leaves_a_used_server_alone_unless_forced(fresh: Settings) -> None:
-    """Whoever uses the server is named."""
+    """A server in use is not stopped without --force; the message names its users."""
     client = Client(fresh.home).joined()
     with pytest.raises(UserError, match=str(client.process.pid)):
         tuner(fresh, "stop")
@@ -128,7 +128,7 @@ def test_stop_leaves_a_used_server_alone_unless_forced(fresh: Settings) -> None:
 
 
 def test_url_hides_the_password_unless_asked(fresh: Settings) -> None:
-    """What `url --show-password` prints opens the database; what `url` prints tells no secret."""
+    """`url --show-password` prints a working address; `url` alone hides the password."""
     tuner(fresh, "start")
     shown = parse(tuner(fresh, "url", "--show-password").output)
     assert execute(shown, "SELECT 1") == [(1,)]
@@ -138,7 +138,7 @@ def test_url_hides_the_password_unless_asked(fresh: Settings) -> None:
 
 
 def test_url_says_when_the_server_will_stop(fresh: Settings) -> None:
-    """An address that works for a moment only comes with a word about that."""
+    """If the server will stop soon, `url` warns on standard error."""
     embedded.join(fresh.home).leave()
     result = tuner(fresh, "url")
     assert "tuner db start" in result.stderr
@@ -147,7 +147,7 @@ def test_url_says_when_the_server_will_stop(fresh: Settings) -> None:
 
 
 def test_a_given_server_is_neither_started_nor_stopped(given: Settings) -> None:
-    """The embedded server's commands refuse politely, and make no home."""
+    """The embedded server's commands are refused for a given server, and create no home."""
     for command in ("start", "stop"):
         with pytest.raises(UserError, match="external server is configured"):
             tuner(given, command)
@@ -164,7 +164,7 @@ def test_a_given_servers_status_and_url_hide_the_password(given: Settings) -> No
 
 
 def test_an_unreachable_server_is_told_without_its_password(tmp_path: Path) -> None:
-    """A server that is not there is named, masked, with the next step."""
+    """An unreachable server is named with its password masked, and the next step."""
     nowhere = f"postgresql://lab:hunter2@/lab?host={tmp_path}"
     with pytest.raises(DatabaseUnreachableError, match="cannot be reached") as caught:
         tuner(Settings(home=tmp_path, database_url=nowhere), "status")
@@ -174,7 +174,7 @@ def test_an_unreachable_server_is_told_without_its_password(tmp_path: Path) -> N
 def test_psql_runs_with_the_given_arguments(
     given: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Arguments reach psql as they are, its exit status comes back, passwords are not in argv."""
+    """Arguments reach psql unchanged, its exit status comes back, passwords are not in argv."""
     assert tuner(given, "psql", "-X", "-At", "-c", "SELECT 6 * 7").return_value == 0
     assert capfd.readouterr().out == "42\n"
     shell = r"\! tr '\0' ' ' < /proc/$PPID/cmdline"
@@ -221,7 +221,7 @@ def test_every_command_takes_the_password_from_its_file(
 def test_libpqs_own_variables_are_used(
     server: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With PGHOST and its kin and a pass file, nothing else needs to be said."""
+    """With PGHOST, its kin and a password file no other setting is needed."""
     escaped = ODD_PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
     passfile = tmp_path / "pass"
     passfile.write_text(f"*:*:lab:lab:{escaped}\n")
@@ -240,7 +240,7 @@ def test_libpqs_own_variables_are_used(
 
 
 def test_init_makes_the_tables_once(given: Settings, server: Address) -> None:
-    """Any password will do for Optuna's tables and ours, and a second time changes nothing."""
+    """init creates both schemas, also with special characters in the password, and only once."""
     for _ in range(2):
         assert "ready" in tuner(given, "init").output
     assert execute(server, "SELECT count(*) FROM studies") == [(0,)]
@@ -250,7 +250,7 @@ def test_init_makes_the_tables_once(given: Settings, server: Address) -> None:
 def test_dump_and_restore_carry_a_database_over(
     given: Settings, server: Address, fresh: Settings, tmp_path: Path
 ) -> None:
-    """What a given server held is in the embedded one afterwards, and back again over changes."""
+    """A given server's data is restored to the embedded one, and back over later changes."""
     fill(server, 3)
     file = tmp_path / "backup.dump"
     assert str(file) in tuner(given, "dump", "-o", str(file)).output
@@ -272,13 +272,13 @@ def test_dump_and_restore_carry_a_database_over(
 def test_a_dump_goes_to_standard_output_when_asked(
     given: Settings, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """`-o -` writes the dump and nothing else."""
+    """`-o -` writes the dump and nothing else to standard output."""
     tuner(given, "dump", "-o", "-")
     assert capfdbinary.readouterr().out.startswith(b"PGDMP")
 
 
 def test_a_failed_dump_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
-    """A dump appears whole or not at all."""
+    """A failed dump leaves the old file unchanged."""
     file = tmp_path / "backup.dump"
     file.write_text("precious")
     nowhere = Settings(home=tmp_path, database_url=f"postgresql:///lab?host={tmp_path}")
@@ -321,7 +321,7 @@ def test_a_dump_goes_through_a_fifo(given: Settings, tmp_path: Path) -> None:
 def test_a_file_that_is_no_dump_changes_nothing(
     given: Settings, server: Address, tmp_path: Path
 ) -> None:
-    """A wrong file is refused before anything is dropped."""
+    """An invalid file is refused before anything is dropped."""
     fill(server, 2)
     file = tmp_path / "notes.txt"
     file.write_text("not a dump")
@@ -337,7 +337,7 @@ def commands() -> Sequence[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_every_help_text_ends_with_an_example(command: str) -> None:
-    """The last lines of each help text are something to copy."""
+    """Each help text of `tuner db` ends with an example to copy."""
     lines = CliRunner().invoke(db, [command, "--help"], **HELP).output.strip().splitlines()
     assert lines[-2].strip() == "Example:"
     assert lines[-1].strip().startswith(f"tuner db {command}")

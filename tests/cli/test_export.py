@@ -1,4 +1,4 @@
-"""`tuner export` for a thesis: which rows and columns, how many digits, with what caption."""
+"""`tuner export` for a thesis: which rows and columns, how many digits, which caption."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ def test_tables_for_people_are_those_of_tuner_table(trained_once: Project) -> No
 
 
 def test_settings_are_rows_of_means(trained_once: Project) -> None:
-    """--settings gives programs each mean with its ends, the best setting first."""
+    """--settings exports each mean with its limits, the best setting first."""
     rows = list(csv.DictReader(io.StringIO(trained_once.run(*ASK, "--settings"))))
     assert [row["rank"] for row in rows] == ["1", "2"]
     assert float(rows[0]["val_loss"]) <= float(rows[1]["val_loss"])
@@ -88,5 +88,5 @@ def test_rows_are_picked_sorted_and_rounded(trained_once: Project) -> None:
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
 def test_what_cannot_be_is_told(trained_once: Project, words: tuple[str, ...], told: str) -> None:
-    """An unknown column, and a caption or label that LaTeX could not have."""
+    """An unknown column, and a caption or label that LaTeX cannot contain, are refused."""
     assert told in trained_once.run(*ASK, *words, code=2)

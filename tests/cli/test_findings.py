@@ -1,4 +1,4 @@
-"""Findings of a data check that runs while trials train: shown and stored once, or cancelled."""
+"""Findings of a data check that runs during training: shown and stored once, or cancelled."""
 
 import sys
 import threading
@@ -38,7 +38,7 @@ say("result", {"examination": found, "warnings": ["7 images have a copy."]})
 
 @pytest.fixture
 def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have data examined by the program above, which is executed; return the file it waits for."""
+    """Check data with the program above in a fresh process; return the file that it waits for."""
     file = tmp_path / "done"
     monkeypatch.setattr(questions, "starter", forkserver.starter)
     monkeypatch.setattr(forkserver, "python", lambda _: (sys.executable, "-c", EXAMINER, str(file)))
@@ -46,7 +46,7 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begun(home: Path) -> Question:
-    """Begin the examination of a study's data."""
+    """Begin the check of a study's data."""
     spec = make_spec()
     return begin(spec, {"image_size": 32}, Checker(home, (), lambda *_: None), quick=True)
 
@@ -59,7 +59,7 @@ def loaded(database: Database, question: Question) -> Findings:
 
 
 def stored(database: Database) -> list[list[str]]:
-    """Return the warnings of every stored examination."""
+    """Return the warnings of every stored check."""
     with database.transaction() as connection:
         bodies = connection.execute(sa.select(t.check.c.body)).scalars()
         return [body["data"][0]["warnings"] for body in bodies]
@@ -88,7 +88,7 @@ def test_findings_that_arrive_late_are_told_and_stored_once(
 def test_findings_are_kept_after_the_database_was_away(
     database: Database, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are printed once, and stored as soon as possible."""
+    """Findings are printed once, and stored as soon as the database is back."""
     with begun(tmp_path) as question:
         findings = loaded(database, question)
         study = Bench.launch(database, make_spec()).study
@@ -107,7 +107,7 @@ def test_findings_are_kept_after_the_database_was_away(
 def test_an_examination_that_dies_after_the_data_were_loaded_is_told(
     database: Database, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It keeps no study from being trained, and nothing is stored: the next launch looks again."""
+    """A check that dies after the data were loaded does not stop training; nothing is stored."""
     with begun(tmp_path) as question:
         findings = loaded(database, question)
         study = Bench.launch(database, make_spec()).study
@@ -122,7 +122,7 @@ def test_an_examination_that_dies_after_the_data_were_loaded_is_told(
 
 @pytest.mark.usefixtures("done")
 def test_an_examination_is_broken_off(database: Database, tmp_path: Path) -> None:
-    """A launch that ends early leaves no process, and waits for none."""
+    """A launch that ends early waits for no check and leaves no process."""
     with begun(tmp_path) as question:
         findings = loaded(database, question)
         examiner = next(

@@ -1,4 +1,4 @@
-"""`tuner fleet`, `tuner launch --on` and `--detach`, `tuner attach`: workers wherever they run."""
+"""`tuner fleet`, `tuner launch --on` and `--detach`, `tuner attach`: workers on every engine."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def fleets(project: Project, *more: str) -> list[dict[str, object]]:
 
 @pytest.mark.processes
 def test_a_detached_launch_is_scaled_and_stopped_from_elsewhere(project: Project) -> None:
-    """It outlives the command that began it, and follows what others want by the database."""
+    """A detached launch outlives its command, and is scaled and stopped through the database."""
     project.write_study("small", LONG)
     out = project.run("launch", "small", "--workers", "1", "--detach", environ=SLOWLY)
     assert "tuner attach small" in out
@@ -47,7 +47,7 @@ def test_a_detached_launch_is_scaled_and_stopped_from_elsewhere(project: Project
 
 @pytest.mark.processes
 def test_a_launcher_that_was_killed_leaves_a_fleet_that_is_told_as_lost(project: Project) -> None:
-    """Its workers give their trials back; nothing of it is taken for being at work."""
+    """If a launcher is killed, its fleet is listed as lost and can be stopped."""
     project.write_study("small", LONG)
     project.run("launch", "small", "--workers", "1", "--detach", environ=SLOWLY)
     (fleet,) = fleets(project)
@@ -59,7 +59,7 @@ def test_a_launcher_that_was_killed_leaves_a_fleet_that_is_told_as_lost(project:
 
 @pytest.mark.processes
 def test_a_detached_launch_that_cannot_begin_says_so_here(project: Project) -> None:
-    """Its error is not hidden in a log."""
+    """A detached launch that cannot begin prints its error; it is not hidden in a log."""
     out = project.run("launch", "small", "--device", "cuda", "--detach", code=2)
     assert "no usable NVIDIA GPU" in out
 
@@ -76,7 +76,7 @@ def test_attach_shows_a_study_until_its_end(project: Project) -> None:
 
 @pytest.mark.processes
 def test_the_probe_is_printed_and_is_the_exit_code(project: Project) -> None:
-    """0 where a worker could work, 3 where it could not."""
+    """The probe exits with 0 if a worker could work, and with 3 if not."""
     project.run("launch", "small", "--workers", "1")
     assert "ok     objective" in project.run("worker", "small", "--probe")
     (project.folder / "objectives" / "blobs" / "__init__.py").write_text("broken(")
@@ -86,7 +86,7 @@ def test_the_probe_is_printed_and_is_the_exit_code(project: Project) -> None:
 
 
 def test_options_of_engines_are_key_and_value(project: Project) -> None:
-    """Refused with an example."""
+    """Engine options that are not KEY=VALUE are refused with an example."""
     out = project.run("launch", "small", "--fleet", "partition", code=2)
     assert "is not KEY=VALUE" in out
     out = project.run("launch", "small", "--fleet", "partition=gpu", code=2)
@@ -96,7 +96,7 @@ def test_options_of_engines_are_key_and_value(project: Project) -> None:
 def test_an_engine_that_cannot_be_asked_hides_no_other_fleet(
     project: Project, database: Database, tmp_path: Path
 ) -> None:
-    """Its fleet is shown as it was seen last, with the reason; the others are asked to stop."""
+    """A fleet of an unreachable engine is shown as last seen; the others are asked to stop."""
     (tmp_path / "bin").mkdir()
     for name in ("squeue", "scancel", "scontrol", "sbatch"):
         (tmp_path / "bin" / name).write_text("#!/bin/sh\necho nobody is there >&2\nexit 1\n")
@@ -124,7 +124,7 @@ def test_an_engine_that_cannot_be_asked_hides_no_other_fleet(
 
 
 def test_a_fleet_whose_cluster_is_gone_is_forgotten(project: Project, database: Database) -> None:
-    """After it has shown what may still run; its engine is not asked, and nothing is stopped."""
+    """Forgetting shows what may still run; the engine is not asked and nothing is stopped."""
     handle = {"jobs": [5, 6], "cluster": "old", "folder": "/home/ann/.tuner/fleet/small@1-0a1b"}
     bench = Bench.launch(database, make_spec())
     with database.transaction() as connection:

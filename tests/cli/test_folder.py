@@ -1,4 +1,4 @@
-"""The folder one stands in: what lies there by chance is not imported, by no process of ours."""
+"""No process of ours imports modules that happen to lie in the current folder."""
 
 import subprocess
 import sys
@@ -13,19 +13,19 @@ NAMES = ("numpy", "statistics", "random", "typing", "json", "torch", "uuid")
 
 @pytest.fixture
 def poisoned(project: Project) -> Project:
-    """Put files into the project's folder that are called as modules of Python and packages are."""
+    """Put files named like modules of Python and of packages into the project's folder."""
     for name in NAMES:
         (project.folder / f"{name}.py").write_text(trap(project.folder / "taken", name))
     return project
 
 
 def trap(taken: Path, name: str) -> str:
-    """Return a module that notes that it was imported, and fails."""
+    """Return a module that records its import, and fails."""
     return f"open({str(taken)!r}, 'a').write({name!r} + '\\n')\nraise ImportError('a trap')\n"
 
 
 def start(project: Project, *arguments: str, safe: bool = True) -> "subprocess.Popen[str]":
-    """Start tuner as its installed command does: without the folder on the path of imports."""
+    """Start tuner as its installed command does: without the current folder in sys.path."""
     return subprocess.Popen(
         [sys.executable, *(["-P"] if safe else []), "-m", "tuner", *arguments],
         cwd=project.folder,
@@ -38,7 +38,7 @@ def start(project: Project, *arguments: str, safe: bool = True) -> "subprocess.P
 
 
 def run(project: Project, *arguments: str, safe: bool = True) -> None:
-    """Run a command to its good end; no trap was sprung."""
+    """Run a command that must succeed; check that no trap was imported."""
     out, err = (process := start(project, *arguments, safe=safe)).communicate(timeout=240)
     taken = project.folder / "taken"
     assert not taken.exists(), f"{arguments[0]} imported {taken.read_text()}\n{err}"
@@ -46,7 +46,7 @@ def run(project: Project, *arguments: str, safe: bool = True) -> None:
 
 
 def test_no_command_imports_from_the_folder_one_stands_in(poisoned: Project) -> None:
-    """Launch, check, worker, best, predict and dashboard, with all the processes they start."""
+    """launch, check, worker, best, predict, dashboard and their children import nothing from it."""
     (poisoned.folder / "tuner").mkdir()
     text = trap(poisoned.folder / "taken", "tuner")
     (poisoned.folder / "tuner" / "__init__.py").write_text(text)
@@ -65,9 +65,9 @@ def test_no_command_imports_from_the_folder_one_stands_in(poisoned: Project) -> 
 
 
 def test_python_m_tuner_imports_nothing_from_there_either(poisoned: Project) -> None:
-    """`python -m tuner` has the folder first on its path until it begins; nothing is taken."""
+    """`python -m tuner` starts with the current folder in sys.path, but imports nothing from it."""
     for name in ("statistics", "random", "numpy", "json", "uuid"):
         assert (poisoned.folder / f"{name}.py").is_file()
-    # Python itself imports this one, before any line of ours runs.
+    # Python itself imports typing before any line of ours runs.
     (poisoned.folder / "typing.py").unlink()
     run(poisoned, "studies", safe=False)

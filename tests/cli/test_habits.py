@@ -1,4 +1,4 @@
-"""Aliases and other habits of typing are understood."""
+"""Aliases and other typing habits are understood."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ WITH_STUDY = [
 
 
 def placed(name: str, *words: str) -> list[str]:
-    """Return the words that a command is given."""
+    """Return the arguments that a command gets."""
     context = click.Context(cli, help_option_names=["-h", "--help"])
     command = cli.get_command(context, name)
     assert command is not None
@@ -28,7 +28,7 @@ def placed(name: str, *words: str) -> list[str]:
 
 @pytest.mark.parametrize("name", WITH_STUDY)
 def test_a_study_is_a_plain_name_or_an_option(name: str) -> None:
-    """Both mean the same for every command that has a study."""
+    """A positional study and --study mean the same for every command that takes a study."""
     assert len(WITH_STUDY) > 15
     assert placed(name, "mine") == placed(name, "--study", "mine") == ["mine"]
 
@@ -40,7 +40,7 @@ def test_a_study_is_a_plain_name_or_an_option(name: str) -> None:
         ("diff", ["--study=mine", "other", "--json"], ["mine", "other", "--json"]),
         ("export", ["--best", "3", "--study", "mine"], ["mine", "--best", "3"]),
         ("launch", ["--set", "lr=1", "--study=mine"], ["mine", "--set", "lr=1"]),
-        # What is wrong is left for click to say.
+        # click reports what is wrong.
         ("launch", ["mine", "--study", "other"], ["other", "mine"]),
         ("table", ["--study"], ["--study"]),
         ("studies", ["--json"], ["--json"]),
@@ -50,7 +50,7 @@ def test_a_study_is_a_plain_name_or_an_option(name: str) -> None:
 def test_the_study_is_put_where_a_command_expects_it(
     name: str, words: list[str], wanted: list[str]
 ) -> None:
-    """Among options and other words, and never in place of an option's value."""
+    """The study is moved to where a command expects it, never in place of an option's value."""
     assert placed(name, *words) == wanted
 
 
@@ -66,25 +66,25 @@ def test_the_study_is_put_where_a_command_expects_it(
     ],
 )
 def test_numbers_after_finish_are_one_word(words: str, wanted: str) -> None:
-    """As people write them: between blanks, as far as they go."""
+    """Numbers after --finish may be separated by spaces."""
     assert join_numbers(words.split()) == wanted.split()
 
 
 def test_both_ways_give_the_same_answer(trained_once: Project) -> None:
-    """A table by --study, an export by a plain name."""
+    """A table by --study and an export by a positional name give the same answer."""
     assert trained_once.run("table", "--study", "small") == trained_once.run("table", "small")
     plain = trained_once.run("export", "small", "--best", "1")
     assert plain == trained_once.run("export", "--study", "small", "--best", "1")
 
 
 def test_list_and_version(trained_once: Project) -> None:
-    """Other tools' words for `studies` and `--version`."""
+    """`list` and `version` work like `studies` and `--version`."""
     assert trained_once.run("list") == trained_once.run("studies")
     assert __version__ in trained_once.run("version")
 
 
 def test_columns_are_picked_in_the_order_asked(trained_once: Project) -> None:
-    """Of trials also those of --wide, of comparisons their own; a misspelt one is reported."""
+    """Columns come in the requested order, also those of --wide; a misspelt one is reported."""
     rows = trained_once.run("export", "small", "--columns", "gap, test_auc,trial").splitlines()
     assert rows[0] == "gap,test_auc,trial"
     whole = trained_once.json("export", "small", "--wide", "--format", "json")
@@ -99,7 +99,7 @@ def test_columns_are_picked_in_the_order_asked(trained_once: Project) -> None:
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
 def test_a_command_that_looks_for_its_study_has_both_helps(word: str) -> None:
-    """Looking for a plain name leaves the command's own options as they are."""
+    """A command that accepts a positional study keeps both of its help options."""
     done = subprocess.run(
         [sys.executable, "-m", "tuner", "launch", word], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""The command line's face: help, version, and how quickly it answers."""
+"""The command line: help, version, and start time."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def everything() -> list[tuple[str, ...]]:
-    """Return the words of every command and of every command below a group."""
+    """Return the words of every command and subcommand."""
     context = click.Context(cli)
     words: list[tuple[str, ...]] = [()]
 
@@ -41,14 +41,14 @@ def test_every_help_ends_with_an_example(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", [w for w in everything() if w], ids=" ".join)
 def test_every_command_takes_a_database(words: tuple[str, ...]) -> None:
-    """--database may be given to each command that does something."""
+    """Every command that does something accepts --database."""
     result = CliRunner().invoke(cli, [*words, "--help"])
     assert "Commands:" in result.output or "--database" in result.output
 
 
 @pytest.mark.parametrize("words", [w for w in everything() if w], ids=" ".join)
 def test_every_command_that_writes_a_file_takes_overwrite(words: tuple[str, ...]) -> None:
-    """Where a file can be named, one that exists can be replaced on purpose."""
+    """Every command that writes a named file accepts --overwrite."""
     usage = CliRunner().invoke(cli, [*words, "--help"]).output
     writes = any(word in usage for word in ("--output", "--save DIR", "--picture FILE"))
     assert ("--overwrite" in usage) is writes
@@ -67,12 +67,12 @@ def test_help_loads_neither_torch_nor_optuna() -> None:
 
 
 def test_command_reference_is_current() -> None:
-    """docs/cli.md is what the help texts say now; `make docs` renews it."""
+    """docs/cli.md is generated from the help texts; `make docs` updates it."""
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference()
 
 
 def test_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """A command that does not exist exits with 2 and no traceback."""
+    """An unknown command exits with 2 and no traceback."""
     assert run(["lanch"]) == 2
     err = capsys.readouterr().err
     assert "No such command 'lanch'. Did you mean launch or clean" in err
@@ -83,7 +83,7 @@ def test_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str]) 
 def test_bad_setting_is_the_users_error(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A variable that cannot be read is named, with what it should be."""
+    """A variable that cannot be parsed is named, with the expected form."""
     monkeypatch.setenv("TUNER_LEASE_SECONDS", value)
     assert run(["studies"]) == 2
     assert "TUNER_LEASE_SECONDS" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A study is trained by one code on one set of data; changes are reported before they can mix."""
+"""A study is trained by one code on one data set; changes are reported before they mix."""
 
 import csv
 import io
@@ -102,17 +102,17 @@ def rows_of(project: Project, study: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def lab(tmp_path: Path, settings: Settings) -> Lab:
-    """Make a lab on the test's own database."""
+    """Create a lab on the test's own database."""
     return Lab(tmp_path / "lab", settings)
 
 
 def losses(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """Return what trials came to, by setting and seed."""
+    """Return the trials' losses, by setting and seed."""
     return {(row["lr"], row["seed"]): row["val_loss"] for row in rows}
 
 
 def test_another_network_in_a_library_is_trained_anew(lab: Lab) -> None:
-    """Nothing of the old network is reused: figures are those of never having had it."""
+    """After a change of the library's network nothing is reused: figures equal a fresh training."""
     lab.launch("--no-check")
     lab.sigmoid()
     again = lab.project.folder / "studies" / "again.toml"
@@ -127,7 +127,7 @@ def test_another_network_in_a_library_is_trained_anew(lab: Lab) -> None:
 
 
 def test_changed_code_is_refused_with_three_ways(lab: Lab) -> None:
-    """An extension by other code is refused by name; each of the three ways then works."""
+    """Extending a study with changed code is refused; each of the three offered ways works."""
     first = lab.launch("--no-check")
     assert "accepted" not in first
     before = lab.nets.read_text()
@@ -142,7 +142,7 @@ def test_changed_code_is_refused_with_three_ways(lab: Lab) -> None:
     assert "New study small@2" in lab.launch("--no-check", "--new-version")
     assert {row["epochs_reused"] for row in lab.trials("small@2")} == {"0"}
     lab.nets.write_text(before)
-    # Accepted, it is marked wherever answers are given.
+    # Accepted, the change is marked in every answer.
     told = lab.launch("--set", "replicates.seeds=3", "--no-check", "--accept-changes")
     assert "Accepted and recorded in the study: mylab/nets.py changed" in told
     mark = "the change was accepted on"
@@ -158,7 +158,7 @@ def test_changed_code_is_refused_with_three_ways(lab: Lab) -> None:
 
 
 def test_a_worker_with_other_code_leaves(lab: Lab, database: Database, tmp_path: Path) -> None:
-    """A second machine whose library differs records nothing, says why, and ends with 2."""
+    """A worker whose library differs records nothing, says why, and exits with 2."""
     lab.launch("--no-check")
     shutil.copytree(lab.project.folder, tmp_path / "other")
     spec = lab.project.folder / "studies" / "small.toml"
@@ -174,7 +174,7 @@ def test_a_worker_with_other_code_leaves(lab: Lab, database: Database, tmp_path:
         },
     )
     (tmp_path / "other" / "lib" / "mylab" / "nets.py").write_text(NETS.replace("ReLU", "Tanh"))
-    # The launch's own look is passed by, as by a launch elsewhere: the worker's is the backstop.
+    # Skip the launch's own check, as a launch elsewhere would: the worker's check is the backstop.
     extend(database, spec)
     told = other.run("worker", "--study", "small", "--device", "cpu", code=2)
     assert "mylab/nets.py changed" in told
@@ -198,7 +198,7 @@ def extend(database: Database, file: Path) -> None:
 
 
 def write_images(folder: Path, counts: Mapping[str, int]) -> None:
-    """Write noise as PNG files, in a folder a split and class."""
+    """Write noise as PNG files, in one folder per split and class."""
     random = np.random.default_rng(0)
     for where, count in counts.items():
         (folder / where).mkdir(parents=True)
@@ -208,7 +208,7 @@ def write_images(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def test_images_that_are_added_are_refused_and_counted(lab: Lab) -> None:
-    """Images copied into a class are reported by class and split; so is one that was replaced."""
+    """Images added to a class are counted by class and split; so is a replaced one."""
     project = lab.project
     shutil.rmtree(project.folder / "objectives")
     write_objective(project.folder / "objectives" / "blobs", FOLDER, LOADS, MODELS)

@@ -1,4 +1,4 @@
-"""What a process loads: each row says what was done, and what it must not have loaded by then.
+"""What a process imports: each row says what was done, and what must not be imported for it.
 
 Imports take most of the time of a reading command, in every process. Loaded modules are checked
 afterwards, so that imports inside functions count as well.
@@ -99,7 +99,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def ended(server: Address, template: str) -> Iterator[str]:
-    """Store a study of which one schedule is worse, and return the database's URL."""
+    """Store a study in which one schedule is worse, and return the database's URL."""
     spec = make_spec(
         "sched",
         dimensions=(Choice("scheduler", ("cosine", "exponential", "step")), Choice("lr", (1, 2))),
@@ -122,7 +122,7 @@ def ended(server: Address, template: str) -> Iterator[str]:
 
 
 def loaded(code: str, **variables: str) -> set[str]:
-    """Run code in a fresh interpreter, and return all that it has loaded."""
+    """Run code in a fresh interpreter, and return all modules that it has loaded."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print('loaded', *sys.modules)"],
         env={**os.environ, **variables},
@@ -136,7 +136,7 @@ def loaded(code: str, **variables: str) -> set[str]:
 
 @pytest.mark.parametrize("what", DONE)
 def test_nothing_needless_is_loaded_when(what: str) -> None:
-    """What is done works, and leaves out what the row says."""
+    """The action works, without the modules that its row excludes."""
     code, absent = DONE[what]
     needless = loaded(code) & set(absent)
     assert needless == set()
@@ -144,7 +144,7 @@ def test_nothing_needless_is_loaded_when(what: str) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_nothing_needless_is_loaded_by(words: str, ended: str, tmp_path: Path) -> None:
-    """The command answers, and leaves out what the row says."""
+    """The command answers, without the modules that its row excludes."""
     code = f"import os; os.chdir({str(tmp_path)!r}); from tuner.cli.main import run\n"
     code += f"assert run({words.split()!r}) == 0"
     needless = loaded(code, TUNER_DATABASE_URL=ended) & set(COMMANDS[words])

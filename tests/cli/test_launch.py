@@ -53,7 +53,7 @@ def wait_for_epochs(project: Project, process: Started, study: str) -> None:
 
 
 def test_launch_trains_every_trial_and_ends_with_tables(project: Project) -> None:
-    """All trials complete, the tables show factors with n, and the CSV has one row a trial."""
+    """All trials complete, the tables show factors with n, and the CSV has one row per trial."""
     out = project.run("launch", "--study", "small", "--workers", "2")
     rows = read_csv(project.folder / ".tuner" / "results" / "small.csv")
     assert len(rows) == 4
@@ -70,7 +70,7 @@ def test_launch_trains_every_trial_and_ends_with_tables(project: Project) -> Non
 
 
 def test_second_launch_trains_nothing(project: Project) -> None:
-    """A complete study is said to be complete, its tables are shown again, and exit is 0."""
+    """A second launch reports the study as complete, shows its tables, and exits with 0."""
     project.run("launch", "--study", "small", "--workers", "1")
     before = project.run("events", "small", "--json")
     out = project.run("launch", "--study", "small")
@@ -81,7 +81,7 @@ def test_second_launch_trains_nothing(project: Project) -> None:
 
 
 def test_a_path_may_hold_an_at_sign(project: Project) -> None:
-    """Only a name with a version is a stored study; a path is a file, whatever is in it."""
+    """Only a name with a version is a stored study; a path with an @ is a file."""
     folder = project.folder / "me@home"
     folder.mkdir()
     (folder / "small.toml").write_text(project.write_study("small").read_text())
@@ -94,12 +94,12 @@ def test_a_path_may_hold_an_at_sign(project: Project) -> None:
     more = ("--set", "replicates.seeds=3")
     refused = project.run("launch", "small", *more, "--finish", "1", "9", code=2)
     assert "trial 1 is complete; trial 9 does not exist" in refused
-    # It was not extended in passing.
+    # The refused command did not extend it.
     assert json.loads(project.run("status", "small", "--json"))["state"] == "complete"
 
 
 def test_an_unknown_study_has_nothing_to_finish(project: Project) -> None:
-    """It is not launched in passing."""
+    """Nothing was launched by the refused command."""
     assert "no paused trials" in project.run("launch", "small", "--finish", "1", code=2)
     assert json.loads(project.run("studies", "--json")) == []
 
@@ -115,7 +115,7 @@ def test_launch_tells_all_faults_and_creates_nothing(project: Project) -> None:
 
 
 def test_changed_file_is_refused_then_made_a_version(project: Project) -> None:
-    """A change that mixes questions needs --new-version; the bare name means the newest then."""
+    """A change of the question is refused without --new-version; the bare name is the newest."""
     project.run("launch", "--study", "small", "--workers", "1")
     out = project.run("launch", "--study", "small", "--set", "epochs=2", code=2)
     assert "fixed.epochs: stored 3, given 2" in out
@@ -135,7 +135,7 @@ def test_more_seeds_extend_a_study(project: Project) -> None:
 
 
 def test_workers_join_before_and_after_a_launch(project: Project) -> None:
-    """Workers started before and while a launch runs all train, end by themselves; N is exact."""
+    """Workers started before and during a launch all train and exit; N is exact."""
     project.write_study("joined", STUDY.replace("seeds = 2", "seeds = 12").replace("= 3", "= 20"))
     early = project.start("worker", "--study", "joined", "--device", "cpu")
     launch = project.start("launch", "--study", "joined", "--workers", "1")
@@ -170,7 +170,7 @@ def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
 
 
 def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
-    """When the launcher is killed, its workers give their trials back and leave."""
+    """When the launcher is killed, its workers give their trials back and exit."""
     project.write_study("long", long(2000))
     process = project.start("launch", "--study", "long", "--workers", "2", **SLOWLY)
     wait_for_epochs(project, process, "long")
@@ -187,7 +187,7 @@ def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
 
 
 def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
-    """One fault in every trial brakes the study; after the repair, launch completes it."""
+    """A fault in every trial pauses the study; after the repair, launch completes it."""
     models = project.folder / "objectives" / "blobs" / "models.py"
     sound = models.read_text()
     models.write_text(sound + "\nraise RuntimeError('no such layer')\n")
@@ -203,7 +203,7 @@ def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
 
 
 def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
-    """`tuner stop` from another shell makes the workers leave; launch says who did it."""
+    """`tuner stop` from another shell makes the workers exit; launch says who stopped it."""
     project.write_study("long", long(2000))
     process = project.start("launch", "--study", "long", "--workers", "1", **SLOWLY)
     wait_for_epochs(project, process, "long")
@@ -218,7 +218,7 @@ def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
 def test_a_study_stopped_or_deleted_under_a_launch(
     project: Project, database: Database, deed: str
 ) -> None:
-    """The launch that watches it ends with what became of the study, and never with a crash."""
+    """If its study is stopped or deleted, a launch reports that, and does not crash."""
     project.write_study("watched", long(2000))
     with project.start("launch", "--study", "watched", "--workers", "1", **SLOWLY) as launch:
         try:
@@ -228,7 +228,7 @@ def test_a_study_stopped_or_deleted_under_a_launch(
             if deed != "delete":
                 control.stop(database, watched)
             if deed != "stop":
-                # From one moment to the next, with a worker at a trial of it.
+                # Suddenly, while a worker has one of its trials.
                 with database.transaction() as connection:
                     studies.delete(connection, watched)
             out, err = launch.communicate(timeout=240)
@@ -260,7 +260,7 @@ sys.exit(run(sys.argv[1:]))
 
 
 def test_a_busy_machine_does_not_end_a_launch(project: Project) -> None:
-    """Imports that outlast the server's patience with an idle transaction happen outside of one."""
+    """Imports slower than the server's idle-in-transaction timeout happen outside transactions."""
     done = subprocess.run(
         [sys.executable, "-c", SLOW_MACHINE, "launch", "--study", "small", "--no-check"],
         cwd=project.folder,
@@ -274,7 +274,7 @@ def test_a_busy_machine_does_not_end_a_launch(project: Project) -> None:
 
 
 def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
-    """It says what is left and how to resume; with a larger budget, the rest is trained."""
+    """With a spent budget launch says what is left; with a larger one the rest is trained."""
     out = project.run("launch", "small", "--workers", "1", "--set", "budget.gpu_hours=1e-7")
     assert "The budget of 1e-07 hours is spent." in out
     assert "tuner launch small --set budget.hours=" in out
@@ -288,7 +288,7 @@ def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
 
 
 def test_trials_to_finish_are_numbers() -> None:
-    """Between commas, or one option for each; anything else is a usage error."""
+    """Trials to finish are numbers, with commas or as repeated options; others are usage errors."""
     option = click.Option(["--finish"], multiple=True)
     context = click.Context(click.Command("launch"))
     for texts, numbers in (((), ()), (("12,31",), (12, 31)), (("12", "31,7"), (12, 31, 7))):
@@ -300,7 +300,7 @@ def test_trials_to_finish_are_numbers() -> None:
 
 
 def test_a_larger_budget_is_suggested_for_the_limit_that_is_reached() -> None:
-    """Doubling the hours does not help if the money is spent."""
+    """The suggested larger budget is for the limit that was reached, hours or money."""
     spec = make_spec()
 
     def larger(*line: float | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""`tuner new`: starting files run as they are, and nothing that exists is touched."""
+"""`tuner new`: its files run unchanged, and nothing that exists is overwritten."""
 
 import py_compile
 import tomllib
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def new(*words: str, code: int = 0) -> str:
-    """Run `tuner new`, check its exit code, and return what it printed or why it refused."""
+    """Run `tuner new`, check its exit code, and return its output or its error."""
     result: Result = CliRunner().invoke(cli, ["new", *words])
     told = f"{result.output}{result.exception or ''}"
     assert (result.exit_code == 0) == (code == 0), told
@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_a_new_objective_runs_as_it_is(project: Project) -> None:
-    """Two commands after `new objective`, a study of it is complete and has learnt something."""
+    """Two commands after `new objective`, its study is complete and has learnt something."""
     out = project.run("new", "objective", "leaves")
     commands = [line.split("#")[0].split()[1:] for line in out.splitlines() if "  tuner" in line]
     assert commands == [["run", "leaves"], ["launch", "leaves"]]
@@ -54,7 +54,7 @@ def test_a_new_objective_runs_as_it_is(project: Project) -> None:
 
 
 def test_a_new_study_runs_as_it_is(project: Project) -> None:
-    """A study of an objective that is there is valid and trains."""
+    """A new study of an existing objective is valid and trains."""
     out = project.run("new", "study", "second-one", "--objective", "blobs")
     assert "tuner launch second-one" in out
     assert "9 trials" in project.run("validate", "second-one")
@@ -62,7 +62,7 @@ def test_a_new_study_runs_as_it_is(project: Project) -> None:
 
 
 def test_a_study_file_lists_what_may_be_set(folder: Path) -> None:
-    """Each key that the objective declares stands there as a comment, which may be taken in."""
+    """A new study file lists each key of the objective as a comment that can be enabled."""
     new("study", "mine", "--objective", "digits")
     path = folder / "studies" / "mine.toml"
     text = path.read_text("utf-8")
@@ -76,7 +76,7 @@ def test_a_study_file_lists_what_may_be_set(folder: Path) -> None:
 
 
 def test_what_exists_is_never_overwritten(folder: Path) -> None:
-    """One file in the way, and none is written; all files in the way are named."""
+    """If one file exists, none is written; all existing files are named."""
     (folder / "studies").mkdir()
     (folder / "studies" / "leaves.toml").write_text("mine")
     told = new("objective", "leaves", code=2)
@@ -92,7 +92,7 @@ def test_what_exists_is_never_overwritten(folder: Path) -> None:
 
 
 def test_all_files_are_written_or_none(folder: Path) -> None:
-    """Where the last file cannot be written, the first ones are taken back."""
+    """If the last file cannot be written, the first ones are removed again."""
     (folder / "studies").write_text("a file where a folder should be")
     with pytest.raises(MachineError, match="cannot be written"):
         starters.write_new({Path("objectives/leaves/data.py"): "", Path("studies/leaves.toml"): ""})
@@ -116,20 +116,20 @@ def test_all_files_are_written_or_none(folder: Path) -> None:
     ids=str,
 )
 def test_names_that_will_not_do_are_told(folder: Path, words: tuple[str, ...], told: str) -> None:
-    """A name that could not be used later is refused, with what is allowed; nothing is written."""
+    """An unusable name is refused with what is allowed; nothing is written."""
     assert told in new(*words, code=2)
     assert files(folder) == {}
 
 
 def test_a_refusal_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    """The command line tells a bad name as the user's error, without a traceback."""
+    """A bad name is the user's error: exit code 2, no traceback."""
     assert run(["new", "objective", "No"]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_templates_are_whole_files(path: Path, tmp_path: Path) -> None:
-    """Each template is a file that compiles or parses as it stands."""
+    """Each template compiles or parses unchanged."""
     if path.suffix == ".py":
         py_compile.compile(str(path), str(tmp_path / "compiled"), doraise=True)
     else:
@@ -137,14 +137,14 @@ def test_templates_are_whole_files(path: Path, tmp_path: Path) -> None:
 
 
 def test_templates_are_where_the_package_is() -> None:
-    """They are part of the installed package."""
+    """The templates are part of the installed package."""
     names = {path.relative_to(starters.TEMPLATES).as_posix() for path in TEMPLATES}
     assert names >= {"study.toml", *(f"objective/{name}" for name in starters.MODULES)}
     assert starters.TEMPLATES.is_relative_to(Path(starters.__file__).parents[1])
 
 
 def test_no_name_of_a_template_is_left(folder: Path) -> None:
-    """What is written bears the name that was given."""
+    """Written files contain the given name, and none of the template's."""
     new("objective", "leaves")
     text = "".join(files(folder).values())
     assert starters.OBJECTIVE not in text

@@ -55,7 +55,7 @@ OWN = (
 
 
 def write_metrics(project: Project, declared: str = DECLARED, functions: str = METRICS) -> None:
-    """Give the project's objective its own metrics."""
+    """Add metrics to the project's objective."""
     package = project.folder / "objectives" / "blobs"
     (package / "__init__.py").write_text(declared)
     (package / "metrics.py").write_text(functions)
@@ -65,7 +65,7 @@ def write_metrics(project: Project, declared: str = DECLARED, functions: str = M
 def trained(
     server: Address, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
-    """Launch a study that is ranked by its objective's own metric, with real workers."""
+    """Launch a study ranked by its objective's own metric, with real workers."""
     with own_database(server, template) as address:
         folder = tmp_path_factory.mktemp("own") / "project"
         project = make_project(folder, {"TUNER_DATABASE_URL": address.url(show_password=True)})
@@ -81,7 +81,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def test_the_studys_own_metric_chooses_the_best_epoch_and_ranks(trained: Project) -> None:
-    """Each trial's best epoch has its best dice; settings and trials are ranked by it."""
+    """Each trial's best epoch has its best dice, which also ranks settings and trials."""
     epochs = rows_of(trained.run("export", "--study", "own", "--epochs"))
     trials = rows_of(trained.run("export", "--study", "own"))
     for trial in trials:
@@ -130,11 +130,11 @@ def test_stored_figures_are_what_the_functions_return(trained: Project) -> None:
 
 
 def test_a_verdict_on_an_own_metric_covers_other_patients(trained: Project) -> None:
-    """The trainer computed it on resampled patients; with those, it is judged like F1."""
+    """Values computed on resampled patients let an own metric be judged like F1."""
     said = " ".join(trained.run("compare", "own").split())
     assert "by val_dice" in said
     assert "between seeds and between validation patients" in said
-    assert "has a dice of" in said  # what it shows on test
+    assert "has a dice of" in said  # its value on test
     sizes = {"val_dice": (40, 20), "test_dice": (30, 15), "test_f1": (30, 15)}
     for metric, size in sizes.items():
         comparisons = trained.json("compare", "own", "--metric", metric, "--json")["comparisons"]
@@ -145,7 +145,7 @@ def test_a_verdict_on_an_own_metric_covers_other_patients(trained: Project) -> N
 
 
 def test_trials_stored_without_resampled_values_are_judged_over_seeds(trained: Project) -> None:
-    """As trials of an older version were; every answer says so."""
+    """Trials without resampled values are judged over seeds, and every answer says so."""
     with without_resampled_values(trained):
         said = " ".join(trained.run("compare", "own").split())
         assert "not between images, because val_dice was not computed on resampled images" in said
@@ -162,7 +162,7 @@ def test_trials_stored_without_resampled_values_are_judged_over_seeds(trained: P
 def test_values_from_before_patients_were_named_are_not_used(
     trained: Project, trials: list[int]
 ) -> None:
-    """They are of resampled images: too many for the patients, and too sure of themselves."""
+    """Values resampled by image, before patients were named, are not used: they ignore patients."""
     with resampled_by_image(trained, trials):
         said = " ".join(trained.run("compare", "own").split())
         assert "not between images, because val_dice was not computed on resampled" in said
@@ -179,9 +179,9 @@ def test_values_from_before_patients_were_named_are_not_used(
 
 @contextmanager
 def resampled_by_image(project: Project, trials: list[int]) -> Iterator[None]:
-    """For a while, let these trials' values be as if they were trained before patients were named.
+    """Temporarily store these trials' values as from before patients were named.
 
-    The data have two images of each patient, so there are twice as many values.
+    The data have two images per patient, so there are twice as many values.
     """
     with without_resampled_values(project) as rows, opened(project) as database:
         with database.transaction() as connection:
@@ -197,7 +197,7 @@ def resampled_by_image(project: Project, trials: list[int]) -> Iterator[None]:
 
 @contextmanager
 def without_resampled_values(project: Project) -> Iterator[list[dict[str, Any]]]:
-    """Take the stored values on resamples away for a while, and yield them."""
+    """Remove the stored values on resamples temporarily, and yield them."""
     with opened(project) as database:
         with database.transaction() as connection:
             removed = connection.execute(sa.delete(t.resampled).returning(t.resampled))
@@ -218,7 +218,7 @@ def opened(project: Project) -> AbstractContextManager[Database]:
 
 
 def test_gap_show_best_and_pictures_have_it(trained: Project) -> None:
-    """Validation against test with its interval, a trial's curve, the winner's seeds, a panel."""
+    """The metric's gap, a trial's curve, the winner's seeds and the pictures have it."""
     gap = trained.run("gap", "own")
     assert "dice:" in gap
     assert "not estimated" not in gap
@@ -239,7 +239,7 @@ def test_gap_show_best_and_pictures_have_it(trained: Project) -> None:
 
 
 def test_python_has_the_columns(trained: Project) -> None:
-    """The frames of `tuner.open` have what the exports have."""
+    """The frames of `tuner.open` have the same columns as the exports."""
     database = trained.environment["TUNER_DATABASE_URL"]
     with tuner.open("own", database=database) as study:
         trials, epochs = study.trials, study.epochs
@@ -249,7 +249,7 @@ def test_python_has_the_columns(trained: Project) -> None:
 
 
 def test_the_saved_network_is_that_of_the_metric(trained: Project) -> None:
-    """Saving trains nothing again: the checkpoints were stored under the same key."""
+    """Saving the network trains nothing: its checkpoint was stored under the same key."""
     said = trained.run("best", "own", "--save", "saved")
     assert "Saved in saved" in said
     assert "predictions match the stored ones" in said
@@ -257,7 +257,7 @@ def test_the_saved_network_is_that_of_the_metric(trained: Project) -> None:
 
 
 def test_another_metric_makes_another_study(trained: Project) -> None:
-    """Trials of the stored version have no such figure, so it is not continued."""
+    """With another metric the study is not continued: its trials have no such figure."""
     text = OWN.replace('metrics = ["f1"]', 'metrics = ["f1", "brier"]')
     trained.write_study("own", text)
     said = trained.run("launch", "--study", "own", "--workers", "1", code=2)
@@ -289,7 +289,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_metric_is_found_before_a_launch(project: Project, name: str) -> None:
-    """`check` and `launch` name the file and the line, and nothing is created."""
+    """`check` and `launch` name the file and line of a broken metric, and create nothing."""
     functions, told = BROKEN[name]
     write_metrics(project, functions=functions)
     project.write_study("own", OWN)
@@ -316,14 +316,14 @@ def test_a_broken_metric_is_found_before_a_launch(project: Project, name: str) -
     ],
 )
 def test_a_wrong_declaration_is_told(project: Project, declared: str, told: str) -> None:
-    """Direction, name and columns are checked whenever the objective is read."""
+    """Direction, name and columns are checked whenever an objective is loaded."""
     write_metrics(project, declared)
     project.write_study("own", OWN)
     assert told in " ".join(project.run("validate", "own", code=2).split())
 
 
 def test_an_unknown_metric_is_told_with_those_there_are(project: Project) -> None:
-    """The objective's own are among the names, and the nearest one is suggested."""
+    """An unknown metric is refused with the objective's own among the names, and the nearest."""
     write_metrics(project)
     project.write_study("own", OWN.replace("val_dice", "val_dise"))
     said = " ".join(project.run("validate", "own", code=2).split())
@@ -333,7 +333,7 @@ def test_an_unknown_metric_is_told_with_those_there_are(project: Project) -> Non
 
 
 def test_a_metric_that_needs_every_class_cannot_rank_without_one(project: Project) -> None:
-    """Where validation lacks a class it is undefined; as an accessory it is left empty."""
+    """A metric that needs every class cannot rank without one; as an extra one it stays empty."""
     needing = DECLARED.replace(
         '"Dice coefficient of the probabilities and class 1."',
         '"Dice.", needs_every_class=True',
@@ -358,7 +358,7 @@ def test_a_metric_that_needs_every_class_cannot_rank_without_one(project: Projec
 
 
 def test_a_metric_that_fails_while_training_fails_its_trial(project: Project) -> None:
-    """The reason names the metric's file and line; what was trained before is kept."""
+    """A metric that fails in training fails its trial with file and line; earlier epochs stay."""
     late = METRICS.replace(
         "    positive = probabilities[:, 1]\n",
         "    positive = probabilities[:, 1]\n    CALLS.append(1)\n"

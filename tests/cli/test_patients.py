@@ -4,7 +4,7 @@ from tests.cli.conftest import Project
 
 
 def test_patients_come_from_the_objective_to_the_answers(project: Project) -> None:
-    """What an objective says of its images is stored by a worker, and is the unit of answers."""
+    """Patients named by an objective are stored by a worker, and are the unit of the answers."""
     project.run("launch", "--study", "small", "--set", "data.each=2", "--workers", "1")
     (compared,) = project.json("compare", "small", "--metric", "test_acc", "--json")["comparisons"]
     assert (compared["images"], compared["patients"]) == (30, 15)

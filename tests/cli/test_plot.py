@@ -1,4 +1,4 @@
-"""`tuner plot`: files, folders, and what is refused."""
+"""`tuner plot`: files, folders, and refusals."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tuner.pictures.kinds import KINDS
 
 
 def test_a_picture_is_written_and_its_title_said(trained_once: Project) -> None:
-    """The file has the name asked for, or the study's and the kind's."""
+    """The file has the requested name, or the study's and the kind's; its title is printed."""
     said = trained_once.run("plot", "small", "curves", "--by", "lr", "-o", "out/one.pdf")
     assert (trained_once.folder / "out/one.pdf").read_bytes().startswith(b"%PDF")
     assert "lr" in said
@@ -20,7 +20,7 @@ def test_a_picture_is_written_and_its_title_said(trained_once: Project) -> None:
 
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
 def test_a_picture_is_drawn_again_and_others_are_kept(trained_once: Project, ending: str) -> None:
-    """tuner's own picture is replaced, which is said; another only with --overwrite."""
+    """tuner's own picture is replaced with a message; another file only with --overwrite."""
     file = trained_once.folder / f"again.{ending}"
     ask = ("plot", "small", "history", "-o", file.name)
     assert "replaced" not in trained_once.run(*ask)
@@ -32,7 +32,7 @@ def test_a_picture_is_drawn_again_and_others_are_kept(trained_once: Project, end
 
 
 def test_all_pictures_come_into_a_folder(trained_once: Project) -> None:
-    """Those that the study does not allow are named, and the others are there."""
+    """Pictures that the study does not allow are named; the others are in the folder."""
     said = trained_once.run("plot", "small", "all", "-o", "figures")
     made = {file.stem for file in (trained_once.folder / "figures").iterdir()}
     assert {"curves", "effects", "val-test", "gap", "history", "confusion", "roc"} <= made
@@ -41,7 +41,7 @@ def test_all_pictures_come_into_a_folder(trained_once: Project) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_drawing(trained_once: Project) -> None:
-    """An unknown ending, a folder as a file, an option that the kind has no use for."""
+    """An unknown ending, a folder as a file and an option unknown to the kind are refused."""
     for options, words in (
         (("curves", "-o", "x.jpg"), "use .svg, .png, .pdf"),
         (("curves", "-o", "."), "is a folder"),
@@ -56,6 +56,6 @@ def test_what_does_not_fit_is_refused_before_drawing(trained_once: Project) -> N
 
 
 def test_help_names_every_kind_that_can_be_drawn() -> None:
-    """The list that `--help` shows without Matplotlib is the list of what can be drawn."""
+    """The list in `--help`, shown without Matplotlib, equals the kinds that can be drawn."""
     assert list(SHOWN) == list(KINDS)
     assert {kind for kinds in GO_WITH.values() for kind in kinds} <= set(KINDS)

@@ -1,4 +1,4 @@
-"""Where a study was launched from, asked of a checkout that may not be trusted."""
+"""A study's commit, read from a checkout that may not be trusted."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ PLAIN = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder as a user who has configured nothing."""
+    """Run git in a folder as a user without configuration."""
     who = ("-c", "user.name=A", "-c", "user.email=a@b")
     done = subprocess.run(
         ["git", *who, *arguments],
@@ -27,7 +27,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with one commit, in which we stand."""
+    """A checkout with one commit, as the current folder."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     git(folder, "init", "-q")
@@ -39,7 +39,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_commit_and_changes_are_told(checkout: Path) -> None:
-    """The commit, and whether anything differs from it."""
+    """The commit is recorded, and whether the working tree differs from it."""
     commit = git(checkout, "rev-parse", "HEAD")
     assert provenance()["git"] == {"commit": commit, "dirty": False}
     (checkout / "code.py").write_text("x = 2\n")
@@ -47,7 +47,7 @@ def test_commit_and_changes_are_told(checkout: Path) -> None:
 
 
 def test_no_program_of_the_checkout_is_run(checkout: Path, tmp_path: Path) -> None:
-    """Neither a file monitor nor a hook nor a filter that its configuration names."""
+    """No file monitor, hook or filter from the checkout's configuration is run."""
     ran = tmp_path / "ran"
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\necho $0 >> {ran}\ncat\n")
@@ -72,7 +72,7 @@ def test_no_program_of_the_checkout_is_run(checkout: Path, tmp_path: Path) -> No
 def test_variables_of_a_hook_do_not_point_elsewhere(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Launched from a hook of another checkout, the study still tells of this one."""
+    """Launched from a hook of another checkout, the study still records this one."""
     commit = git(checkout, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
     monkeypatch.setenv("GIT_EXTERNAL_DIFF", "/bin/false")

@@ -1,4 +1,4 @@
-"""`tuner queue`: whose turn it is, and how people change that."""
+"""`tuner queue`: the order of studies, and how to change it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tuner.store.database import Database
 
 @pytest.mark.processes
 def test_the_queue_is_shown_changed_and_obeyed(project: Project, database: Database) -> None:
-    """A priority moves a study to the front, a paused one has no turn; workers on any obey."""
+    """A priority moves a study to the front, a paused one is skipped; workers on any obey."""
     for name in ("first", "second"):
         Bench.launch(database, make_spec(name, dimensions=(), epochs=1))
     assert [one["study"] for one in project.json("queue", "--json")] == ["first@1", "second@1"]
@@ -29,7 +29,7 @@ def test_the_queue_is_shown_changed_and_obeyed(project: Project, database: Datab
 
 @pytest.mark.processes
 def test_a_worker_on_any_study_trains_what_is_open_and_exits_with_0(project: Project) -> None:
-    """It needs no name, and ends when nothing is left."""
+    """A worker on any study needs no name, and exits with 0 when nothing is left."""
     project.run("launch", "small", "--workers", "1")
     project.write_study("small", STUDY.replace("seeds = 2", "seeds = 3"))
     project.run("extend", "small", "--seeds", "3")

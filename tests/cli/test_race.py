@@ -51,7 +51,7 @@ def raced(
 
 
 def test_a_launch_ends_with_its_race(raced: tuple[Project, str]) -> None:
-    """Who left after how many seeds and on what evidence, who is left, what was saved."""
+    """The launch says who left, after how many seeds, on what evidence, and what was saved."""
     _, out = raced
     assert "Race of 3 contenders over additional seeds, by val_loss: compared " in out
     assert "lr=2e-06 was eliminated after" in out
@@ -62,7 +62,7 @@ def test_a_launch_ends_with_its_race(raced: tuple[Project, str]) -> None:
 
 
 def test_status_tells_the_race_to_people_and_programs(raced: tuple[Project, str]) -> None:
-    """The same passage in text; in JSON every contender with its seeds and its difference."""
+    """Status has the same passage as text; in JSON every contender has its seeds and difference."""
     project, out = raced
     assert "lr=0.01 won the race;" in project.run("status", "wide")
     told = project.json("status", "wide", "--json")
@@ -91,14 +91,14 @@ def test_contenders_are_compared(raced: tuple[Project, str]) -> None:
 
 
 def test_contenders_go_without_factors(raced: tuple[Project, str]) -> None:
-    """What cannot be asked together is refused with the reason."""
+    """Options that cannot be combined with contenders are refused with the reason."""
     project, _ = raced
     out = project.run("compare", "wide", "--contenders", "--by", "lr", code=2)
     assert "--contenders compares whole settings" in out
 
 
 def test_looks_are_in_the_history(raced: tuple[Project, str]) -> None:
-    """`tuner events` tells every look."""
+    """`tuner events` lists every look."""
     project, _ = raced
     lines = project.run("events", "wide", "--json").splitlines()
     looked = [one for one in map(json.loads, lines) if one["kind"] == "looked"]
@@ -106,7 +106,7 @@ def test_looks_are_in_the_history(raced: tuple[Project, str]) -> None:
 
 
 def test_a_study_without_a_race_says_nothing_of_one(project: Project) -> None:
-    """No passage in the status, nothing in its JSON, and compare says why."""
+    """Without a race, status and its JSON have none, and compare says why."""
     project.run("launch", "--study", "small", "--workers", "1", "--no-check")
     assert "Race" not in project.run("status", "small")
     assert project.json("status", "small", "--json")["race"] is None

@@ -1,10 +1,10 @@
-"""`tuner report`: the file, and what is refused."""
+"""`tuner report`: the file, and refusals."""
 
 from tests.cli.conftest import Project
 
 
 def test_a_trained_study_is_reported_in_both_formats(trained_once: Project) -> None:
-    """The file has the name asked for, or the study's; the answer is said."""
+    """The file has the requested name, or the study's; the answer is printed."""
     said = trained_once.run("report", "small")
     page = (trained_once.folder / "small-report.html").read_text()
     assert page.startswith("<!doctype html>")
@@ -26,7 +26,7 @@ def test_a_report_that_was_written_on_is_kept(trained_once: Project) -> None:
 
 
 def test_what_is_not_a_report_is_refused(trained_once: Project) -> None:
-    """Another ending, a folder, a study that is not there; nothing is written."""
+    """Another ending, a folder and an unknown study are refused; nothing is written."""
     assert "use .html or .md" in trained_once.run("report", "small", "-o", "x.pdf", code=2)
     assert "is a folder" in trained_once.run("report", "small", "-o", ".", code=2)
     assert "no study 'smal'" in trained_once.run("report", "smal", "-o", "x.html", code=2)

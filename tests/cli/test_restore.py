@@ -1,4 +1,4 @@
-"""`tuner db restore` and workers of before: refused while connected, powerless afterwards."""
+"""`tuner db restore` and earlier workers: refused while connected, fenced off afterwards."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def restore_when_left(settings: Settings, dump: Path) -> None:
 
 
 def assert_powerless(ledger: Ledger, held: Lease) -> None:
-    """Whatever a worker tries with a lease, it writes nothing and gets nothing."""
+    """Check that with this lease a worker can write nothing and gets nothing."""
     curve = make_curve(0.5, 0.4, 0.3)
     for write in (
         lambda: ledger.record(held, curve),
@@ -62,7 +62,7 @@ def assert_powerless(ledger: Ledger, held: Lease) -> None:
 def test_workers_of_before_a_restore_have_no_identity_after_it(
     database: Database, settings: Settings, tmp_path: Path
 ) -> None:
-    """Neither a lease in the dump nor one given out after it is worth anything; N stays N."""
+    """After a restore no earlier lease is valid, from before the dump or after; N is exact."""
     bench = Bench.launch(database, make_spec(seeds=2))
     early = bench.worker()
     in_dump = claim_trial(early)

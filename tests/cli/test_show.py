@@ -1,4 +1,4 @@
-"""`tuner show`: one trial whole, and curves drawn with letters."""
+"""`tuner show`: one trial with all its figures, and curves drawn with letters."""
 
 import math
 
@@ -8,7 +8,7 @@ from tuner.statistics.proportions import newcombe, wilson
 
 
 def test_a_trial_is_shown_whole(trained_once: Project) -> None:
-    """Its place, parameters, other seeds, figures with intervals, curves and history."""
+    """A trial is shown with place, parameters, other seeds, figures, curves and history."""
     shown = trained_once.run("show", "small", "0")
     for words in (
         "trial 0, COMPLETE",
@@ -24,7 +24,7 @@ def test_a_trial_is_shown_whole(trained_once: Project) -> None:
 
 
 def test_programs_get_the_figures_of_the_export(trained_once: Project) -> None:
-    """The cells are the export's, the intervals Wilson's and Newcombe's over the images."""
+    """JSON has the export's cells, with Wilson's and Newcombe's intervals over images."""
     found = trained_once.json("show", "small", "1", "--json")
     row = trained_once.json("export", "--study", "small", "--format", "json")[1]
     assert {name: found["row"][name] for name in row} == row
@@ -46,13 +46,13 @@ def test_programs_get_the_figures_of_the_export(trained_once: Project) -> None:
 
 
 def test_what_is_not_there_is_told(trained_once: Project) -> None:
-    """A trial that the study does not have."""
+    """A trial that the study does not have is refused."""
     said = trained_once.run("show", "small", "44", code=2)
     assert "small has no trial 44" in said
 
 
 def test_launch_ends_with_what_is_seen(project: Project) -> None:
-    """A line a factor: tied or not, and what more seeds would buy; none from a single seed."""
+    """A launch ends with a line per factor if there are seeds, and with none for a single seed."""
     shown = project.run("launch", "--study", "small", "--workers", "1")
     assert "lr: " in shown
     assert "in val_loss" in shown or "best val_loss" in shown
@@ -76,7 +76,7 @@ def test_curves_reach_from_corner_to_corner() -> None:
 
 
 def test_two_curves_are_told_apart_without_colour() -> None:
-    """The lower one is drawn in points, the upper in a line, and the legend says which is which."""
+    """The lower curve is drawn in points, the upper in a line, as the legend says."""
     series = [("training", "cyan", [1.0] * 4), ("validation", "yellow", [0.0] * 4)]
     lines = chart("loss", series, width=10, height=4).plain.split("\n")
     assert lines[0] == "loss  · training  ⣀ validation"
@@ -86,7 +86,7 @@ def test_two_curves_are_told_apart_without_colour() -> None:
 
 
 def test_odd_curves_are_drawn_too() -> None:
-    """One epoch, a constant, gaps and NaN: a drawing, or a word, never a crash."""
+    """One epoch, a constant, gaps and NaN give a drawing or a message, never a crash."""
     for values in ([0.5], [0.5] * 4, [None, math.nan, 1.0], [0.0, math.inf, 1.0]):
         assert "┤" in chart("loss", [("validation", "", values)]).plain
     assert "no data yet" in chart("loss", [("validation", "", [None, math.nan])]).plain

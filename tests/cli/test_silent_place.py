@@ -1,4 +1,4 @@
-"""`tuner delete` and `tuner clean` where the place of checkpoints never answers."""
+"""`tuner delete` and `tuner clean` if the checkpoint server never answers."""
 
 import socket
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from tuner.store.database import Database
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """Return the address of a server that accepts connections and says nothing."""
+    """Return the address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"ftp://me:hunter2@127.0.0.1:{server.getsockname()[1]}/kept"
 
 
 def run(patch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> int:
-    """Run a command that waits for a place no longer than a second; return its exit code."""
+    """Run a command with a timeout of one second for checkpoints; return its exit code."""
     hasty = replace(settings, timing=replace(settings.timing, lookup=1.0))
     patch.setattr(main, "from_environment", lambda _: hasty)
     return main.run(list(arguments))
@@ -39,7 +39,7 @@ def test_a_study_is_deleted_though_its_checkpoints_cannot_be(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The study goes; that its checkpoints stay is said, with the command that removes them."""
+    """The study is deleted; the message names the checkpoints that stay and how to remove them."""
     spec = make_spec()
     if own:
         spec = replace(spec, checkpoints=Checkpoints(location=silent))
@@ -65,7 +65,7 @@ def test_cleaning_goes_on_past_a_place_that_is_silent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The places that answer are cleaned, the other one is named, and the exit code says so."""
+    """Reachable checkpoints are cleaned, the silent server is named, and the exit code is not 0."""
     near = tmp_path / "near"
     for name, place in (("far", silent), ("near", str(near))):
         spec = replace(make_spec(name), checkpoints=Checkpoints(location=place))

@@ -1,4 +1,4 @@
-"""What is printed: data are never markup, control characters are shown, pipes may close."""
+"""Output: data are never markup, control characters are escaped, pipes may close."""
 
 import ast
 import io
@@ -29,7 +29,7 @@ from tuner.text import file_name, storable
 
 
 def test_a_closed_output_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by `>&-`: Python then has no stream."""
+    """With `>&-` Python has no stream; that is no error."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert run(["--version"]) == 0
@@ -49,7 +49,7 @@ MAKES_OUTPUT = {
 
 
 def _direct_output(module: str) -> list[str]:
-    """Return where a module calls what writes to the terminal by itself."""
+    """Return where a module calls functions that write to the terminal directly."""
     tree = ast.parse((COMMANDS / module).read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [f"{ast.unparse(c)}, line {c.lineno}" for c in calls if _name(c) in MAKES_OUTPUT]
@@ -64,7 +64,7 @@ def _name(call: ast.Call) -> str:
     sorted(path.name for path in COMMANDS.glob("*.py")),
 )
 def test_all_printing_goes_through_one_place(module: str) -> None:
-    """No command writes to the terminal but by tuner.cli.terminal and tuner.cli.console."""
+    """Commands write to the terminal only through tuner.cli.terminal and tuner.cli.console."""
     owners = ("terminal.py", "reference.py")  # the latter writes docs/cli.md
     found = _direct_output(module)
     assert bool(found) is (module in owners), found
@@ -72,7 +72,7 @@ def test_all_printing_goes_through_one_place(module: str) -> None:
 
 @given(st.text())
 def test_no_character_is_left_that_a_terminal_obeys(text: str) -> None:
-    """Whatever the text, only printable characters, tabs and line feeds come out, in UTF-8."""
+    """Only printable characters, tabs and line feeds are printed, in UTF-8."""
     shown = terminal.readable(text)
     left = {unicodedata.category(c) for c in shown if c not in "\t\n"}
     assert not left & {"Cc", "Cs", "Zl", "Zp"}
@@ -82,7 +82,7 @@ def test_no_character_is_left_that_a_terminal_obeys(text: str) -> None:
 
 @given(st.text(st.characters(categories=["Cc", "Zl", "Zp", "Cs"], exclude_characters=C1)))
 def test_an_escape_is_written_as_in_stored_text(text: str) -> None:
-    """A control character or a byte has one escape everywhere, and can be had back from it."""
+    """Control characters and bytes have one escape everywhere, which can be reversed."""
     shown = terminal.readable(text)
     assert shown == terminal.readable(storable(text))
     assert file_name(shown) == text
@@ -95,7 +95,7 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 
 
 def test_a_line_shows_data_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """echo prints what looks like markup, and escapes what a terminal obeys."""
+    """echo prints what looks like markup, and escapes control characters."""
     terminal.echo(ODD)
     terminal.echo(ODD, err=True, bold=True, fg="red")
     said = capsys.readouterr()
@@ -104,7 +104,7 @@ def test_a_line_shows_data_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_json_reads_back_as_it_was(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON holds no character that a terminal obeys, and the very texts come back."""
+    """JSON has no control characters, and reads back to the same texts."""
     body = {"name": ODD, "ü–": ["\x85", "\x7f"]}
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -116,7 +116,7 @@ def test_json_reads_back_as_it_was(encoding: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_tables_and_sentences_show_data_as_they_are() -> None:
-    """A cell, a heading, a title, a sentence and a styled text keep their brackets."""
+    """Cells, headings, titles, sentences and styled texts keep their brackets."""
     stream = io.StringIO()
     console = DataConsole(stream, width=1000)
     table = plain_table(f"title {ODD}")
@@ -186,7 +186,7 @@ def test_the_live_screen_shows_data_as_they_are() -> None:
 
 
 def test_a_live_screen_on_a_terminal_obeys_no_data() -> None:
-    """Of all escapes on a terminal's live screen none comes from the study."""
+    """No escape sequence on the live screen comes from the study."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -199,7 +199,7 @@ def test_a_live_screen_on_a_terminal_obeys_no_data() -> None:
         screen.say(f"said {ODD}")
         screen.show(odd_overview())
     drawn = stream.getvalue()
-    assert "\x1b[31m" not in drawn  # the study's; the screen's own red is never plain 31
+    assert "\x1b[31m" not in drawn  # the study's escape; the screen's own red is never plain 31
     assert not set(drawn) & set("\x9b\x07\u202e\udcff\ud800")
     assert r"\x1b[31m" in drawn
 
@@ -224,13 +224,13 @@ def test_a_value_is_spelt_as_in_the_study_file(value: Value | None, text: str) -
 
 
 def test_a_log_record_shows_data_as_they_are() -> None:
-    """A worker's log keeps its lines and obeys nothing."""
+    """A worker's log keeps its lines, and control characters in them are escaped."""
     record = logging.LogRecord("tuner", logging.INFO, "x", 1, "lost %s\nagain", (ODD,), None)
     assert terminal.ReadableFormatter("%(message)s").format(record) == f"lost {SHOWN}\nagain"
 
 
 def test_a_piped_table_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is not a terminal gets the same text, without spaces at the ends of lines."""
+    """Piped output has the same text, without trailing spaces."""
     PlainConsole().print(f"{ODD}   ")
     assert capsys.readouterr().out == SHOWN + "\n"
 
@@ -290,21 +290,21 @@ def odd(
     ],
 )
 def test_every_command_shows_data_as_they_are(odd: Project, words: str, shown: str) -> None:
-    """No command ends at a bracket, loses one, or sends an escape to the terminal."""
+    """No command crashes on brackets, loses one, or sends an escape to the terminal."""
     out = odd.run(*words.split())
     assert shown in out
     assert terminal.readable(out) == out
 
 
 def test_truth_values_are_spelt_as_in_the_file(odd: Project) -> None:
-    """Tables and verdicts say true and false; nothing says True or False."""
+    """Tables and verdicts write true and false, never True or False."""
     told = [odd.run(*words.split()) for words in ("table small", "compare small", "show small 0")]
     assert all("true" in out for out in told)
     assert not [out for out in told if "True" in out or "False" in out]
 
 
 def test_standard_output_that_only_knows_ascii_gets_replaced_characters(odd: Project) -> None:
-    """With PYTHONIOENCODING=ascii, characters it lacks are replaced in tables, lines and JSON."""
+    """With PYTHONIOENCODING=ascii, other characters are replaced in tables, lines and JSON."""
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     out = odd.run("table", "small", environ=ascii_only)
     assert "By flavour: mean ? half" in out
@@ -319,7 +319,7 @@ def test_standard_output_that_only_knows_ascii_gets_replaced_characters(odd: Pro
     ["table small", "export --study small --epochs", "studies --json", "--help"],
 )
 def test_a_reader_that_leaves_ends_a_command_cleanly(odd: Project, words: str) -> None:
-    """`tuner table | head -0` ends with 0 and says nothing, however little was read."""
+    """`tuner table | head -0` exits with 0 and prints nothing, however little was read."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tuner", *words.split()],
         cwd=odd.folder,
@@ -336,7 +336,7 @@ def test_a_reader_that_leaves_ends_a_command_cleanly(odd: Project, words: str) -
 
 
 def test_training_whose_reader_leaves_says_that_it_was_cut_short(odd: Project) -> None:
-    """`tuner run | head` ends by the code of a closed pipe, not by 0: nothing was finished."""
+    """`tuner run | head` exits with the code of a closed pipe, not 0: it did not finish."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tuner", "run", "small"],
         cwd=odd.folder,

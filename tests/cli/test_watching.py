@@ -1,4 +1,4 @@
-"""A launch as others watch it: its workers' logs as JSON, a webhook, a command, metrics."""
+"""Watching a launch: workers' logs as JSON, a webhook, a command, metrics."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from tests.harness.receiver import receiving
 
 
 def test_a_launch_is_told_and_logged(project: Project, tmp_path: Path) -> None:
-    """To a webhook and a command, each once, with the verdict; its address is shown nowhere."""
+    """A webhook and a command are each notified once, with the verdict; the URL stays hidden."""
     file, kept = tmp_path / "webhook", tmp_path / "notice.json"
     code = f"import sys; open({str(kept)!r}, 'a').write(sys.stdin.read() + chr(10))"
     with receiving() as receiver:
@@ -40,7 +40,7 @@ def test_a_launch_is_told_and_logged(project: Project, tmp_path: Path) -> None:
 def test_what_cannot_be_told_is_refused_before_anything_is_created(
     project: Project, tmp_path: Path
 ) -> None:
-    """An address that is none, a command that cannot be read, a port that is none."""
+    """An invalid address, command or port is refused before anything is created."""
     file = tmp_path / "webhook"
     file.write_text("s3cret\n")
     for option, value, told in (

@@ -36,7 +36,7 @@ def nothing(*_: object) -> None:
 
 @pytest.fixture(params=NAMES)
 def found(request: pytest.FixtureRequest) -> FoundObjective:
-    """Each shipped objective in turn."""
+    """Return each shipped objective in turn."""
     return find(str(request.param), [])
 
 
@@ -46,7 +46,7 @@ def defaults(declared: Mapping[str, Parameter]) -> dict[str, Value]:
 
 
 def small_data(found: FoundObjective) -> dict[str, Value]:
-    """Return an objective's data keys, small."""
+    """Return an objective's data keys for small data."""
     return {**defaults(found.objective.declarations().data), **SMALL.get(found.name, {})}
 
 
@@ -56,12 +56,12 @@ def load(found: FoundObjective, cache: Path) -> Data:
 
 
 def test_objectives_are_shipped() -> None:
-    """There is something to check."""
+    """Objectives are found, so that the tests below check something."""
     assert {"chest_xray", "digits"} <= set(NAMES)
 
 
 def test_declarations_are_whole(found: FoundObjective) -> None:
-    """Every default is admissible, meanings are given, the trainer's own names are left alone."""
+    """Defaults are admissible, descriptions exist, and the trainer's own names are not used."""
     declared = found.objective.declarations()
     for parameter in (*declared.parameters.values(), *declared.data.values()):
         assert parameter.fault(parameter.default) is None, parameter.name
@@ -70,7 +70,7 @@ def test_declarations_are_whole(found: FoundObjective) -> None:
 
 
 def test_declarations_load_without_torch(found: FoundObjective) -> None:
-    """The command line reads declarations without paying for torch."""
+    """Declarations can be loaded without torch, as the command line does."""
     code = (
         f"import sys; from tuner.train.objective import find; find({found.name!r}, []);"
         "sys.exit('torch' in sys.modules)"
@@ -79,7 +79,7 @@ def test_declarations_load_without_torch(found: FoundObjective) -> None:
 
 
 def test_data_are_a_function_of_their_keys(found: FoundObjective, tmp_path: Path) -> None:
-    """Created again, and read back from the cache, the data are the same in every byte."""
+    """Drawn again, and read back from the cache, the data are the same in every byte."""
     first = load(found, tmp_path / "a")
     for again in (load(found, tmp_path / "a"), load(found, tmp_path / "b")):
         assert again.fingerprint == first.fingerprint
@@ -99,7 +99,7 @@ def test_splits_share_no_example(found: FoundObjective, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("outputs", [1, 2, 5])
 def test_models_give_the_outputs_asked_for(found: FoundObjective, outputs: int) -> None:
-    """Every kind of model takes one or three channels, sides that differ, any number of outputs."""
+    """Every model takes one or three channels, unequal sides and any number of outputs."""
     declared = found.objective.declarations().parameters
     kinds = declared["model"].choices if "model" in declared else ("",)
     assert kinds
@@ -110,7 +110,7 @@ def test_models_give_the_outputs_asked_for(found: FoundObjective, outputs: int) 
 
 
 def test_an_objective_trains_from_any_folder(found: FoundObjective, tmp_path: Path) -> None:
-    """Copied elsewhere, as a user would to change it, it trains an epoch and has a result."""
+    """Copied elsewhere, as a user would do to change it, it trains an epoch and has a result."""
     shutil.copytree(found.folder, tmp_path / "mine" / found.name)
     workbench = Workbench("cpu", 1, tmp_path / "cache", [tmp_path / "mine"], nothing)
     parameters = {**defaults(found.objective.declarations().parameters), "epochs": 1}
@@ -142,7 +142,7 @@ def test_depth_width_and_normalisation_are_the_parameters() -> None:
 
 
 def test_digits_are_the_same_images_in_every_study(tmp_path: Path) -> None:
-    """1,797 images of ten classes; no key moves the test set, and every split has all classes."""
+    """No key changes the test set, and every split has all ten classes of the 1,797 images."""
     found = find("digits", [])
     data = [
         found.load_data({**small_data(found), **keys}, tmp_path, nothing)
@@ -163,7 +163,7 @@ def test_digits_are_the_same_images_in_every_study(tmp_path: Path) -> None:
 
 
 def test_digits_keep_their_grey_values(tmp_path: Path) -> None:
-    """What scikit-learn has from 0 to 16 is there from 0 to 255, under the image's own number."""
+    """scikit-learn's values from 0 to 16 become 0 to 255, under the image's own number."""
     from sklearn.datasets import load_digits
 
     found = find("digits", [])
@@ -179,14 +179,14 @@ def test_digits_keep_their_grey_values(tmp_path: Path) -> None:
 def test_digits_without_scikit_learn_say_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing extra is an error of the data with the command that mends it."""
+    """Without scikit-learn the error has the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match=r"pip install 'tuner\[digits\]'"):
         load(find("digits", []), tmp_path)
 
 
 def test_digits_are_learnt(tmp_path: Path) -> None:
-    """A few epochs of either network read nine of ten unseen digits right."""
+    """A few epochs of either network classify nine of ten unseen digits correctly."""
     found = find("digits", [])
     declared = found.objective.declarations()
     workbench = Workbench("cpu", 1, tmp_path, [], nothing)

@@ -1,4 +1,4 @@
-"""The synthetic radiographs: what shapes them, what does not, and how they are kept."""
+"""The synthetic radiographs: what affects them, what does not, and how they are cached."""
 
 import hashlib
 import multiprocessing
@@ -49,7 +49,7 @@ def load_small(cache: Path, **keys: Value) -> Data:
 
 
 def refuse(*_: object) -> None:
-    """Be a progress that fails, so that nothing can be drawn."""
+    """Be a progress callback that fails, so that nothing can be drawn."""
     raise AssertionError("images were drawn that should have been read")
 
 
@@ -72,7 +72,7 @@ SAMPLES = "1417a4749ce80cb1c87224d6b3a8b92cccedbe1326176c29407171f4fcac8426"
 
 
 def test_images_are_the_same_bytes_on_every_machine() -> None:
-    """This machine, whatever its CPU and NumPy, draws what the others draw."""
+    """The images have the same bytes on every machine, whatever its CPU and NumPy."""
     assert digest_of_samples() == SAMPLES
 
 
@@ -155,7 +155,7 @@ def test_shift_changes_the_test_images_only(tmp_path: Path) -> None:
 
 
 def test_another_machine_photographs_the_same_patients() -> None:
-    """A test image at shift 1 resembles its own patient at shift 0 more than the others."""
+    """A test image at shift 1 resembles its own patient at shift 0 more than other patients."""
     near, far = (standard(images_of(count=40, shift=shift)) for shift in (0.0, 1.0))
     alike = far @ near.T
     ranks = (alike > np.diag(alike)[:, None]).sum(axis=1)
@@ -163,7 +163,7 @@ def test_another_machine_photographs_the_same_patients() -> None:
 
 
 def standard(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return images as rows, without the mean image, of length one."""
+    """Return images as rows of norm one, without the mean image."""
     rows = images.reshape(len(images), -1).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
     rows -= rows.mean(axis=0)
@@ -217,7 +217,7 @@ def test_grey_values_use_the_range_and_are_rarely_clipped(shift: float) -> None:
 
 
 def test_pneumonia_brightens_the_lungs_and_subtle_disease_less() -> None:
-    """Ill lungs are brighter than healthy ones on average, most where disease is plain."""
+    """Ill lungs are brighter than healthy ones on average, most so if disease is plain."""
     images = images_of("train", count=280)[:, 10:22].astype(np.float64)
     lungs = np.concatenate([images[:, :, 5:10], images[:, :, 23:27]], axis=2).mean(axis=(1, 2))
     index = np.arange(280)
@@ -230,7 +230,7 @@ def test_pneumonia_brightens_the_lungs_and_subtle_disease_less() -> None:
 
 
 def test_kept_images_are_read_and_not_drawn_again(tmp_path: Path) -> None:
-    """The second load draws nothing and gives the same data."""
+    """A second load reads the cache, draws nothing and gives the same data."""
     first = load_small(tmp_path)
     again = load(SMALL, tmp_path, refuse)
     assert again.fingerprint == first.fingerprint
@@ -239,7 +239,7 @@ def test_kept_images_are_read_and_not_drawn_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flip", "grow"])
 def test_a_damaged_file_is_noticed_and_made_again(tmp_path: Path, damage: str) -> None:
-    """Whatever happened to a kept file, the images are those that were first drawn."""
+    """Whatever happened to a cached file, the images are those first drawn."""
     first = load_small(tmp_path)
     for path in (tmp_path / "phantom").glob("*.u8"):
         content = bytearray(path.read_bytes())
@@ -266,7 +266,7 @@ def fingerprint_of(cache: Path) -> str:
 
 
 def test_the_second_to_come_waits_for_the_first(tmp_path: Path) -> None:
-    """While one draws, another waits and then reads; it does not draw as well."""
+    """While one process draws, another waits and then reads the cache."""
     path, drawing, waiting = tmp_path / "images.u8", threading.Event(), threading.Event()
     images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
 
@@ -286,7 +286,7 @@ def test_the_second_to_come_waits_for_the_first(tmp_path: Path) -> None:
 
 
 def test_a_changed_generator_does_not_meet_old_images(tmp_path: Path) -> None:
-    """The name of a kept file changes with the source of the generator and with any knob."""
+    """The name of a cached file depends on the generator's source and on every key."""
     (tmp_path / "phantom.py").write_text("a = 1")
     before = name_of("train", {"seed": 0}, tmp_path)
     assert name_of("train", {"seed": 0}, tmp_path) == before
@@ -296,7 +296,7 @@ def test_a_changed_generator_does_not_meet_old_images(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """A file where the cache's folder should be is an error that names the place."""
+    """A file in place of the cache's folder is an error that names the path."""
     (tmp_path / "phantom").write_text("in the way")
     with pytest.raises(MachineError, match="phantom"):
         load_small(tmp_path)
@@ -318,14 +318,14 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_key_out_of_range_is_told(tmp_path: Path, key: str, value: Value) -> None:
-    """A value that a key cannot have, or an unknown key, is reported by name; nothing is drawn."""
+    """A value out of range and an unknown key are reported by name; nothing is drawn."""
     with pytest.raises(DataError, match=key):
         load_small(tmp_path, **{key: value})
     assert not list(tmp_path.iterdir())
 
 
 def test_progress_counts_the_images_of_each_split(tmp_path: Path) -> None:
-    """Progress tells what is drawn, and ends with all of it."""
+    """Progress names what is drawn, and ends at the total."""
     told: list[tuple[str, int, int]] = []
     load(SMALL, tmp_path, lambda what, done, all_of_it: told.append((what, done, all_of_it)))
     assert ("drawing train images", 40, 40) in told

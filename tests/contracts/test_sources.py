@@ -50,7 +50,7 @@ MAKERS: Mapping[str, Callable[[Path], Keys]] = {
 
 @pytest.fixture(params=MAKERS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Each source in turn."""
+    """Return each source in turn."""
     return str(request.param)
 
 
@@ -61,12 +61,12 @@ def keys(kind: str, tmp_path: Path) -> Keys:
 
 
 def splits(data: Data) -> list[Split]:
-    """Return the splits that there are."""
+    """Return the splits that exist."""
     return [split for split in (data.train, data.val, data.test) if split is not None]
 
 
 def content(split: Split | None) -> tuple[bytes, bytes, tuple[str, ...]]:
-    """Return all that a split says."""
+    """Return a split's images, labels and ids."""
     assert split is not None
     return split.images.tobytes(), split.labels.tobytes(), split.ids
 
@@ -87,7 +87,7 @@ def test_a_source_gives_what_a_trainer_takes(keys: Keys, tmp_path: Path) -> None
 
 
 def test_class_one_is_the_brighter_one(keys: Keys, tmp_path: Path) -> None:
-    """Labels stay with their images, through reading, dividing and windowing."""
+    """Labels stay with their images through reading, dividing and windowing."""
     if keys["source"] == "phantom":
         pytest.skip("the phantom's classes differ in more than brightness")
     found = splits(chest(tmp_path / "cache", **keys))
@@ -109,7 +109,7 @@ def test_the_same_keys_give_the_same_data(keys: Keys, tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_is_of_the_content(keys: Keys, tmp_path: Path) -> None:
-    """The same images elsewhere have the same fingerprint; another division has another."""
+    """Moved images keep their fingerprint; another division changes it."""
     first = chest(tmp_path / "cache", **keys)
     if keys["source"] != "phantom":
         there = Path(str(keys["path"]))
@@ -125,7 +125,7 @@ def test_the_fingerprint_is_of_the_content(keys: Keys, tmp_path: Path) -> None:
 
 
 def test_a_division_is_a_function_of_its_seed(keys: Keys, tmp_path: Path) -> None:
-    """Another seed validates on other images, stratified, and never touches the test set."""
+    """Another seed has another stratified validation split, and the same test set."""
     first, second = (chest(tmp_path / "cache", **{**keys, "split_seed": seed}) for seed in (1, 2))
     again = chest(tmp_path / "cache", **{**keys, "split_seed": 1})
     assert content(again.val) == content(first.val)
@@ -139,7 +139,7 @@ def test_a_division_is_a_function_of_its_seed(keys: Keys, tmp_path: Path) -> Non
 
 
 def test_folds_are_all_images_once(keys: Keys, tmp_path: Path) -> None:
-    """Four folds validate on every training image once; the next four divide again."""
+    """Four folds validate on every training image once; the next four divide differently."""
     found = [
         chest(tmp_path / "cache", **{**keys, "folds": 4, "split_seed": seed}) for seed in range(5)
     ]
@@ -169,7 +169,7 @@ def test_images_can_be_resized(kind: str, keys: Keys, tmp_path: Path) -> None:
 def test_what_memory_has_no_room_for_is_mapped(
     keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no memory to speak of, the same images come mapped from a file, and it is reported."""
+    """With too little memory, the same images are mapped from a file, and a note says so."""
     plain = chest(tmp_path / "cache", **keys)
     from tuner.train.sources import assemble
 

@@ -1,4 +1,4 @@
-"""The dashboard without a socket: over a study of one trial, and over the stored studies."""
+"""The dashboard without a socket: over a study with one trial, and over the stored studies."""
 
 import asyncio
 import signal
@@ -38,7 +38,7 @@ NO_CHECKPOINTS = Settings(home=Path("/nowhere"), checkpoints="off")
 
 
 def deleting(database: Database) -> Delete:
-    """Return what deletes a study of a database that keeps no checkpoints."""
+    """Return a function that deletes a study without checkpoints."""
 
     def delete(study: Study) -> str:
         assert removal.delete(NO_CHECKPOINTS, database, study) is None
@@ -48,7 +48,7 @@ def deleting(database: Database) -> Delete:
 
 
 class Connected:
-    """An app whose requests come by a connection of this process: by the user who started it."""
+    """An app whose requests come from a connection of this process, by the user who started it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -69,7 +69,7 @@ class Connected:
 
 
 def app_for(desk: Desk, access: Access | None = None) -> ASGIApp:
-    """Return the dashboard as the user who started it reaches it; others have no access."""
+    """Return the dashboard as accessed by the user who started it; others have no access."""
     return Connected(build(desk, Door(desk.database, access or Access()), deleting(desk.database)))
 
 
@@ -91,7 +91,7 @@ def app(bench: Bench) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def stored(server: Address) -> Iterator[Database]:
-    """Open the stored studies, which tests/golden reads as well; nothing can be written to them."""
+    """Open the stored studies, shared with tests/golden, read-only."""
     with own_database(server, "template0") as address:
         load(address)
         with Database(address) as database:
@@ -110,7 +110,7 @@ Serving = Callable[[Site], AbstractContextManager[str]]
 
 @pytest.fixture
 def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
-    """Return a function that serves a study on a free port, in a thread, and gives its address."""
+    """Return a function that serves a study on a free port, in a thread, and yields its address."""
 
     class Kept(_Server):
         loop: asyncio.AbstractEventLoop | None = None
@@ -143,7 +143,7 @@ def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
             for one in servers:
                 assert one.loop is not None
                 if not one.loop.is_closed():
-                    # As a signal does, in the thread of the event loop.
+                    # As a signal does, in the event loop's thread.
                     one.loop.call_soon_threadsafe(one.handle_exit, signal.SIGTERM, None)
             thread.join(60)
         assert not thread.is_alive()

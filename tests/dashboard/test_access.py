@@ -1,7 +1,7 @@
-"""Every route there is, tried by everybody who might: nothing is shown or changed by accident.
+"""Every route, tried by every kind of caller: nothing is shown or changed by accident.
 
-Routes are enumerated from the two apps themselves, so that a new one fails here until somebody
-has said who may use it.
+Routes are enumerated from the two apps themselves, so that a new one fails here until its access is
+declared.
 """
 
 import re
@@ -55,7 +55,7 @@ KNOWN = ("reader", "operator", "reading token", "acting token")
 
 @pytest.fixture
 def callers(bench: Bench) -> Iterator[Callers]:
-    """Serve a study; log in a reader and an operator, and give out tokens."""
+    """Serve a study; log in a reader and an operator, and create tokens."""
     database = bench.database
     door = Door(database, Access(login=True, writes=True))
     app = build(Desk(database), door, deleting(database))
@@ -91,13 +91,13 @@ def callers(bench: Bench) -> Iterator[Callers]:
             name: client(headers={"Authorization": f"Bearer {token}"})
             for name, token in tokens.items()
         }
-        # They share the state of the app that has begun.
+        # They share the state of the started app.
         assert first.get("/login").status_code == 200
         yield Callers(bench, door, clients)
 
 
 def our_routes(bench: Bench) -> list[tuple[str, str]]:
-    """Return the method and the path of every route of ours."""
+    """Return the method and path of every route of ours."""
     routes = []
     for route in _routes(Desk(bench.database)):
         if isinstance(route, Route):
@@ -109,23 +109,23 @@ def our_routes(bench: Bench) -> list[tuple[str, str]]:
 
 
 def stored(bench: Bench) -> dict[str, list[str]]:
-    """Return all that is stored, but for when tokens were last used."""
+    """Return all stored rows, except when tokens were last used."""
     return {table: rows for table, rows in bench.contents().items() if table != "tuner.token"}
 
 
 def filled(path: str) -> str:
-    """Return an address of a route."""
+    """Return an address of a route, its parameters filled in."""
     return re.sub(r"{([^}]+)}", lambda found: FILLED[found[1]], path)
 
 
 def optunas_writes(bench: Bench) -> set[tuple[str, str]]:
-    """Return the routes of the installed optuna-dashboard that are not for reading."""
+    """Return the routes of the installed optuna-dashboard that can write."""
     app = wsgi(bench.binding.storage)
     return {(route.method, route.rule) for route in app.routes if route.method != "GET"}
 
 
 def optunas_path(rule: str, bench: Bench) -> str:
-    """Return an address of such a route, of the stored study and its trial."""
+    """Return an address of such a route, for the stored study and its trial."""
     rule = rule.replace("<study_id:int>", str(bench.study.study_id)).replace("<trial_id:int>", "1")
     return re.sub(r"<[^>]+>+", "abc", rule)
 
@@ -148,14 +148,14 @@ def test_every_route_of_ours_asks_who_it_is(callers: Callers) -> None:
     for path in {path for method, path in tried if method == "GET"} - FOR_ALL - {"/events"}:
         for name in KNOWN:
             answer = callers.clients[name].get(filled(path), follow_redirects=False)
-            # Of a study of one trial on two images, not everything can be computed; and a token
-            # has no password.
+            # A study of one trial on two images does not allow everything; and a token has no
+            # password.
             refused = (403,) if path == "/account" and "token" in name else ()
             assert answer.status_code in (200, 400, 404, 500, 503, *refused), (name, path)
 
 
 def test_only_operators_post_to_our_routes(callers: Callers) -> None:
-    """Every POST of ours but the login: a reader is refused, and so is a form without its key."""
+    """Every POST of ours but the login refuses readers, and forms without their CSRF key."""
     before = stored(callers.bench)
     posts = {path for method, path in our_routes(callers.bench) if method == "POST"}
     own = {"/login", "/logout", "/account", "/link/{secret}"}
@@ -174,7 +174,7 @@ def test_only_operators_post_to_our_routes(callers: Callers) -> None:
 
 
 def test_every_write_of_optuna_dashboard_has_been_judged(callers: Callers) -> None:
-    """Whatever the installed version can write is named in our list, or closed for everybody."""
+    """Every route that the installed version can write to is in our list, or closed to all."""
     installed = optunas_writes(callers.bench)
     assert set(WRITES) <= installed, "a route that we open does not exist any more"
     unjudged = {
@@ -189,7 +189,7 @@ def test_every_write_of_optuna_dashboard_has_been_judged(callers: Callers) -> No
 
 
 def test_only_operators_write_through_optuna_dashboard(callers: Callers) -> None:
-    """And only what was opened; for everybody else the database stays as it was."""
+    """Only the opened routes write, and only for operators; otherwise the database is unchanged."""
     before = stored(callers.bench)
     for method, rule in optunas_writes(callers.bench):
         path = optunas_path(rule, callers.bench)
@@ -211,7 +211,7 @@ def test_only_operators_write_through_optuna_dashboard(callers: Callers) -> None
 
 
 def test_nobody_writes_through_optuna_dashboard_unless_it_was_allowed(bench: Bench) -> None:
-    """Without --allow-writes not even an operator."""
+    """Without --allow-writes not even an operator can write."""
     with bench.database.transaction() as connection:
         token = accounts.add_token(connection, "acts", "operator", None)
     door = Door(bench.database, Access(login=True))
@@ -253,7 +253,7 @@ def test_a_page_of_another_site_writes_nothing_with_an_operators_cookie(callers:
 
 
 def test_an_operator_acts_by_the_form_and_a_script_by_its_token(callers: Callers) -> None:
-    """The same route, and the history says who it was."""
+    """An operator's form and a script's token use the same route, and the history has the name."""
     path = "/studies/small/actions/tag"
     fields = {"csrf": _form_key(callers), "tags": "paper"}
     answer = callers.clients["operator"].post(
@@ -272,7 +272,7 @@ def test_an_operator_acts_by_the_form_and_a_script_by_its_token(callers: Callers
 
 
 def test_a_foreign_host_is_refused_before_anybody_is_asked_who_it_is(callers: Callers) -> None:
-    """Every route, whoever it is."""
+    """A foreign Host is refused on every route, before the caller is identified."""
     for method, path in our_routes(callers.bench):
         answer = callers.clients["operator"].request(
             method, filled(path), headers={"Host": "evil.example"}
@@ -281,7 +281,7 @@ def test_a_foreign_host_is_refused_before_anybody_is_asked_who_it_is(callers: Ca
 
 
 def test_what_is_public_is_no_prefix(callers: Callers) -> None:
-    """Only a link itself needs no login; what is below it is optuna-dashboard's."""
+    """Only a link itself is public; paths below it belong to optuna-dashboard and need a login."""
     for method, path in (("POST", "/link/a/b"), ("GET", "/link/a/b"), ("GET", "/key/a/b")):
         for name in UNKNOWN:
             answer = callers.clients[name].request(
@@ -317,7 +317,7 @@ def test_no_path_leads_out(callers: Callers, name: str) -> None:
 
 
 def test_a_name_cannot_write_headers(callers: Callers) -> None:
-    """Line ends in a path or a query come back encoded, if at all."""
+    """Line ends in a path or a query come back encoded, or not at all."""
     for path in ("/studies/a%0d%0aX-Bad:1", "/?q=%0d%0aX-Bad:1", "/studies/small?done=%0d%0aX-Bad"):
         for name in ("nobody", "operator"):
             answer = callers.clients[name].get(path, follow_redirects=False)

@@ -1,4 +1,4 @@
-"""Guessing is slowed down, and no user is locked out by another's guesses."""
+"""Guesses are rate-limited, and no user is locked out by another's guesses."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from tuner.dashboard.attempts import Attempts, buckets_of
 
 @dataclass
 class Clock:
-    """A clock that tests move."""
+    """A clock that tests advance."""
 
     now: float = 1000.0
 
@@ -18,12 +18,12 @@ class Clock:
 
 
 def tries(limits: Attempts, count: int, name: str, address: str, *, device: bool = False) -> int:
-    """Try some times at once; return how many tries were allowed."""
+    """Try this many times at once; return how many tries were allowed."""
     return sum(not limits.take(buckets_of(name, address, device=device)) for _ in range(count))
 
 
 def test_one_address_has_ten_tries_and_then_two_a_minute() -> None:
-    """Whichever names it tries."""
+    """An address has ten tries and then two a minute, whichever names it tries."""
     clock = Clock()
     limits = Attempts(clock)
     assert sum(tries(limits, 1, f"user{n}", "192.0.2.1") for n in range(50)) == 10
@@ -35,14 +35,14 @@ def test_one_address_has_ten_tries_and_then_two_a_minute() -> None:
 
 
 def test_a_name_has_twenty_tries_from_everywhere() -> None:
-    """And an address that was refused because of the name has lost no try."""
+    """A name has twenty tries from all addresses; a refusal by name costs the address no try."""
     limits = Attempts(Clock())
     assert sum(tries(limits, 1, "maria", f"192.0.2.{n}") for n in range(200)) == 20
     assert tries(limits, 20, "paul", "192.0.2.150") == 10
 
 
 def test_one_address_does_not_lock_a_name_out() -> None:
-    """Who guesses from one place all the time leaves tries for others."""
+    """Guessing from one address leaves tries for others."""
     clock = Clock()
     limits = Attempts(clock)
     for _ in range(1000):
@@ -52,7 +52,7 @@ def test_one_address_does_not_lock_a_name_out() -> None:
 
 
 def test_the_owners_browser_is_not_locked_out() -> None:
-    """A browser with the device cookie uses a bucket that nobody else can empty."""
+    """A browser with the device cookie uses a bucket that others cannot empty."""
     limits = Attempts(Clock())
     for n in range(200):
         tries(limits, 20, "maria", f"192.0.2.{n}")
@@ -61,7 +61,7 @@ def test_the_owners_browser_is_not_locked_out() -> None:
 
 
 def test_neighbours_of_ipv6_are_one() -> None:
-    """A /64 has more addresses than there are guesses; an IPv4 address has two spellings."""
+    """A /64 of IPv6 counts as one address, and both spellings of an IPv4 address as one."""
     limits = Attempts(Clock())
     assert sum(tries(limits, 1, f"u{n}", f"2001:db8::{n:x}") for n in range(50)) == 10
     assert tries(limits, 20, "a", "2001:db8:0:1::1") == 10
@@ -70,7 +70,7 @@ def test_neighbours_of_ipv6_are_one() -> None:
 
 
 def test_a_try_that_was_right_is_given_back() -> None:
-    """Whoever knows the password may log in as often as they like."""
+    """Someone with the right password may log in without limit."""
     limits = Attempts(Clock())
     buckets = buckets_of("maria", "192.0.2.1", device=False)
     for _ in range(100):
@@ -79,7 +79,7 @@ def test_a_try_that_was_right_is_given_back() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """Guesses of any number of names from any number of addresses fill no memory."""
+    """Any number of names and addresses uses bounded memory."""
     limits = Attempts(Clock())
     for n in range(attempts.MOST):
         limits.take(buckets_of(f"user{n}", f"2001:db8:{n:x}::1", device=False))

@@ -1,4 +1,4 @@
-"""Below a path of a host that serves other programs, too: nothing leads out of it."""
+"""The dashboard below a path of a shared host: no address leads out of it."""
 
 import re
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def below(stored: Database) -> Iterator[TestClient]:
 
 
 def test_every_address_of_every_page_is_below_the_base(below: TestClient) -> None:
-    """Links, forms, assets, parts, charts and streams; and what they name is there."""
+    """Links, forms, assets, parts, charts and streams stay below the base, and exist."""
     addresses: set[str] = set()
     for path in PAGES:
         page = below.get(BASE + path)
@@ -60,12 +60,12 @@ def test_every_address_of_every_page_is_below_the_base(below: TestClient) -> Non
     for one in addresses - {""}:
         if one.startswith(f"{BASE}/") and not any(name in one for name in (*forms, "/dashboard")):
             answer = below.get(one)
-            # Some are asked for while they are computed, or need a value after their "=".
+            # Some are requested while they are being computed, or need a value after their "=".
             assert answer.status_code in (200, 202) or one.endswith("trials="), one
 
 
 def test_scripts_name_no_address_from_the_root(below: TestClient) -> None:
-    """They find each other and the stream by relative addresses."""
+    """Scripts find each other and the stream by relative addresses."""
     for name in ("live.js", "stream.js", "charts.js", "page.js", "parts.js", "study.js"):
         text = below.get(f"{BASE}/assets/{name}").text
         assert not re.search(r"""(?:fetch|Worker|EventSource|URL|open)\(["'`]/""", text), name
@@ -82,7 +82,7 @@ def test_data_for_programs_are_below_it_too(below: TestClient) -> None:
 
 
 def test_what_is_not_below_it_is_not_answered(below: TestClient) -> None:
-    """The root of the port leads to the first page; a similar path is another program's."""
+    """The root of the port redirects to the first page; a similar path is not served."""
     for path in ("/", BASE):
         answer = below.get(path, follow_redirects=False)
         assert (answer.status_code, answer.headers["Location"]) == (303, f"{BASE}/")
@@ -96,13 +96,13 @@ def test_what_is_not_below_it_is_not_answered(below: TestClient) -> None:
 
 
 def test_a_header_cannot_name_another_base(below: TestClient) -> None:
-    """X-Forwarded-Prefix is ignored: it would decide where links and forms lead."""
+    """X-Forwarded-Prefix is ignored: it would control links and forms."""
     page = below.get(f"{BASE}/studies/lr_sched", headers={"X-Forwarded-Prefix": "//evil.example"})
     assert "evil.example" not in page.text
 
 
 def test_optuna_dashboard_says_why_it_is_not_there(below: TestClient) -> None:
-    """Its pages would ask for addresses at the root of the host."""
+    """optuna-dashboard is not served: its pages request addresses at the root of the host."""
     for path in ("/dashboard", "/dashboard/studies/1", "/api/studies", "/static/bundle.js"):
         answer = below.get(BASE + path)
         assert answer.status_code == 404, path
@@ -128,7 +128,7 @@ def test_the_login_and_its_cookies_stay_below_it(database: Database) -> None:
 
 
 def test_a_base_is_a_plain_path() -> None:
-    """What would need escaping, or leads upwards, is refused."""
+    """A base that needs escaping or leads upwards is refused."""
     assert checked_base("") == checked_base("/") == ""
     assert checked_base("/tuner/") == "/tuner"
     for wrong in (

@@ -65,7 +65,7 @@ pytestmark = [
 
 @dataclass
 class Served:
-    """A dashboard that runs as a program, over a database of the test's own."""
+    """A dashboard that runs as a program, over the test's own database."""
 
     url: str
     database: Database
@@ -73,19 +73,19 @@ class Served:
 
 @dataclass
 class Visit:
-    """A browser's window, and what its console said."""
+    """A browser window and its console messages."""
 
     page: Page
     url: str
     complaints: list[str] = field(default_factory=list)
 
     def go(self, path: str) -> None:
-        """Open a page and wait until it hears of changes."""
+        """Open a page and wait until it receives changes."""
         self.page.goto(self.url + path)
         self.hears()
 
     def hears(self) -> None:
-        """Wait until the page's script runs and hears of changes."""
+        """Wait until the page's script runs and receives changes."""
         expect(self.page.locator("#live")).to_have_text("live")
 
 
@@ -112,7 +112,7 @@ def serve(address: Address, folder: Path, port: str = "0") -> tuple[warm.Forked,
 
 @pytest.fixture(scope="module")
 def served(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Serve the stored studies, and let workers of a test add to them."""
+    """Serve the stored studies; a test's workers may add to them."""
     with own_database(server, "template0") as address:
         load(address, writable=True)
         with Database(address) as database:
@@ -143,7 +143,7 @@ def visit(browser: Browser, served: Served) -> Iterator[Visit]:
 
 
 def test_a_study_grows_before_ones_eyes(visit: Visit, served: Served) -> None:
-    """A new study appears on the first page, and its trials and curves on its own, unasked."""
+    """A new study appears on the first page, and its trials and curves on its own, by itself."""
     visit.go("/")
     bench = Bench.launch(served.database, make_spec("growing", seeds=2))
     expect(visit.page.get_by_role("link", name="growing", exact=True)).to_be_visible()
@@ -161,12 +161,12 @@ def test_a_study_grows_before_ones_eyes(visit: Visit, served: Served) -> None:
         finish(worker, claim_trial(worker))
     expect(visit.page.locator("#now")).to_contain_text("6 complete")
     expect(visit.page.locator("#curves canvas")).to_be_visible(timeout=30_000)
-    # All of this without loading the page again.
+    # All of this without reloading the page.
     assert visit.page.evaluate("document.body.dataset.mine") == "yes"
 
 
 def test_a_link_shows_what_i_see(visit: Visit, browser: Browser, served: Served) -> None:
-    """What is filtered, sorted and selected stands in the address; a second window shows it."""
+    """Filters, order and selection are in the address; a second window shows the same."""
     visit.go("/studies/lr_sched/trials")
     box = visit.page.get_by_role("searchbox", name="Filter trials")
     box.fill("lr>0.001 scheduler:step")
@@ -186,7 +186,7 @@ def test_a_link_shows_what_i_see(visit: Visit, browser: Browser, served: Served)
 
 
 def test_with_the_keyboard_alone(visit: Visit) -> None:
-    """Search, move, select two, compare, and come to a trial's mistakes, without a mouse."""
+    """Search, move, select two, compare, and reach a trial's mistakes, without a mouse."""
     page = visit.page
     visit.go("/")
     page.keyboard.press("/")
@@ -213,7 +213,7 @@ def test_with_the_keyboard_alone(visit: Visit) -> None:
 
 
 def test_the_table_as_a_file(visit: Visit, tmp_path: Path) -> None:
-    """The CSV of a filtered table is read by pandas with the same trials."""
+    """pandas reads the CSV of a filtered table with the same trials."""
     import pandas as pd
 
     visit.go("/studies/pruned/trials?q=state:pruned")
@@ -227,22 +227,22 @@ def test_the_table_as_a_file(visit: Visit, tmp_path: Path) -> None:
 
 
 def test_a_chart_that_came_with_its_page_is_asked_for_again(visit: Visit) -> None:
-    """Curves may have changed between the page and the first look at them, further down."""
+    """A chart sent with its page is requested again when it is scrolled into view."""
     page = visit.page
     page.set_viewport_size({"width": 1280, "height": 100})
     address = f"{visit.url}/studies/lr_sched/curves.json"
     until(lambda: page.request.get(address).status == 200)
-    # Once live, a page takes everything for changed.
+    # Once live, a page treats everything as changed.
     visit.go("/studies/lr_sched")
     expect(page.locator("#curves [data-drawn]")).to_have_count(1)
     with page.expect_response(address, timeout=8_000) as answer:
         page.locator("#curves .plot").scroll_into_view_if_needed()
         expect(page.locator("#curves canvas")).to_be_visible()
-    assert answer.value.status == 204  # these had not
+    assert answer.value.status == 204  # the curves had not
 
 
 def test_a_brush_narrows_the_page(visit: Visit, browser: Browser) -> None:
-    """What is brushed stands in the address and narrows the rest; Back takes it away again."""
+    """A brushed range is in the address and narrows the rest; Back removes it."""
     page = visit.page
     visit.go("/studies/lr_sched")
     page.locator("#leaderboard").scroll_into_view_if_needed()
@@ -272,10 +272,10 @@ def test_a_brush_narrows_the_page(visit: Visit, browser: Browser) -> None:
 
 
 def test_paper_shows_what_was_never_scrolled_to(visit: Visit, tmp_path: Path) -> None:
-    """All parts and charts, as pictures that fit the paper; the screen is as before afterwards."""
+    """All parts and charts are printed at the paper's size; the screen is unchanged afterwards."""
     page = visit.page
     visit.go("/studies/lr_sched")
-    # What is still being computed, paper cannot wait for.
+    # Printing cannot wait for parts that are still being computed.
     address = f"{visit.url}/studies/lr_sched"
     until(lambda: None not in page.request.get(f"{address}.json").json().values())
     for name in ("curves", "parallel"):
@@ -291,7 +291,7 @@ def test_paper_shows_what_was_never_scrolled_to(visit: Visit, tmp_path: Path) ->
     }""")
     page.pdf(path=tmp_path / "study.pdf")
     curves, threads, rows, points, shares = page.evaluate("window.counted")
-    # Eight settings in the picture and in its legend; the lines that can be distinguished.
+    # Eight settings in the picture and in its legend: as many lines as can be distinguished.
     assert (curves, threads, rows, points, shares) == (16, 44, 9, 9, 3)
     expect(page.locator(".printed")).to_have_count(0)
     expect(page.locator("#curves canvas")).to_be_visible()
@@ -312,7 +312,7 @@ def test_the_focus_moves_with_the_row(visit: Visit) -> None:
 
 
 def test_many_tabs_do_not_block_each_other(visit: Visit, served: Served) -> None:
-    """Nine tabs of one browser, which has six connections, are live and hear of one change."""
+    """Nine tabs of one browser, which has six connections, are live and receive one change."""
     bench = Bench.launch(served.database, make_spec("tabs"))
     pages = [visit.page.context.new_page() for _ in range(8)]
     for page in pages:
@@ -328,7 +328,7 @@ def test_many_tabs_do_not_block_each_other(visit: Visit, served: Served) -> None
 
 @pytest.mark.parametrize("shared", ["undefined", "class { constructor() { throw 1; } }"])
 def test_a_tab_without_shared_workers_is_live(visit: Visit, served: Served, shared: str) -> None:
-    """A browser without shared workers, or that forbids them, opens a stream in each tab."""
+    """Without shared workers each tab opens its own stream."""
     visit.page.add_init_script(f"window.SharedWorker = {shared}")
     visit.go("/studies/digits")
     with served.database.transaction() as connection:
@@ -339,25 +339,25 @@ def test_a_tab_without_shared_workers_is_live(visit: Visit, served: Served, shar
 
 
 def test_pages_fit_every_width(visit: Visit) -> None:
-    """No page is wider than its window; what is wider scrolls in its own frame."""
+    """No page is wider than its window; wider content scrolls in its own frame."""
     wide = []
     for path in PAGES:
-        # Opened narrow, so that charts are first drawn so, and high, so that all of them are.
+        # Opened narrow, so that charts are first drawn narrow, and high, so that all of them are.
         visit.page.set_viewport_size({"width": 360, "height": HIGH})
         visit.go(path)
-        # Not by wait_for_function, which the policy of the pages forbids: it builds code from text.
+        # Not by wait_for_function, which the pages' policy forbids: it builds code from text.
         until(lambda: visit.page.evaluate(DRAWN), "all charts are drawn")
         for width in (360, 400, 1024, 1920, 2560):
             visit.page.set_viewport_size({"width": width, "height": HIGH})
-            # Observers of sizes run at the end of a frame: the second one shows what they did.
+            # Resize observers run at the end of a frame: their effect is visible in the second one.
             if visit.page.evaluate(TOO_WIDE) > 0:
                 wide.append((path, width))
     assert wide == []
 
 
 def test_no_page_shuts_anybody_out(browser: Browser, served: Served) -> None:
-    """Names, roles, contrast and order of every page, in light and in dark, as axe-core sees it."""
-    # The page's own policy allows no script but its files; the tool is none of them.
+    """axe-core accepts names, roles, contrast and order of every page, in light and in dark."""
+    # The page's own policy allows only its own scripts, and axe-core is not one of them.
     context = browser.new_context(bypass_csp=True)
     page = context.new_page()
     found: dict[tuple[str, str], list[object]] = {}
@@ -376,7 +376,7 @@ def test_no_page_shuts_anybody_out(browser: Browser, served: Served) -> None:
 
 
 def test_a_page_says_when_it_is_not_live(server: Address, browser: Browser, tmp_path: Path) -> None:
-    """When the dashboard goes away the page says so, and it recovers when it is back."""
+    """When the dashboard is down the page says so, and it recovers afterwards."""
     with own_database(server, "template0") as address:
         load(address)
         process, url = serve(address, tmp_path)
@@ -384,7 +384,7 @@ def test_a_page_says_when_it_is_not_live(server: Address, browser: Browser, tmp_
         try:
             page.goto(f"{url}/studies/digits")
             expect(page.locator("#live")).to_have_text("live")
-            # It gives way to workers on the same machine.
+            # The dashboard gives way to workers on the same machine.
             own = os.getpriority(os.PRIO_PROCESS, 0)
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, own + NICE)
             process.terminate()
@@ -402,12 +402,12 @@ def test_a_page_says_when_it_is_not_live(server: Address, browser: Browser, tmp_
 
 
 def test_a_deleted_study_stays_as_it_was(visit: Visit, served: Served) -> None:
-    """A study that is deleted while its page is open leaves the page as it is, without an error."""
+    """If a study is deleted while its page is open, the page stays unchanged, without an error."""
     bench = Bench.launch(served.database, make_spec("doomed"))
     visit.go("/studies/doomed")
     with served.database.transaction() as connection:
         studies.delete(connection, bench.study)
-    time.sleep(1.0)  # long enough for the page to ask again
+    time.sleep(1.0)  # long enough for the page to request again
     expect(visit.page.get_by_role("heading", level=1)).to_have_text("Which?")
-    # The browser itself notes refused requests in its console.
+    # The browser itself logs refused requests in its console.
     visit.complaints[:] = [one for one in visit.complaints if "404" not in one]

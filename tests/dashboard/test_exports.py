@@ -1,4 +1,4 @@
-"""Exports are read and sent piece by piece: no more than some rows are ever in memory."""
+"""Exports are read and sent in pieces: only a few rows are in memory at a time."""
 
 import asyncio
 import io
@@ -39,7 +39,7 @@ EXPORT: Scope = {
 
 
 class Rows:
-    """Which rows have been read, and how many were in memory at a time."""
+    """Records which rows have been read, and how many were in memory at a time."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -58,12 +58,12 @@ class Rows:
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """Read few rows at a time, send each at once, and count them."""
+    """Read a few rows at a time, send each at once, and count them."""
     rows = Rows()
     monkeypatch.setattr(contents, "BATCH", BATCH)
     monkeypatch.setattr(export, "PIECE", 1)
     monkeypatch.setattr(contents, "trial_rows", rows.note)
-    # Rows are equal where their cells are; here each counts.
+    # Rows with equal cells are equal; here each must count.
     monkeypatch.setattr(TrialRow, "__hash__", object.__hash__)
     monkeypatch.setattr(TrialRow, "__eq__", object.__eq__)
     return rows
@@ -71,7 +71,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_few_rows_are_in_memory(pages: TestClient, rows: Rows, ending: str) -> None:
-    """In every format each row is read once, and forgotten when it has been written."""
+    """In every format each row is read once, and freed when it has been written."""
     answer = pages.get(f"/studies/lr_sched/export.{ending}")
     assert answer.status_code == 200
     assert rows.read == 45
@@ -79,7 +79,7 @@ def test_few_rows_are_in_memory(pages: TestClient, rows: Rows, ending: str) -> N
 
 
 def test_pieces_are_put_together_again(pages: TestClient, rows: Rows) -> None:
-    """A file for programs has the rows and values of the study, whatever the pieces were."""
+    """CSV, JSON, Parquet and Excel have the study's rows and values, however split in pieces."""
     query = "?q=val_acc>0.5&sort=-val_acc"
     csv, told, parquet, excel = (
         pages.get(f"/studies/lr_sched/export.{ending}{query}").content
@@ -103,7 +103,7 @@ def app(stored: Database) -> Iterator[tuple[ASGIApp, Desk]]:
 
 
 def test_a_client_that_goes_away_ends_the_reading(app: tuple[ASGIApp, Desk], rows: Rows) -> None:
-    """The rest is not read; the connection and the place of the next export are free again."""
+    """If the client goes away the rest is not read; the connection and the export slot are free."""
     dashboard, desk = app
     asked = 0
 
@@ -121,7 +121,7 @@ def test_a_client_that_goes_away_ends_the_reading(app: tuple[ASGIApp, Desk], row
         async def send(message: Message) -> None:
             if message["type"] == "http.response.body":
                 gone.set()
-                await asyncio.sleep(0)  # a client that takes nothing more
+                await asyncio.sleep(0)  # a client that reads nothing more
 
         await dashboard(dict(EXPORT), receive, send)
 
@@ -134,13 +134,13 @@ def test_a_client_that_goes_away_ends_the_reading(app: tuple[ASGIApp, Desk], row
 def test_a_client_that_takes_nothing_is_left(
     app: tuple[ASGIApp, Desk], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It holds the place of the next export for some seconds, and not for ever."""
+    """A client that reads nothing holds the export slot for some seconds only."""
     monkeypatch.setattr(documents, "TAKING", 0.05)
     dashboard, _ = app
     sent: list[Message] = []
 
     class StuckError(Exception):
-        """Raised in place of waiting for ever."""
+        """Raised instead of waiting for ever."""
 
     async def visit() -> None:
         async def receive() -> Message:
@@ -162,7 +162,7 @@ def test_a_client_that_takes_nothing_is_left(
 
 
 def test_chosen_in_sql_is_chosen_as_ever(stored: Database) -> None:
-    """Without conditions it is the sheet of `tuner export --wide`."""
+    """Rows chosen in SQL without conditions are those of `tuner export --wide`."""
     with stored.snapshot() as connection:
         study = studies.find(connection, StudyRef("everything"))
         results = Results(connection, study)

@@ -1,4 +1,4 @@
-"""The dashboard: what optuna-dashboard shows, and nothing that could be changed or stolen."""
+"""The dashboard shows what optuna-dashboard shows, and nothing can be changed or stolen."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_nothing_can_be_changed(app: TestClient, bench: Bench, method: str) -> N
     ["evil.example", "127.0.0.1.evil.example:8080", "", "[::2]:80", "[::1]x.evil", "localhost:x"],
 )
 def test_other_names_are_refused(app: TestClient, host: str) -> None:
-    """A page elsewhere that points its name at 127.0.0.1 reads nothing."""
+    """A page elsewhere whose host name points to 127.0.0.1 reads nothing."""
     for path in ("/api/studies", "/", "/studies/small"):
         answer = app.get(path, headers={"Host": host})
         assert answer.status_code == 421
@@ -61,13 +61,13 @@ def test_other_names_are_refused(app: TestClient, host: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost:8080", "LOCALHOST", "[::1]:8080", "127.0.0.1"])
 def test_this_machines_names_are_served(app: TestClient, host: str) -> None:
-    """The names of this machine work, with and without port."""
+    """This machine's names work, with and without port."""
     assert app.get("/api/studies", headers={"Host": host}).status_code == 200
     assert "small" in app.get("/", headers={"Host": host}).text
 
 
 def test_answers_cannot_be_framed_sniffed_or_read_across(app: TestClient) -> None:
-    """Every answer carries the headers that keep other sites out; artifacts are sandboxed."""
+    """Every answer has the headers against framing, sniffing and cross-site reading."""
     headers = app.get("/api/studies").headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
@@ -100,7 +100,7 @@ def test_the_page_of_an_error_is_guarded(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_a_refresh_reads_finished_trials_once(app: TestClient, bench: Bench) -> None:
-    """The second refresh does not load the finished trials' parameters again."""
+    """A refresh does not load the parameters of finished trials again."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     path = f"/api/studies/{bench.study.study_id}"
@@ -117,7 +117,7 @@ def test_a_refresh_reads_finished_trials_once(app: TestClient, bench: Bench) -> 
 
 
 def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
-    """A trial that was shown as failed is shown running after `tuner retry`."""
+    """A trial shown as failed is shown as running after `tuner retry`."""
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "not today")
@@ -133,7 +133,7 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
 
 
 def test_a_package_that_is_reached_by_a_link_serves_its_files(tmp_path: Path) -> None:
-    """Files are served by their real path, also where an environment is made of links."""
+    """Files are served by their real path, even if the package is a symbolic link."""
     (tmp_path / "dashboard").symlink_to(FOLDER.parent)
     module = run_path(str(tmp_path / "dashboard" / "assets.py"))
     assert module["FOLDER"] == FOLDER
@@ -143,7 +143,7 @@ def test_a_package_that_is_reached_by_a_link_serves_its_files(tmp_path: Path) ->
 def test_deleting_connects_to_no_server_that_the_database_names(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checkpoints there remain, which is said; those where the settings say are removed."""
+    """Checkpoints on a server named in the database stay, with a message; ours are removed."""
     looked: list[str] = []
     monkeypatch.setattr(removal, "forget", lambda _tree, study: looked.append(study.name))
     settings = Settings(home=Path("/nowhere"), checkpoints="memory://ours")
@@ -159,12 +159,12 @@ def test_deleting_connects_to_no_server_that_the_database_names(
 
 
 def run(bench: Bench, site: Site) -> None:
-    """Serve until something is in the way."""
+    """Serve until an error stops it."""
     serve(NO_CHECKPOINTS, bench.database, site, deleting(bench.database), print)
 
 
 def reachable(address: str) -> bool:
-    """Tell whether this machine has an address."""
+    """Return whether this machine has an address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         socket.create_server((address, 0), family=family).close()
@@ -184,7 +184,7 @@ def reachable(address: str) -> bool:
 def test_every_local_name_is_served(
     bench: Bench, tmp_path: Path, host: str, addresses: tuple[str, ...]
 ) -> None:
-    """`localhost` is both addresses where the machine has both; the printed URL answers."""
+    """`localhost` is served on both addresses if the machine has both; the printed URL works."""
     have = [address for address in addresses if reachable(address)]
     if not have:
         pytest.skip(f"this machine has no {host}")
@@ -209,7 +209,7 @@ def test_every_local_name_is_served(
 
 
 def test_a_port_that_one_of_two_addresses_lacks_is_told(bench: Bench) -> None:
-    """On `localhost` a program that has the port on ::1 only is in the way, too."""
+    """A program on ::1 alone also blocks the port of `localhost`."""
     if not (reachable("::1") and reachable("127.0.0.1")):
         pytest.skip("this machine has one loopback address")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
@@ -219,7 +219,7 @@ def test_a_port_that_one_of_two_addresses_lacks_is_told(bench: Bench) -> None:
 
 
 def test_port_in_use_is_told(bench: Bench) -> None:
-    """A port that another program has is named, with what to do."""
+    """A port in use is named, with what to do."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""Images on pages: those that a trial was trained on, as PNGs of ours, or a word why not."""
+"""Images on pages: those that a trial was trained on, as PNGs, or the reason why not."""
 
 import io
 import threading
@@ -58,13 +58,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(folder: Path, tmp_path: Path) -> Data:
-    """Load it as a trainer does."""
+    """Load the folder as a trainer does."""
     keys = {**KEYS, "path": str(folder)}
     return find("chest_xray", []).load_data(keys, tmp_path / "cache", lambda *_: None)
 
 
 def images_of(folder: Path, loaded: Data) -> TrialImages:
-    """Return where the images of a trial come from that was trained on a folder."""
+    """Return the image source of a trial that was trained on a folder."""
     source = ImageSource("chest_xray", {**KEYS, "path": str(folder)}, loaded.fingerprint, ())
     return TrialImages(source, 7, ("lab-1",))
 
@@ -89,7 +89,7 @@ def gallery(tmp_path: Path) -> Iterator[Gallery]:
 def shown(
     gallery: Gallery, images: TrialImages, some: tuple[WantedImage, ...], *, code: bool = False
 ) -> Pictures:
-    """Ask for test images until it is known whether they can be shown."""
+    """Request test images until it is known whether they can be shown."""
     found = [gallery.show(images, "test", some, lambda: None, runs_code=code)]
 
     def known() -> bool:
@@ -103,7 +103,7 @@ def shown(
 def test_a_picture_has_the_pixels_of_the_image(
     gallery: Gallery, folder: Path, loaded: Data
 ) -> None:
-    """What is shown for an image is what the trainer saw, and only what was asked for is there."""
+    """A shown image has the pixels that the trainer saw, and only requested images exist."""
     images, some = images_of(folder, loaded), wanted(loaded, 5, 0)
     assert shown(gallery, images, some) == Pictures("ready")
     assert loaded.test is not None
@@ -118,7 +118,7 @@ def test_a_picture_has_the_pixels_of_the_image(
 def test_another_picture_is_not_shown_under_a_label(
     gallery: Gallery, folder: Path, loaded: Data
 ) -> None:
-    """Of a folder with one changed pixel, or another image under a name, nothing is shown."""
+    """If one pixel or one image of a folder has changed, none is shown."""
     images, some = images_of(folder, loaded), wanted(loaded, 0)
     renamed = (replace(some[0], id="test/ill/elsewhere.png"),)
     assert "not the ones" in shown(gallery, images, renamed).why
@@ -136,7 +136,7 @@ def test_another_picture_is_not_shown_under_a_label(
 def test_a_stored_path_is_no_way_to_read_files(
     gallery: Gallery, folder: Path, loaded: Data, tmp_path: Path
 ) -> None:
-    """A path to something else shows neither its pixels nor, in a message, its text."""
+    """A stored path to another file shows neither its pixels nor, in a message, its text."""
     secret = tmp_path / "secret.csv"
     secret.write_text("hunter2,path\n")
     for keys in ({"source": "manifest", "path": str(secret)}, {"path": str(folder.parent)}):
@@ -149,7 +149,7 @@ def test_a_stored_path_is_no_way_to_read_files(
 
 
 def test_images_of_another_machine(gallery: Gallery, folder: Path, loaded: Data) -> None:
-    """Where the path is missing, the word names it and the machine that trained."""
+    """If the path is missing, the message names it and the machine that trained."""
     for path in ("/no/such/folder", f"/{'long' * 2000}", "/a\0b"):
         images = images_of(Path(path), loaded)
         found = shown(gallery, images, wanted(loaded, 0))
@@ -161,7 +161,7 @@ def test_images_of_another_machine(gallery: Gallery, folder: Path, loaded: Data)
 def test_a_file_system_that_does_not_answer_holds_up_no_page(
     gallery: Gallery, loaded: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is rendered meanwhile; another thread checks whether the path exists."""
+    """A file system that does not answer blocks no page: another thread checks the path."""
     asked, answers = threading.Event(), threading.Event()
 
     def exists(_path: object) -> bool:
@@ -180,7 +180,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_page(
 def test_a_fingerprint_of_the_same_name_shows_no_other_studys_images(
     gallery: Gallery, loaded: Data
 ) -> None:
-    """An objective names its own fingerprint, so all else that identifies images counts, too."""
+    """Images are identified by more than an objective's fingerprint, which may be reused."""
     first = ImageSource("own", {"path": "a"}, "v1", ("content of a",))
     gallery._keep(first, "test", wanted(loaded, 0), [b"PNG"])
     assert gallery.picture(first, "test", 0) == b"PNG"
@@ -198,7 +198,7 @@ def test_a_fingerprint_of_the_same_name_shows_no_other_studys_images(
 
 
 def test_stopping_does_not_wait_for_images(tmp_path: Path, loaded: Data) -> None:
-    """The child that reads them is killed, and the gallery's thread ends."""
+    """Stopping kills the child that reads images, and ends the gallery's thread."""
     own = tmp_path / "objectives" / "own"
     own.mkdir(parents=True)
     mark = tmp_path / "imported"
@@ -216,7 +216,7 @@ def test_stopping_does_not_wait_for_images(tmp_path: Path, loaded: Data) -> None
 
 
 def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> None:
-    """An objective that is not built in is not even imported before an operator asks."""
+    """A user's objective is not even imported before an operator asks for its images."""
     own = tmp_path / "objectives" / "own"
     own.mkdir(parents=True)
     mark = tmp_path / "imported"
@@ -233,7 +233,7 @@ def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> 
 
 
 def test_what_is_kept_is_bounded(folder: Path, loaded: Data, tmp_path: Path) -> None:
-    """The least recently used pictures make room."""
+    """The least recently used pictures are dropped first."""
     gallery = Gallery(Checker(tmp_path, (), lambda *_: None), most=600)
     source = images_of(folder, loaded).source
     gallery._keep(source, "test", wanted(loaded, 0, 1, 2), [b"x" * 250] * 3)
@@ -255,7 +255,7 @@ def test_what_is_kept_is_bounded(folder: Path, loaded: Data, tmp_path: Path) -> 
 def test_a_thumbnail_is_small_and_bare(
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
 ) -> None:
-    """Any image that can be trained on becomes a PNG of bounded size with nothing but pixels."""
+    """Any trainable image becomes a PNG of bounded size without metadata."""
     image = Image.open(io.BytesIO(png(pixels)))
     assert image.format == "PNG"
     assert max(image.size) <= SIDE

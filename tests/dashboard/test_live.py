@@ -1,4 +1,4 @@
-"""Changes are heard at once, told at most a few times a second, and missed ones are made up for."""
+"""Changes are noticed at once, sent at most a few times a second, and missed ones caught up."""
 
 import asyncio
 import threading
@@ -23,12 +23,12 @@ from tuner.store.spending import Used
 
 @pytest.fixture(autouse=True)
 def no_echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a study count as changed when it is announced, and not once more in the same test."""
+    """Disable echoes, so that a study counts as changed only when announced."""
     monkeypatch.setattr(live, "ECHOES", ())
 
 
 async def heard(condition: Callable[[], object]) -> None:
-    """Wait until something was heard."""
+    """Wait until a condition holds."""
     for _ in range(3000):
         if condition():
             return
@@ -62,7 +62,7 @@ def test_what_workers_store_is_announced(database: Database) -> None:
             await asyncio.to_thread(what)
             await heard(lambda: announcements.version(number) != before)
             assert await next_event(stream) == event
-            # What answers rest on is as it was while trials only move on.
+            # The data behind answers are unchanged while trials only advance.
             assert (announcements.settled_version(number) == settled) == (event == "moved")
 
         worker = bench.worker()
@@ -84,7 +84,7 @@ def test_what_workers_store_is_announced(database: Database) -> None:
 def test_a_change_that_was_not_announced_is_looked_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Transactions that commit beside an announcing one are silent: the echo shows theirs."""
+    """Transactions that commit beside an announcing one are silent: an echo finds their changes."""
     monkeypatch.setattr(live, "ECHOES", (0.3, 3.0))
 
     async def scene() -> None:
@@ -102,7 +102,7 @@ def test_a_change_that_was_not_announced_is_looked_for(
                     ),
                     {"study": number},
                 )
-                # Announced by nobody, since the other transaction announces at this moment.
+                # Not announced, since the other transaction announces at this moment.
                 studies.add_event(silent, bench.study, "looked", "")
             await heard(lambda: announcements.version(number)[-1] == 1)
         await heard(lambda: announcements.version(number)[-1] == 2)
@@ -115,7 +115,7 @@ def test_a_change_that_was_not_announced_is_looked_for(
 def test_an_echo_of_nothing_new_wakes_nobody(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When a study is looked at once more and is as it was, no page asks again."""
+    """If the second look at a study finds it unchanged, no page requests again."""
     monkeypatch.setattr(live, "ECHOES", (0.02,))
 
     async def scene() -> None:
@@ -126,7 +126,7 @@ def test_an_echo_of_nothing_new_wakes_nobody(
         with database.transaction() as connection:
             connection.execute(sa.text("SELECT pg_notify('tuner', :study)"), {"study": str(number)})
         await heard(lambda: announcements.version(number)[-1] == 1)
-        # Its echo is judged before this, which is announced after it.
+        # The study's echo is judged before this announcement, which comes later.
         await asyncio.sleep(0.05)
         with database.transaction() as connection:
             connection.execute(sa.text("SELECT pg_notify('tuner', '999999')"))
@@ -138,7 +138,7 @@ def test_an_echo_of_nothing_new_wakes_nobody(
 
 
 def test_renewals_wake_nobody(database: Database) -> None:
-    """That a worker lives and keeps its lease is not news."""
+    """A worker's renewal of its lease is no change."""
 
     async def scene() -> None:
         bench = Bench.launch(database, make_spec())
@@ -152,7 +152,7 @@ def test_renewals_wake_nobody(database: Database) -> None:
             post = workers.Post(bench.study.study_id, worker.worker_id)
             renewed = workers.renew(connection, post, [lease], QUICK, Used(1.0, 1.0))
         assert not renewed.lost
-        # Whatever the renewal announces comes before this.
+        # Anything that the renewal announces comes before this.
         with database.transaction() as connection:
             connection.execute(sa.text("SELECT pg_notify('tuner', '999999')"))
         await heard(lambda: announcements.version(999999)[-1] == 1)
@@ -234,7 +234,7 @@ def test_an_announcement_during_preparation_does_not_spin_the_loop(
 
 
 def test_a_lost_line_is_told_and_made_up_for(database: Database) -> None:
-    """When the server ends the connection, pages hear that, and later ask for everything again."""
+    """When the server ends the connection pages are told, and later request everything again."""
 
     async def scene() -> None:
         announcements = Announcements(database)
@@ -282,7 +282,7 @@ def test_a_fast_study_wakes_a_tab_a_few_times_a_second(database: Database) -> No
 
 
 def test_odd_announcements_harm_nobody(database: Database) -> None:
-    """Anyone who can connect can send any payload; real changes still arrive."""
+    """Anyone who can connect may send any payload; real changes still arrive."""
 
     async def scene() -> None:
         announcements = Announcements(database)
@@ -300,7 +300,7 @@ def test_odd_announcements_harm_nobody(database: Database) -> None:
 
 
 def test_the_last_change_is_computed_though_nobody_asks_again() -> None:
-    """An answer that rests after a long computation is computed when its rest is over."""
+    """A change during an answer's rest is computed after it, though nobody asks again."""
     shelf, computed = Shelf(9), []
 
     def ask(version: int) -> object:
@@ -321,7 +321,7 @@ def test_the_last_change_is_computed_though_nobody_asks_again() -> None:
 
 
 def test_many_changing_studies_leave_the_processor_room() -> None:
-    """However many answers change all the time, computing them again takes a part of one core."""
+    """Recomputing many changing answers takes only part of one core."""
     shelf, busy = Shelf(99, threads=2), []
 
     def ask(question: int, version: int) -> object:
@@ -346,7 +346,7 @@ def test_many_changing_studies_leave_the_processor_room() -> None:
 
 
 def test_a_failure_is_told_and_not_repeated() -> None:
-    """What cannot be computed says so until something changes, and is not tried meanwhile."""
+    """A failed answer says so until something changes, and is not retried meanwhile."""
     shelf, calls = Shelf(9), []
 
     def fail() -> None:
@@ -367,7 +367,7 @@ def test_a_failure_is_told_and_not_repeated() -> None:
 
 
 def test_one_thread_computes_for_all() -> None:
-    """Twenty that ask at once are given one result, and a new version is computed once more."""
+    """Twenty requests at once get one result; a new version is computed once more."""
     shelf, calls = Shelf(9), []
     barrier = threading.Barrier(20)
 
@@ -392,7 +392,7 @@ def test_one_thread_computes_for_all() -> None:
 
 
 def test_a_slow_answer_is_shown_as_it_was() -> None:
-    """While a newer one is computed, the older one is given, and `ready` is called at its end."""
+    """While a new version is computed the old one is returned, and `ready` is called at the end."""
     shelf, ready, gate = Shelf(9), [], threading.Event()
 
     def ask(version: int, value: str, patience: float = 0.0) -> tuple[str, bool] | None:
@@ -417,7 +417,7 @@ def test_a_slow_answer_is_shown_as_it_was() -> None:
 
 
 def test_a_refusal_is_an_answer_and_an_accident_is_not() -> None:
-    """That no trial is complete is kept; a lost connection is tried again the next time."""
+    """A user error is cached like an answer; a lost connection is retried the next time."""
     shelf, calls = Shelf(9), []
 
     def refuse() -> None:
@@ -438,7 +438,7 @@ def test_a_refusal_is_an_answer_and_an_accident_is_not() -> None:
 
 
 def test_questions_without_end_fill_no_queue() -> None:
-    """Of a hundred filters asked for at once a few are computed; who asks again is answered."""
+    """Of a hundred filters at once a few are computed; repeated requests are answered."""
     shelf, gate, computed = Shelf(1_000, queue=4), threading.Event(), []
 
     def ask(number: int) -> object:

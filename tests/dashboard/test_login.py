@@ -1,4 +1,4 @@
-"""Logging in, out, by a link, by a key; what ends a session; what no answer gives away."""
+"""Login, logout, links and keys; what ends a session; what no answer reveals."""
 
 import asyncio
 import logging
@@ -61,7 +61,7 @@ def add(database: Database, name: str, role: Role = "reader") -> None:
 
 @pytest.fixture
 def app(bench: Bench) -> Iterator[TestClient]:
-    """Serve a study to whoever logs in."""
+    """Serve a study to users who log in."""
     add(bench.database, "maria")
     door = Door(bench.database, Access(login=True))
     with TestClient(build(Desk(bench.database), door, deleting(bench.database)), LOCAL) as client:
@@ -69,7 +69,7 @@ def app(bench: Bench) -> Iterator[TestClient]:
 
 
 def log_in(app: TestClient, name: str = "maria", password: str = PASSWORD, **more: str) -> Response:
-    """Send the form of the login."""
+    """Send the login form."""
     fields = {"name": name, "password": password, **more}
     return app.post("/login", data=fields, headers=HERE, follow_redirects=False)
 
@@ -82,7 +82,7 @@ def csrf(app: TestClient) -> str:
 
 
 def is_in(app: TestClient) -> bool:
-    """Tell whether the studies are shown."""
+    """Return whether the studies are shown."""
     return app.get("/studies.json").status_code == 200
 
 
@@ -111,7 +111,7 @@ def test_a_wrong_name_and_a_wrong_password_are_told_alike(app: TestClient) -> No
 def test_an_unknown_name_costs_as_much_as_a_wrong_password(
     app: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """argon2 runs once for each of them."""
+    """argon2 runs once for an unknown name, as for a wrong password."""
     runs: list[str] = []
 
     class Counted(PasswordHasher):
@@ -126,7 +126,7 @@ def test_an_unknown_name_costs_as_much_as_a_wrong_password(
 
 
 def test_an_account_without_a_password_lets_nobody_in(app: TestClient, bench: Bench) -> None:
-    """Whatever is typed, the empty password and the placeholder's included."""
+    """An account without a password refuses every input, empty or the placeholder."""
     with bench.database.transaction() as connection:
         accounts.add(connection, "new", "operator", None)
     for password in ("", "nobody's", PASSWORD):
@@ -134,7 +134,7 @@ def test_an_account_without_a_password_lets_nobody_in(app: TestClient, bench: Be
 
 
 def test_guesses_are_slowed_down(app: TestClient) -> None:
-    """After ten, even the right password has to wait; the answer says how long."""
+    """After ten guesses even the right password has to wait; the answer says how long."""
     codes = [log_in(app, password=f"guess {n}").status_code for n in range(11)]
     assert codes == [403] * 10 + [429]
     late = log_in(app)
@@ -143,7 +143,7 @@ def test_guesses_are_slowed_down(app: TestClient) -> None:
 
 
 def test_what_can_be_nobodys_name_is_not_kept(app: TestClient) -> None:
-    """Names that are a megabyte long share one bucket, so that they fill no memory."""
+    """Names too long to exist share one bucket, so that they fill no memory."""
     for n in range(3):
         assert log_in(app, f"{n}{'x' * 900_000}").status_code == 403
     guard = app.app
@@ -155,7 +155,7 @@ def test_what_can_be_nobodys_name_is_not_kept(app: TestClient) -> None:
 
 
 def test_guesses_do_not_lock_out_a_browser_that_is_known(app: TestClient) -> None:
-    """The owner logged in here before, logged out, and logs in again under attack."""
+    """A browser that logged in before can log in again during an attack."""
     log_in(app)
     app.post("/logout", data={"csrf": csrf(app)}, headers=HERE)
     attacker = TestClient(app.app, LOCAL)
@@ -165,7 +165,7 @@ def test_guesses_do_not_lock_out_a_browser_that_is_known(app: TestClient) -> Non
 
 
 def test_the_cookie_is_the_browsers_alone(app: TestClient, bench: Bench) -> None:
-    """It is hidden from scripts and other sites' requests; the database has only its hash."""
+    """The cookie is hidden from scripts and other sites; the database has only its hash."""
     set_cookies = log_in(app).headers.get_list("set-cookie")
     assert len(set_cookies) == 2
     for one in set_cookies:
@@ -181,7 +181,7 @@ def test_the_cookie_is_the_browsers_alone(app: TestClient, bench: Bench) -> None
 
 
 def test_by_https_the_cookie_belongs_to_this_host_alone(bench: Bench) -> None:
-    """It is Secure and has the prefix that browsers hold to; also behind a proxy."""
+    """Over https the cookie is Secure and has the prefix __Host-, also behind a proxy."""
     add(bench.database, "maria")
     app = build(Desk(bench.database), Door(bench.database, PROXY), deleting(bench.database))
     with TestClient(app, SITE, client=("10.1.2.3", 4711)) as client:
@@ -211,7 +211,7 @@ def test_by_https_the_cookie_belongs_to_this_host_alone(bench: Bench) -> None:
 def test_a_clients_port_is_no_part_of_its_address(
     database: Database, hops: str, client: str
 ) -> None:
-    """Otherwise each connection would have separate tries."""
+    """Connections of one address share its tries, whatever their port."""
     headers = [(b"x-forwarded-for", hops.encode())]
     door = Door(database, PROXY)
     assert door.way({"client": ("10.1.2.3", 4711), "headers": headers}).address == client
@@ -230,11 +230,11 @@ BY_A_PERSON = ({"Sec-Fetch-Mode": "navigate"}, {"Accept": "text/html,*/*;q=0.8"}
 
 
 def test_only_a_person_who_goes_to_a_page_keeps_a_session(app: TestClient, bench: Bench) -> None:
-    """An open tab requests parts, curves and images for ever, but its session still ends."""
+    """An open tab's own requests for parts and curves do not keep a session alive."""
     log_in(app)
 
     def idle() -> bool:
-        """Tell whether nothing has been asked for since an hour ago."""
+        """Return whether the session has been idle for an hour."""
         with bench.database.transaction() as connection:
             now = sa.func.clock_timestamp()
             return bool(connection.scalar(sa.select(t.session.c.seen < now - timedelta(hours=1))))
@@ -258,7 +258,7 @@ def change(app: TestClient, old: str, new: str, again: str = "", **more: str) ->
 
 
 def test_ones_own_password(app: TestClient) -> None:
-    """It takes the old one; this browser stays in, and all others have to log in again."""
+    """Changing a password needs the old one; this browser stays logged in, all others do not."""
     log_in(app)
     other = TestClient(app.app, LOCAL)
     log_in(other)
@@ -285,7 +285,7 @@ def test_ones_own_password(app: TestClient) -> None:
 def test_a_password_that_is_not_changed(
     app: TestClient, fields: dict[str, str], code: int, told: str
 ) -> None:
-    """The page says why; the old password and the session are good as before."""
+    """If a password is not changed the page says why; password and session stay valid."""
     log_in(app)
     answer = change(app, **{"old": PASSWORD, "new": "a better password", **fields})
     assert answer.status_code == code
@@ -295,7 +295,7 @@ def test_a_password_that_is_not_changed(
 
 
 def test_an_open_session_is_no_way_to_guess_its_password(app: TestClient) -> None:
-    """After ten guesses even the right one has to wait."""
+    """In an open session even the right old password has to wait after ten guesses."""
     log_in(app)
     codes = [change(app, f"guess number {n}", "a better password").status_code for n in range(11)]
     assert codes == [403] * 10 + [429]
@@ -303,7 +303,7 @@ def test_an_open_session_is_no_way_to_guess_its_password(app: TestClient) -> Non
 
 
 def test_of_two_changes_at_once_one_is_made(bench: Bench) -> None:
-    """Both have shown the old password; the second finds another one there."""
+    """Of two concurrent changes with the old password only the first is made."""
     add(bench.database, "maria")
     with bench.database.transaction() as connection:
         seen = accounts.find(connection, "maria")
@@ -314,7 +314,7 @@ def test_of_two_changes_at_once_one_is_made(bench: Bench) -> None:
 
 
 def test_whoever_has_no_password_changes_none(app: TestClient, bench: Bench) -> None:
-    """A token, and the user who started the dashboard."""
+    """A token and the user who started the dashboard have no password to change."""
     with bench.database.transaction() as connection:
         token = accounts.add_token(connection, "reads", "operator", None)
     script = TestClient(app.app, LOCAL, headers={"Authorization": f"Bearer {token}"})
@@ -325,7 +325,7 @@ def test_whoever_has_no_password_changes_none(app: TestClient, bench: Bench) -> 
 
 
 def test_a_role_is_changed_by_a_command(app: TestClient, settings: Settings) -> None:
-    """It holds from the next request on, in sessions that are open."""
+    """A changed role applies from the next request on, in open sessions too."""
     log_in(app)
     for role, acts in (("operator", True), ("reader", False)):
         done = CliRunner().invoke(user, ["role", "Maria", role], obj=settings)
@@ -339,7 +339,7 @@ def test_a_role_is_changed_by_a_command(app: TestClient, settings: Settings) -> 
 
 
 def test_the_first_user_is_an_operator(bench: Bench) -> None:
-    """Also one who was added as a reader, and has chosen no password yet."""
+    """The first user is an operator, even if added as a reader without a password."""
     with bench.database.transaction() as connection:
         accounts.add(connection, "maria", "reader", None)
     secret = _first_link(bench.database, Site(host="0.0.0.0", first_user="maria"))
@@ -351,7 +351,7 @@ def test_the_first_user_is_an_operator(bench: Bench) -> None:
 
 
 def test_logging_out_ends_the_session_at_the_server(app: TestClient) -> None:
-    """A copy of the cookie is good for nothing afterwards."""
+    """A copy of the cookie is invalid after logging out."""
     log_in(app)
     secret = app.cookies["tuner-session"]
     app.post("/logout", data={"csrf": csrf(app)}, headers=HERE)
@@ -372,7 +372,7 @@ def test_logging_out_needs_the_forms_key(app: TestClient) -> None:
 
 @pytest.mark.parametrize("what", ["removed", "password", "idle", "old"])
 def test_what_ends_all_sessions_of_a_person(app: TestClient, bench: Bench, what: str) -> None:
-    """The account is removed, the password changed, nothing was asked for long, a week is over."""
+    """All sessions end if the account is removed, the password changed, or they are idle or old."""
     log_in(app)
     other = TestClient(app.app, LOCAL)
     log_in(other)
@@ -392,7 +392,7 @@ def test_what_ends_all_sessions_of_a_person(app: TestClient, bench: Bench, what:
 
 
 def test_a_login_that_meets_a_new_password_begins_no_session(bench: Bench) -> None:
-    """The old password was right when it was checked, but is changed before the session starts."""
+    """If the password is changed between check and start, no session begins."""
     add(bench.database, "maria")
     with bench.database.transaction() as connection:
         checked = accounts.find(connection, "maria")
@@ -401,7 +401,7 @@ def test_a_login_that_meets_a_new_password_begins_no_session(bench: Bench) -> No
 
 
 def test_a_link_lets_its_owner_choose_a_password_once(app: TestClient, bench: Bench) -> None:
-    """Looking at it uses nothing up; the second use, and an expired one, are refused."""
+    """Opening a link uses nothing up; a second use and an expired link are refused."""
     with bench.database.transaction() as connection:
         account = accounts.add(connection, "new", "operator", None)
         secret = accounts.add_link(connection, account)
@@ -423,7 +423,7 @@ def test_a_link_lets_its_owner_choose_a_password_once(app: TestClient, bench: Be
 
 
 def test_a_link_expires(app: TestClient, bench: Bench) -> None:
-    """After a day."""
+    """A link expires after a day."""
     with bench.database.transaction() as connection:
         secret = accounts.add_link(connection, accounts.find(connection, "maria"))
         past = sa.func.clock_timestamp() - timedelta(seconds=1)
@@ -432,7 +432,7 @@ def test_a_link_expires(app: TestClient, bench: Bench) -> None:
 
 
 def test_the_printed_key_lets_the_owner_in(bench: Bench) -> None:
-    """Where the connection does not tell who it is; the wrong key, or a login for all, does not."""
+    """The printed key works if the connection does not identify the owner and login is optional."""
     door = Door(bench.database, Access())
     with TestClient(build(Desk(bench.database), door, deleting(bench.database)), LOCAL) as client:
         assert not is_in(client)
@@ -445,7 +445,7 @@ def test_the_printed_key_lets_the_owner_in(bench: Bench) -> None:
 
 
 def test_another_user_of_this_machine_is_told_whose_it_is(bench: Bench) -> None:
-    """Nobody can log in yet: a page says so, with status 403; later it is the login."""
+    """Before there are users, another user of this machine gets a page with status 403."""
     door = Door(bench.database, Access())
     with TestClient(build(Desk(bench.database), door, deleting(bench.database)), LOCAL) as client:
         answer = client.get("/")
@@ -458,7 +458,7 @@ def test_another_user_of_this_machine_is_told_whose_it_is(bench: Bench) -> None:
 
 
 def test_a_proxy_that_runs_as_the_owner_is_not_the_owner(bench: Bench) -> None:
-    """Requests through it, or that claim to be, come from somebody else."""
+    """Requests through a proxy, or that claim to be, do not count as the owner's."""
     with TestClient(app_for(Desk(bench.database)), LOCAL) as client:
         assert is_in(client)
         for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"):
@@ -466,7 +466,7 @@ def test_a_proxy_that_runs_as_the_owner_is_not_the_owner(bench: Bench) -> None:
 
 
 def test_the_door_opens_while_pages_hold_all_threads_and_connections(bench: Bench) -> None:
-    """Who comes in does not wait for pages that take long."""
+    """A caller is identified even while slow pages hold all threads and connections."""
     with bench.database.transaction() as connection:
         token = accounts.add_token(connection, "reads", "reader", None)
     headers = [(b"authorization", f"Bearer {token}".encode())]
@@ -503,7 +503,7 @@ ELSEWHERE = (
 
 
 def test_the_login_leads_nowhere_else(app: TestClient) -> None:
-    """An address of another site, or one that browsers take for one, leads to the first page."""
+    """An address of another site, or one that browsers take for one, becomes the first page."""
     log_in(app)
     for elsewhere in ELSEWHERE:
         assert here(elsewhere) == "/"
@@ -515,7 +515,7 @@ def test_the_login_leads_nowhere_else(app: TestClient) -> None:
 
 
 def test_no_secret_is_logged(app: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither passwords nor cookies nor links, of what succeeds and of what fails."""
+    """Passwords, cookies and links are never logged, whether a request succeeds or fails."""
     caplog.set_level(logging.DEBUG)
     log_in(app, password="a wrong secret")
     log_in(app)
@@ -527,7 +527,7 @@ def test_no_secret_is_logged(app: TestClient, caplog: pytest.LogCaptureFixture) 
 
 
 def test_odd_forms_are_refused_in_a_sentence(app: TestClient) -> None:
-    """Invalid UTF-8, a NUL, endless fields."""
+    """Invalid UTF-8, a NUL and endless fields are refused in a sentence."""
     for body in (b"name=%ff\xff", b"name=a%00b", b"&".join(b"a=%d" % n for n in range(99))):
         answer = app.post("/login", content=body, headers=HERE)
         assert answer.status_code == 400, body
@@ -535,13 +535,13 @@ def test_odd_forms_are_refused_in_a_sentence(app: TestClient) -> None:
 
 
 def test_too_large_a_form_is_refused(app: TestClient) -> None:
-    """Before it has been read to its end."""
+    """Too large a form is refused before it has been read to its end."""
     answer = app.post("/login", content=b"a" * ((1 << 20) + 1), headers=HERE)
     assert answer.status_code == 413
 
 
 def test_names_of_users_and_tokens_are_plain(database: Database) -> None:
-    """What would be odd in a table, a path or a log cannot be a name."""
+    """A name that would be odd in a table, a path or a log is refused."""
     with database.transaction() as connection:
         for name in ("", "a b", "a/b", "<b>", "a\0b", "-a", "a" * 64, "ä"):
             with pytest.raises(UserError):
@@ -554,7 +554,7 @@ def test_names_of_users_and_tokens_are_plain(database: Database) -> None:
 
 
 def test_the_same_password_by_another_keyboard(database: Database) -> None:
-    """é as one character and as two is one password."""
+    """é as one character and as two is the same password."""
     with database.transaction() as connection:
         account = accounts.add(connection, "maria", "reader", accounts.hashed("caf\u00e9 au lait"))
         assert accounts.matches(account, "cafe\u0301 au lait")

@@ -1,4 +1,4 @@
-"""The page for Prometheus: read by its own parser, and compared with the database."""
+"""The Prometheus page: parsed by Prometheus's own parser, and compared with the database."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def read(text: str) -> Samples:
 
 
 def of(samples: Samples, name: str, study: str) -> dict[str, float]:
-    """Return the values of one study, by its further label."""
+    """Return the values of one study, by its other label."""
     found: dict[str, float] = {}
     for (called, labels), value in samples.items():
         further = dict(labels)
@@ -47,7 +47,7 @@ def of(samples: Samples, name: str, study: str) -> dict[str, float]:
 
 
 def test_figures_are_those_of_the_database(pages: TestClient, stored: Database) -> None:
-    """Of every stored study, as `tuner status` counts them."""
+    """The figures of every stored study are those of `tuner status`."""
     answer = pages.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = read(answer.text)
@@ -76,7 +76,7 @@ def test_figures_are_those_of_the_database(pages: TestClient, stored: Database) 
 
 @pytest.fixture
 def counted(bench: Bench) -> Bench:
-    """Let two workers of a study count something, and leave."""
+    """Let two workers of a study count something, and exit."""
     for epochs, seconds in ((7, (0.004, 0.3)), (4, (60.0,))):
         tally = Tally(epochs=epochs)
         tally.retried()
@@ -98,7 +98,7 @@ def page(counted: Bench) -> Iterator[TestClient]:
 
 
 def test_what_workers_counted_is_summed_up(counted: Bench, page: TestClient) -> None:
-    """Also of those that have left; claims by how long they took."""
+    """Counts include those of exited workers; claims are counted by duration."""
     samples = read(page.get("/metrics").text)
     assert of(samples, "tuner_epochs_trained_total", "small@1") == {"": 11}
     assert of(samples, "tuner_database_retries_total", "small@1") == {"": 2}
@@ -110,7 +110,7 @@ def test_what_workers_counted_is_summed_up(counted: Bench, page: TestClient) -> 
 
 
 def test_a_gpu_is_told_as_long_as_a_worker_is_on_it(counted: Bench, page: TestClient) -> None:
-    """One that has left tells nothing of it any more."""
+    """A GPU is reported only while a worker uses it."""
     assert "gpu1" not in page.get("/metrics").text
     with counted.database.transaction() as connection:
         connection.execute(sa.update(t.worker).values(ended=None))
@@ -120,7 +120,7 @@ def test_a_gpu_is_told_as_long_as_a_worker_is_on_it(counted: Bench, page: TestCl
 
 
 def test_labels_are_escaped_and_openmetrics_is_spoken(database: Database) -> None:
-    """A study may be called anything that its file allows; a scraper chooses its format."""
+    """Labels are escaped for any study name; a scraper chooses its format."""
     bench = Bench.launch(database, make_spec("b_2-c"))
     with bench.database.transaction() as connection:
         connection.execute(sa.update(t.study).values(name='a"b\\c\nd'))
@@ -136,7 +136,7 @@ def test_labels_are_escaped_and_openmetrics_is_spoken(database: Database) -> Non
 def test_scrapers_that_come_together_cost_one_reading(
     counted: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page is cached for some seconds, although trials continue meanwhile."""
+    """The page is cached for some seconds, although trials continue meanwhile."""
     readings = []
     read_totals = totals.read
 
@@ -157,7 +157,7 @@ def test_scrapers_that_come_together_cost_one_reading(
 def test_only_so_many_studies_have_series(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The open ones first, then the newest; those in the archive have none, but are counted."""
+    """Open studies have series first, then the newest; archived ones are only counted."""
     for name in ("first", "old", "new", "hidden"):
         Bench.launch(database, make_spec(name))
     with database.transaction() as connection:
@@ -173,7 +173,7 @@ def test_only_so_many_studies_have_series(
 
 
 def test_epochs_are_counted_while_a_trial_runs(bench: Bench) -> None:
-    """Those of ended trials and those under way."""
+    """Epochs of running and of ended trials are counted."""
     worker = bench.worker()
     worker.record(claim_trial(worker), make_curve(0.5, 0.4))
     with bench.database.transaction() as connection:
@@ -182,7 +182,7 @@ def test_epochs_are_counted_while_a_trial_runs(bench: Bench) -> None:
 
 
 def test_a_scraper_without_a_token_is_refused_and_not_sent_to_the_login(bench: Bench) -> None:
-    """It would follow, and fail to read the page of the login; a reader's token lets it in."""
+    """Without a token a scraper gets an error, not the login page; a reader's token works."""
     door = Door(bench.database, Access(login=True))
     with bench.database.transaction() as connection:
         token = accounts.add_token(connection, "prometheus", "reader", None)
@@ -196,7 +196,7 @@ def test_a_scraper_without_a_token_is_refused_and_not_sent_to_the_login(bench: B
 
 
 def test_a_renewal_stores_what_was_counted(bench: Bench) -> None:
-    """Not only the end of a worker: one that is killed has told almost all."""
+    """A renewal stores the counts, so a killed worker loses almost none."""
     worker = bench.worker()
     tally = Tally(epochs=3)
     with bench.database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""optuna-dashboard shows our answer as a study's note, and stores nothing of it."""
+"""optuna-dashboard shows our answer as a study's note, which is not stored."""
 
 import optuna
 import pytest
@@ -13,13 +13,13 @@ from tuner.store.database import Database
 
 
 def note(app: TestClient, bench: Bench) -> str:
-    """Return the note of the study as optuna-dashboard's page gets it."""
+    """Return the study's note as optuna-dashboard's page gets it."""
     body: str = app.get(f"/api/studies/{bench.study.study_id}").json()["note"]["body"]
     return body
 
 
 def test_a_note_has_the_question_the_answer_and_the_way_back(pages: TestClient) -> None:
-    """It is what our page says; the database of this test cannot be written to."""
+    """A note has the question, our page's answer and a link; nothing is written."""
     (number,) = (
         one["study_id"]
         for one in pages.get("/api/studies").json()["study_summaries"]
@@ -38,14 +38,14 @@ def test_a_note_has_the_question_the_answer_and_the_way_back(pages: TestClient) 
 
 
 def test_somebodys_own_note_stays(app: TestClient, bench: Bench) -> None:
-    """A note that was written in optuna-dashboard is shown, and ours is not."""
+    """A note written in optuna-dashboard is shown instead of ours."""
     study = optuna.load_study(study_name=bench.study.optuna_name, storage=bench.binding.storage)
     save_note(study, "mine")
     assert note(app, bench) == "mine"
 
 
 def test_studies_of_others_and_lists_have_no_note(app: TestClient, bench: Bench) -> None:
-    """A study that tuner did not create is shown as it is; a list computes no answers."""
+    """A study not created by tuner has no note of ours; a list computes no answers."""
     with bench.database.transaction() as connection, bench.binding.within(connection) as storage:
         other = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "theirs")
     assert app.get(f"/api/studies/{other}").json()["note"]["body"] == ""
@@ -56,7 +56,7 @@ def test_studies_of_others_and_lists_have_no_note(app: TestClient, bench: Bench)
     "question", ["", "<script>alert(1)</script> [x](javascript:y)", "é" * 5000]
 )
 def test_a_question_is_text(database: Database, question: str) -> None:
-    """Markup in a question is shown and not obeyed; a long one is kept whole."""
+    """Markup in a question is escaped; a long question is not cut."""
     spec = make_spec()
     object.__setattr__(spec, "question", question)
     bench = Bench.launch(database, spec)

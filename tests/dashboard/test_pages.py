@@ -1,4 +1,4 @@
-"""Our pages: they say what the commands say, as HTML and as JSON, and show what a link asks for."""
+"""Our pages agree with the commands, as HTML and as JSON, and show what a link asks for."""
 
 import json
 import re
@@ -47,7 +47,7 @@ INLINE = re.compile(
 
 
 def wait_for(pages: TestClient, path: str, key: str) -> dict[str, object]:
-    """Ask for a page as JSON until what takes long has been found out."""
+    """Request a page as JSON until slow parts have been computed."""
     for _ in range(200):
         body: dict[str, object] = pages.get(path).json()
         if body[key] is not None:
@@ -56,7 +56,7 @@ def wait_for(pages: TestClient, path: str, key: str) -> dict[str, object]:
 
 
 def written(pages: TestClient, path: str) -> Response:
-    """Ask for a document until it has been written."""
+    """Request a document until it has been written."""
     for _ in range(40):
         answer = pages.get(path)
         if answer.status_code != 202:
@@ -67,7 +67,7 @@ def written(pages: TestClient, path: str) -> Response:
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_page_of_every_study_opens(pages: TestClient, study: str) -> None:
-    """No page needs a trial, a seed or a test set that a study lacks; none has inline script."""
+    """Pages open without a trial, a seed or a test set; none has inline script."""
     paths = [f"/studies/{study}", f"/studies/{study}/trials"]
     rows = pages.get(f"/studies/{study}/trials.json").json()["trials"]
     paths += [f"/studies/{study}/trials/{row['trial']}" for row in rows[:2]]
@@ -77,12 +77,12 @@ def test_every_page_of_every_study_opens(pages: TestClient, study: str) -> None:
         assert study in page.text
         assert not INLINE.search(page.text)
         assert pages.get(f"{path}.json").status_code == 200
-    # The first answer may be "being computed", so that no page waits for it.
+    # The first answer may be "being computed", because no page waits for it.
     assert pages.get(f"/studies/{study}/curves.json").status_code in (200, 202)
 
 
 def test_the_front_lists_what_is_stored(pages: TestClient, stored: Database) -> None:
-    """All studies, the newest first; a search leaves those that have all its words."""
+    """The front page lists all studies, newest first; a search keeps those with all its words."""
     with stored.transaction() as connection:
         titles = [study.title for study in studies.listing(connection)][::-1]
     assert [card["study"] for card in pages.get("/studies.json").json()["studies"]] == titles
@@ -93,7 +93,7 @@ def test_the_front_lists_what_is_stored(pages: TestClient, stored: Database) -> 
 
 
 def test_the_front_says_who_works_and_what_is_best(pages: TestClient) -> None:
-    """A card has the hosts that work on a study, and its best setting by the study's metric."""
+    """A study's card has the hosts that work on it, and its best setting by its metric."""
     cards: dict[str, dict[str, Any]] = {}
 
     def found() -> bool:
@@ -116,7 +116,7 @@ def test_the_front_says_who_works_and_what_is_best(pages: TestClient) -> None:
 def test_the_front_goes_on_before_a_study(
     pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many studies are shown a page at a time; a new one shifts none of them."""
+    """Many studies are shown in pages; a new one does not shift them."""
     every = [card["study"] for card in pages.get("/studies.json").json()["studies"]]
     monkeypatch.setattr("tuner.dashboard.pages.front.SIZE", 5)
     first = pages.get("/studies.json").json()
@@ -143,7 +143,7 @@ def test_the_page_says_what_the_commands_say(pages: TestClient, stored: Database
 
 
 def test_a_trials_page_says_what_show_says(pages: TestClient, stored: Database) -> None:
-    """JSON has all that `tuner show --json` has, and the images that the trial gets wrong."""
+    """A trial's page has all of `tuner show --json`, and the misclassified images."""
     with stored.snapshot() as connection:
         results = Results.of(connection, StudyRef("lr_sched"))
         shown = plain(one_trial(results, 23))
@@ -161,7 +161,7 @@ def test_a_trials_page_says_what_show_says(pages: TestClient, stored: Database) 
 
 
 def test_two_trials_are_compared(pages: TestClient) -> None:
-    """The verdict, what differs, and images that one has right; two different trials are needed."""
+    """Two different trials are compared: verdict, differences, and images that one has right."""
     body = pages.get("/studies/lr_sched/compare.json?trials=3,4").json()
     assert body["differing"] == [["lr", [0.0001, 0.001]]]
     apart = body["apart"]
@@ -177,7 +177,7 @@ def test_two_trials_are_compared(pages: TestClient) -> None:
 
 
 def test_filter_sort_and_columns_stand_in_the_address(pages: TestClient) -> None:
-    """A link shows the same rows to everybody; the fault of a filter is shown above it."""
+    """A link has filter, order and columns; a filter's error is shown above the rows."""
     path = "/studies/lr_sched/trials.json?q=lr>0.001 scheduler:step&sort=-test_acc&columns=lr"
     body = pages.get(path).json()
     assert [set(row) for row in body["trials"]] == [{"trial", "lr"}] * 5
@@ -204,7 +204,7 @@ def test_what_did_not_change_is_not_sent_again(pages: TestClient) -> None:
 
 
 def test_names_and_values_are_texts(database: Database) -> None:
-    """Markup in a study's question or a value of its parameters is shown, not obeyed."""
+    """Markup in a study's question or a parameter's value is escaped."""
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e"
     spec = make_spec()
     object.__setattr__(spec, "question", evil)
@@ -231,9 +231,9 @@ def test_an_empty_database_says_what_to_do(database: Database) -> None:
 
 
 def test_a_deleted_study_is_told(bench: Bench) -> None:
-    """A page of a study that was deleted says so, as HTML and as JSON, with 404.
+    """A page of a deleted study says so, as HTML and as JSON, with 404.
 
-    It may be shown as it was for the moment that the database's announcement takes.
+    It may be shown unchanged for the moment that the database's announcement takes.
     """
     with TestClient(app_for(Desk(bench.database)), LOCAL) as app:
         assert app.get("/studies/small").status_code == 200
@@ -263,8 +263,8 @@ def test_a_name_means_the_newest_version_at_once(
 def test_summaries_of_changed_studies_are_read_in_one_transaction(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What open pages of two studies will ask for is there before they are told to ask."""
-    # No value becomes old by the clock while this runs.
+    """Summaries for open pages of two studies are read before the pages are notified."""
+    # No value expires during this test.
     monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 1e9)
     monkeypatch.setattr("tuner.dashboard.live.UNHEARD", 1e9)
     first, second = (Bench.launch(database, make_spec(name)) for name in ("one", "two"))
@@ -282,7 +282,7 @@ def test_summaries_of_changed_studies_are_read_in_one_transaction(
         ready: list[int] = []
         desk.prepare(numbers, ready.append)
         assert len(begun) == 1
-        # Nobody waits for what is read for others.
+        # The unwatched study does not wait for the others' summaries.
         assert ready == [numbers[2], *numbers[:2]]
         for bench in (first, second):
             assert desk.overview(bench.study).counts.running == 1
@@ -297,7 +297,7 @@ def _is_gone(app: TestClient, path: str) -> bool:
 
 
 def test_a_database_that_is_away_is_told(bench: Bench) -> None:
-    """Without its database a page says so with 503, and asks to be loaded again by itself."""
+    """Without its database a page shows 503, and reloads itself later."""
     nowhere = Address({**bench.database.address.parameters, "host": "127.0.0.1", "port": "1"})
     desk = Desk(bench.database)
     with TestClient(app_for(desk), LOCAL, raise_server_exceptions=False) as app:
@@ -311,7 +311,7 @@ def test_a_database_that_is_away_is_told(bench: Bench) -> None:
 
 
 def test_a_migration_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While tables are locked a page says that it loads again; after it, to start again."""
+    """While tables are locked a page says that it will reload; after the migration, to restart."""
     monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 0.01)
     with TestClient(app_for(Desk(bench.database)), LOCAL) as app:
         with bench.database.transaction() as connection:
@@ -334,7 +334,7 @@ def _impatient(connection: sa.Connection) -> None:
 
 
 def test_documents(pages: TestClient) -> None:
-    """A picture and the report are served whole, and can run nothing."""
+    """A picture and the report are served complete, and can run no script."""
     picture, report = (
         written(pages, path)
         for path in ("/studies/digits/pictures/curves.svg", "/studies/single/report")
@@ -366,7 +366,7 @@ def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
 
 
 def test_a_browser_asks_for_each_of_our_files_once(pages: TestClient) -> None:
-    """Their addresses name their content, and lead from script to script; they come compressed."""
+    """Our files' addresses have a hash of their content, and are served compressed."""
     page = pages.get("/studies/lr_sched").text
     (mark,) = set(re.findall(r"/assets/([0-9a-f]{16})/", page))
     named = set(re.findall(rf"/assets/{mark}/([^\"]+)\"", page))
@@ -377,17 +377,17 @@ def test_a_browser_asks_for_each_of_our_files_once(pages: TestClient) -> None:
         for found in re.findall(r'(?:from|import) "\./([^"]+)"', (FOLDER / name).read_text())
     }
     assert "print.js" in imported  # by `import` without `from`
-    assert imported <= named  # none is found out about only after another has been read
+    assert imported <= named  # none is discovered only after another has been read
     for name in named:
         answer = pages.get(f"/assets/{mark}/{name}")
         assert "immutable" in answer.headers["Cache-Control"], name
         assert answer.headers["Content-Encoding"] == "gzip", name
-        assert answer.content == (FOLDER / name).read_bytes(), name  # unpacked by the client
+        assert answer.content == (FOLDER / name).read_bytes(), name  # decompressed by the client
 
 
 @pytest.mark.parametrize("name", ["page.js", f"{'0' * 16}/page.js"])
 def test_a_file_of_another_version_is_sent_once(pages: TestClient, name: str) -> None:
-    """A page of another version asks by another mark, and again each time: by what it has."""
+    """A file under another version's mark is revalidated by its ETag each time."""
     whole = pages.get(f"/assets/{name}")
     assert whole.headers["Cache-Control"] == "no-cache"
     assert whole.content == (FOLDER / "page.js").read_bytes()
@@ -411,7 +411,7 @@ def test_a_file_of_another_version_is_sent_once(pages: TestClient, name: str) ->
 def test_only_who_accepts_it_gets_gzip(
     pages: TestClient, accepted: str, encoding: str | None
 ) -> None:
-    """Files and pages alike: a weight of 0 refuses it."""
+    """Files and pages are compressed only if accepted; a weight of 0 refuses gzip."""
     for path in ("/assets/page.js", "/studies/digits"):
         answer = pages.get(path, headers={"Accept-Encoding": accepted})
         assert answer.headers.get("Content-Encoding") == encoding, path
@@ -419,7 +419,7 @@ def test_only_who_accepts_it_gets_gzip(
 
 
 def test_a_second_export_does_not_wait_for_the_first(pages: TestClient) -> None:
-    """It would block a thread that renders pages; a program gets the time to try again."""
+    """A second export gets 503 with Retry-After: waiting would block a thread for pages."""
     with documents.EXPORTING:
         answer = pages.get("/studies/digits/export.csv")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
@@ -460,7 +460,7 @@ def test_an_odd_address_is_refused(stored: Database, address: str) -> None:
 
 
 def test_a_number_that_is_none_of_ours_is_not_found(pages: TestClient) -> None:
-    """However many digits it has."""
+    """A number of no study is not found, however many digits it has."""
     for number in ("9" * 9, "9" * 10, "9" * 5000):
         for path in ("", ".json", "/images/test/0.png"):
             address = f"/studies/digits/trials/{number}{path}"
@@ -470,7 +470,7 @@ def test_a_number_that_is_none_of_ours_is_not_found(pages: TestClient) -> None:
 
 
 def test_a_silent_worker_disappears(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing announces that a machine has died: a page finds it out by the clock."""
+    """A dead machine announces nothing: a page notices it by the clock."""
     monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 0.2)
     claim_trial(bench.worker())
     with TestClient(app_for(Desk(bench.database)), LOCAL) as app:
@@ -485,7 +485,7 @@ def test_a_silent_worker_disappears(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_page_of_another_version_is_loaded_again(pages: TestClient) -> None:
-    """A part of a study that its name no longer means makes the page load again."""
+    """If a name now means another study, its page's part makes the page reload."""
     other = pages.get("/studies/digits?part=now&id=999999")
     assert other.headers["HX-Refresh"] == "true"
     assert not other.text

@@ -1,4 +1,4 @@
-"""Trials chosen by PostgreSQL are those that an export's conditions choose, page after page."""
+"""Filtering in PostgreSQL gives the same trials as an export, page by page."""
 
 from itertools import product
 
@@ -49,7 +49,7 @@ def find(database: Database, name: str) -> Study:
 
 
 def values_of(sheet: Sheet, name: str) -> list[str]:
-    """Return values worth comparing with: what stands in the column, and what does not."""
+    """Return values to compare a column with: some that it contains, and some that it does not."""
     at = sheet.place(name)
     cells = [row[at] for row in sheet.rows if row[at] is not None]
     found = [str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in cells[:3]]
@@ -80,7 +80,7 @@ def test_conditions_mean_the_same_in_sql(stored: Database, name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_pages_in_every_order_have_every_trial_once(stored: Database, name: str) -> None:
-    """Up and down by every column, five trials a page, in the order that an export has."""
+    """Every order by every column, five trials per page, is the export's."""
     study = find(stored, name)
     sheet = sheet_of(stored, study)
     columns = (TRIED | {"started", "ended", "seconds", "val_auc"}) & set(sheet.columns)
@@ -101,13 +101,13 @@ def test_pages_in_every_order_have_every_trial_once(stored: Database, name: str)
 
 
 def test_every_column_but_slopes_can_be_asked_for(stored: Database) -> None:
-    """A column that an export gains can be searched and sorted by, or this fails."""
+    """Every column of an export except slopes can be searched and sorted by."""
     study = find(stored, "everything")
     assert set(columns(study)) == set(trial_columns(study.spec)) | set(FURTHER) - SLOPES
 
 
 def test_a_query_is_read() -> None:
-    """Conditions are separated by spaces; a value with spaces stands in quotes."""
+    """Conditions are separated by spaces; a value with spaces is quoted."""
     assert read_query("lr > 1e-4 scheduler:step  reason='a b'") == (
         Condition("lr", ">", "1e-4"),
         Condition("scheduler", ":", "step"),

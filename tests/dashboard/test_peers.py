@@ -1,4 +1,4 @@
-"""Whose socket is at the other end: by the kernel's own table, for every family of addresses."""
+"""The owner of the socket at the other end, by the kernel's table, for every address family."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the table is Li
 def connected(
     family: socket.AddressFamily, server: str, client: str
 ) -> tuple[socket.socket, socket.socket]:
-    """Connect to a server of our own, whose family and address may differ from the client's."""
+    """Connect to a server of our own; the two ends may use different address families."""
     kind = socket.AF_INET6 if ":" in server else socket.AF_INET
     listening = socket.create_server((server, 0), family=kind)
     calling = socket.socket(family)
@@ -49,7 +49,7 @@ def test_our_own_socket_is_ours(family: socket.AddressFamily, server: str, clien
 
 
 def test_another_user_is_not_the_owner() -> None:
-    """A process of another user connects and is recognised as such; needs root to become one."""
+    """A process of another user is recognised as such; needs root to become one."""
     if os.geteuid() != 0:
         pytest.skip("only root can start a process of another user")
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -69,7 +69,7 @@ def test_another_user_is_not_the_owner() -> None:
 
 
 def test_a_socket_that_its_program_closed_is_nobodys() -> None:
-    """The kernel prints root's number for it: whoever sends and closes must not pass for root."""
+    """For a closed socket the kernel prints root's number, which must not pass for root."""
     calling, accepted = connected(socket.AF_INET, "127.0.0.1", "127.0.0.1")
     with accepted:
         ends = End.of(*accepted.getpeername()), End.of(*accepted.getsockname())
@@ -79,7 +79,7 @@ def test_a_socket_that_its_program_closed_is_nobodys() -> None:
 
 
 def test_users_from_outside_a_namespace_are_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user unknown to this namespace has the overflow number, which anybody may have."""
+    """A user unknown to this namespace has the overflow number, which identifies nobody."""
     monkeypatch.setattr(peers, "_overflow", os.geteuid)
     calling, accepted = connected(socket.AF_INET, "127.0.0.1", "127.0.0.1")
     with calling, accepted:
@@ -88,7 +88,7 @@ def test_users_from_outside_a_namespace_are_nobody(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_address_of_the_network_is_not_the_owners() -> None:
-    """Whoever comes from elsewhere is not looked up at all, nor one who calls an outer address."""
+    """A connection from or to an address of the network is never the owner's."""
     here = End.of("127.0.0.1", 8080)
     assert not Peer(End.of("192.0.2.7", 40000), here).is_owner
     assert not Peer(End.of("127.0.0.1", 40000), End.of("192.0.2.1", 8080)).is_owner
@@ -97,7 +97,7 @@ def test_an_address_of_the_network_is_not_the_owners() -> None:
 def test_where_the_table_is_missing_nobody_is_the_owner(
     monkeypatch: pytest.MonkeyPatch, tmp_path: "os.PathLike[str]"
 ) -> None:
-    """As on macOS: the server notices by trying, and prints its link."""
+    """Without the table, as on macOS, nobody is the owner and the server prints its link."""
     assert can_tell()
     monkeypatch.setattr(peers, "PROC", tmp_path)
     assert not can_tell()

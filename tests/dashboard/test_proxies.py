@@ -1,4 +1,4 @@
-"""The dashboard behind nginx and Caddy, set up as docs/dashboard.md says, by https."""
+"""The dashboard behind nginx and Caddy, configured as in docs/dashboard.md, over https."""
 
 import http.client
 import os
@@ -32,7 +32,7 @@ HOST = "tuner.example.org"
 PASSWORD = "correct horse battery"
 NONE: Mapping[str, str] = {}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "dashboard.md"
-# Debian keeps servers where only root looks for programs.
+# Debian installs servers in a folder that is only in root's PATH.
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 NGINX, CADDY = shutil.which("nginx", path=PATH), shutil.which("caddy", path=PATH)
 
@@ -42,7 +42,7 @@ needs_caddy = pytest.mark.skipif(CADDY is None, reason="Caddy is not installed (
 
 
 def documented(server: str, base: str) -> str:
-    """Return the example of docs/dashboard.md for a server, for a host or for a path of one."""
+    """Return docs/dashboard.md's example for a server, for a host or for a path of one."""
     blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", DOCS.read_text(), re.MULTILINE)
     wanted = "proxy_pass" if server == "nginx" else "reverse_proxy"
     here = r"(location|reverse_proxy) /tuner/"
@@ -61,7 +61,7 @@ class Behind:
 
     @property
     def url(self) -> str:
-        """Where browsers find it."""
+        """The address for browsers."""
         return f"https://{HOST}:{self.port}{self.base}"
 
     def ask(
@@ -87,7 +87,7 @@ class Behind:
     def log_in(
         self, password: str, client: str = "127.0.0.2", headers: Mapping[str, str] = NONE
     ) -> http.client.HTTPResponse:
-        """Send the form of the login."""
+        """Send the login form."""
         fields = {"name": "maria", "password": password}
         return self.ask("POST", "/login", fields, client=client, headers=headers)
 
@@ -97,7 +97,7 @@ Proxied = Callable[[str, str], AbstractContextManager[Behind]]
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Make a certificate for the host that is signed by itself."""
+    """Create a self-signed certificate for the host."""
     folder = tmp_path_factory.mktemp("tls")
     made = SimpleNamespace(certificate=folder / "fullchain.pem", key=folder / "privkey.pem")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
@@ -116,7 +116,7 @@ def proxied(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Proxied:
-    """Return what serves a study behind a proxy, with a user maria."""
+    """Return a function that serves a study behind a proxy, with a user maria."""
     quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(accounts, "hasher", quick)
     with bench.database.transaction() as connection:
@@ -174,7 +174,7 @@ def _nginx(example: str, port: int, certificate: SimpleNamespace, folder: Path) 
 def _caddy(example: str, port: int, certificate: SimpleNamespace, folder: Path) -> list[str]:
     head = f"{HOST} {{\n"
     assert head in example
-    # Caddy would get a certificate from the network.
+    # Caddy would request a certificate over the network.
     tls = f"{HOST}:{port} {{\n    bind 127.0.0.1\n"
     tls += f"    tls {certificate.certificate} {certificate.key}\n"
     file = folder / "Caddyfile"
@@ -201,7 +201,7 @@ def _listens(port: int) -> bool:
     [pytest.param("nginx", marks=needs_nginx), pytest.param("caddy", marks=needs_caddy)],
 )
 def test_as_documented(proxied: Proxied, bench: Bench, program: str, base: str) -> None:
-    """Login by https, changes as they happen, and each client counted by its own address."""
+    """Over https login works, changes arrive live, and each client has its own address."""
     with proxied(program, base) as site:
         asked = site.ask("GET", "/studies/small")
         assert (asked.status, asked.headers["Location"]) == (
@@ -214,7 +214,7 @@ def test_as_documented(proxied: Proxied, bench: Bench, program: str, base: str) 
         session = {"Cookie": "; ".join(one.partition(";")[0] for one in cookies)}
         assert b"small" in site.ask("GET", "/studies.json", headers=session).read()
 
-        # Each event is here before the next one happens: nothing is kept back on the way.
+        # Each event arrives before the next one happens: the proxy does not buffer.
         stream = site.ask("GET", f"/events?study={bench.study.study_id}", headers=session)
         _until_event(stream, b"live")
         for _ in range(2):
@@ -223,7 +223,7 @@ def test_as_documented(proxied: Proxied, bench: Bench, program: str, base: str) 
             _until_event(stream, b"changed")
         stream.close()
 
-        # Whatever a client says of itself is not believed.
+        # A client's own forwarding headers are not trusted.
         for place in range(11):
             guess = site.log_in("guess guess", headers={"X-Forwarded-For": f"198.51.100.{place}"})
         assert guess.status == 429
@@ -245,7 +245,7 @@ def test_in_a_browser_below_a_path(
     browser: Browser,  # noqa: F811  # the fixture
     tmp_path: Path,
 ) -> None:
-    """Log in, watch a trial end, go round, take a file along; the open tab keeps no session."""
+    """Below a path, in a browser: log in, watch a trial end, navigate and download."""
     with proxied("nginx", "/tuner") as site:
         context = browser.new_context(ignore_https_errors=True)
         page = context.new_page()

@@ -1,4 +1,4 @@
-"""The dashboard as it listens: by which names and protocols, and what slow clients can do."""
+"""The dashboard's server: host names, protocols and slow clients."""
 
 import http.client
 import socket
@@ -45,7 +45,7 @@ HALVES = (
 def test_requests_that_are_sent_by_half_hold_up_nobody(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others are answered meanwhile, and such a connection ends by itself."""
+    """An unfinished request delays no other, and its connection is closed in time."""
     monkeypatch.setattr(server, "REQUEST_SECONDS", 1.0)
     with serving(Site(port=0)) as url, ExitStack() as opened:
         port = int(url.rpartition(":")[2])
@@ -68,7 +68,7 @@ def test_a_stop_breaks_off_an_export_without_a_traceback(
     *,
     deaf: bool,
 ) -> None:
-    """The client sees that something is missing; the database connection is released."""
+    """Stopping during an export shows the client an incomplete file, and frees the connection."""
     ended = threading.Event()
 
     def endless(*_: object) -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def test_a_stop_breaks_off_an_export_without_a_traceback(
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Make a certificate for 127.0.0.1 that is signed by itself, and a key of another one."""
+    """Create a self-signed certificate for 127.0.0.1, and another certificate's key."""
     folder: Path = tmp_path_factory.mktemp("tls")
     certificate, key, other = folder / "cert.pem", folder / "key.pem", folder / "other.pem"
     asked = [
@@ -121,7 +121,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_https_with_a_certificate_of_ones_own(
     serving: Serving, certificates: SimpleNamespace
 ) -> None:
-    """A client that trusts it is served by https, and none by http."""
+    """A client that trusts the certificate is served over https, and nothing over http."""
     site = Site(port=0, certificate=certificates.certificate, certificate_key=certificates.key)
     trusting = ssl.create_default_context(cafile=certificates.certificate)
     with serving(site) as url:
@@ -134,7 +134,7 @@ def test_https_with_a_certificate_of_ones_own(
 
 
 def test_a_certificate_that_cannot_be_used_is_told(certificates: SimpleNamespace) -> None:
-    """Before anything listens: a wrong key, an invalid file, a key without certificate."""
+    """A wrong key, an invalid file or a key alone is refused before anything listens."""
     certificate, key = certificates.certificate, certificates.key
     for site in (
         Site(certificate=certificate, certificate_key=certificates.other),
@@ -160,7 +160,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("site", "told"), REFUSED)
 def test_what_would_not_be_safe_is_refused(site: Site, told: str) -> None:
-    """Plain text over the network, and names where addresses are needed."""
+    """Plain text over the network, and names in place of addresses, are refused."""
     with pytest.raises(UserError, match=told):
         site.access  # noqa: B018
 
@@ -183,13 +183,13 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("site", "login", "https"), ALLOWED)
 def test_who_logs_in_and_by_which_protocol(site: Site, *, login: bool, https: bool) -> None:
-    """Everybody must log in if others have access; only by https if there is a certificate."""
+    """If others have access all must log in, and over https if there is a certificate."""
     access = site.access
     assert (access.login, access.https_only) == (login, https)
 
 
 def test_it_answers_to_its_own_address_and_to_names_that_were_given() -> None:
-    """A wildcard address is not a name."""
+    """Its own address and the given names are accepted; a wildcard address is not a name."""
     access = Site("192.0.2.1", names=("Tuner.Example.org",), certificate=FILE).access
     for host in ("192.0.2.1:8443", "tuner.example.org", "TUNER.example.org:1", "localhost"):
         assert access.names(host), host

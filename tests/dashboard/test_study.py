@@ -1,4 +1,4 @@
-"""The study's page: its evidence is that of the answers, and one filter holds for all of it."""
+"""The study's page: its evidence equals the answers, and one filter applies to all of it."""
 
 import json
 import re
@@ -47,7 +47,7 @@ PARTS = ("answer", "now", "view", "choices", "comparisons", "val_test", "influen
 
 
 def ready(pages: TestClient, path: str) -> Any:
-    """Ask for data until they have been computed."""
+    """Request data until they have been computed."""
     found: list[Any] = []
 
     def ask() -> bool:
@@ -61,7 +61,7 @@ def ready(pages: TestClient, path: str) -> Any:
 
 
 def part(pages: TestClient, path: str, name: str) -> str:
-    """Ask for a part of a page until it has been computed."""
+    """Request a part of a page until it has been computed."""
     texts: list[str] = []
 
     def ask() -> bool:
@@ -73,7 +73,7 @@ def part(pages: TestClient, path: str, name: str) -> str:
 
 
 def whole(pages: TestClient, path: str) -> dict[str, Any]:
-    """Ask for a study's page as JSON until all of it has been computed."""
+    """Request a study's page as JSON until all of it has been computed."""
     found: list[dict[str, Any]] = []
 
     def ask() -> bool:
@@ -95,7 +95,7 @@ def test_the_evidence_is_that_of_the_answers(pages: TestClient, stored: Database
     assert [one["influence"] for one in body["influence"]["pictures"]] == said[1]
     assert [row["trial"] for row in body["leaderboard"]["rows"]] == best
     picture = part(pages, "/studies/lr_sched", "val_test")
-    # A point for each of nine settings; those that differ significantly have another form.
+    # A point for each of nine settings; those that differ significantly have another shape.
     apart = [one["gap"]["low"] > 0 for one in said[0]["settings"]]
     assert picture.count('class="ring"') == 1
     assert picture.count("l5.5-5.5 5.5 5.5-5.5 5.5z") == sum(apart)
@@ -107,7 +107,7 @@ def test_the_evidence_is_that_of_the_answers(pages: TestClient, stored: Database
 
 @pytest.mark.parametrize("study", ["single", "failed", "paused", "no_test", "one_seed@1"])
 def test_every_part_of_a_poor_study(pages: TestClient, study: str) -> None:
-    """A study without test set, seeds or trials says in each place what is missing."""
+    """In a study without test set, seeds or trials each part says what is missing."""
     for name in PARTS:
         text = part(pages, f"/studies/{study}", name)
         assert text.strip()
@@ -134,7 +134,7 @@ def test_a_page_without_its_curves(stored: Database, monkeypatch: pytest.MonkeyP
 
 
 def test_the_reference_is_marked(stored: Database) -> None:
-    """In a table of levels that are compared with a level that was named."""
+    """In a table of levels compared with a named one, the reference is marked."""
     with stored.snapshot() as connection:
         results = Results.of(connection, StudyRef("lr_sched"))
         found = compare(results, by=("scheduler",), options=Options(reference="step"))
@@ -163,7 +163,7 @@ def test_one_filter_holds_for_all(pages: TestClient) -> None:
 
 
 def test_a_brush_is_the_condition_of_the_address(pages: TestClient) -> None:
-    """Each axis says which part of it the address asks for, levels as well as numbers."""
+    """Each axis is brushed where the address has a condition, for levels as for numbers."""
     path = "/studies/lr_sched/parallel.json"
     asked = {"q": "lr>=0.001 scheduler:step,cosine"}
     axes = {one["name"]: one for one in pages.get(path, params=asked).json()["axes"]}
@@ -186,14 +186,14 @@ def test_a_brush_is_the_condition_of_the_address(pages: TestClient) -> None:
 def test_a_brush_on_numbers_is_what_conditions_leave(
     pages: TestClient, asked: str, brush: list[float] | None
 ) -> None:
-    """A list of numbers spans them; one number that is excluded brushes nothing."""
+    """A list of numbers brushes their span; one excluded number brushes nothing."""
     found = ready(pages, f"/studies/lr_sched/parallel.json?q={asked}")
     axes = {one["name"]: one for one in found["axes"]}
     assert axes["lr"]["brush"] == brush
 
 
 def test_charts_of_accuracy_are_in_per_cent(pages: TestClient) -> None:
-    """Values stay fractions, with the factor of what people read; losses have none."""
+    """Values stay fractions, with the factor 100 for labels; losses have none."""
     for path, curve in (
         ("/studies/lr_sched/curves.json", "val_acc"),
         ("/studies/lr_sched/trials/0/curves.json", "accuracy"),
@@ -208,18 +208,18 @@ def test_charts_of_accuracy_are_in_per_cent(pages: TestClient) -> None:
 
 
 def test_programs_get_figures_without_how_people_read_them(pages: TestClient) -> None:
-    """The overview is that of `tuner status --json`."""
+    """The overview in JSON is that of `tuner status --json`."""
     assert "unit" not in pages.get("/studies/lr_sched.json").json()["overview"]
 
 
 def test_nothing_is_said_of_a_filter_where_all_match() -> None:
-    """With a thousand settings and more, too."""
+    """If all settings match there is no remark on the filter, also above a thousand."""
     assert matching(1200, "1,200 settings") == ""
     assert matching(1199, "1,200 settings") == "1,199 of 1,200 settings match the filter."
 
 
 def test_stopped_trials_stand_where_they_are_judged(database: Database) -> None:
-    """In a study that is judged at the last epoch, at their last accuracy and not their best."""
+    """If the last epoch decides, stopped trials are shown at their last accuracy."""
     truth = images()
     chance = np.random.default_rng(5)
 
@@ -240,12 +240,12 @@ def test_stopped_trials_stand_where_they_are_judged(database: Database) -> None:
         )
         view = View((), "lr", "val_acc", stopped=True, top=10)
         found = val_test(Results(connection, bench.study), view)
-    # The least of all, at the low end of the axis.
+    # The lowest of all, at the low end of the axis.
     assert [x for x, _, _ in found.stopped] == [0.03]
 
 
 def test_metrics_of_a_study_are_read_as_it_declares_them(database: Database) -> None:
-    """A share in per cent and a number as one, even under a name that usually is a share."""
+    """An own metric is a percentage or a number as declared, whatever its name."""
     metrics = (
         Metric("kappa", "higher", "Agreement beyond chance."),
         Metric("f1", "higher", "Of another kind.", unit="number"),
@@ -276,7 +276,7 @@ def test_metrics_of_a_study_are_read_as_it_declares_them(database: Database) -> 
 
 
 def test_stopped_trials_are_hidden_everywhere_at_once(pages: TestClient) -> None:
-    """Curves, scatter and parallel coordinates show pruned trials, or none of them does."""
+    """Curves, scatter and parallel coordinates all show pruned trials, or none does."""
     shown, hidden = (
         (
             ready(pages, f"/studies/pruned/curves.json?stopped={how}")["strays"],
@@ -296,7 +296,7 @@ def test_stopped_trials_are_hidden_everywhere_at_once(pages: TestClient) -> None
 
 
 def test_a_loss_that_spans_decades_is_logarithmic(pages: TestClient) -> None:
-    """An exploding loss leaves room for the others; an accuracy has a linear axis."""
+    """An exploding loss is drawn on a logarithmic axis; an accuracy on a linear one."""
     curves = ready(pages, "/studies/pruned/curves.json")
     assert curves["log"]
     low, high = curves["range"]
@@ -306,7 +306,7 @@ def test_a_loss_that_spans_decades_is_logarithmic(pages: TestClient) -> None:
 
 
 def test_what_is_wrong_with_a_filter_is_told(pages: TestClient) -> None:
-    """What was typed stays in its field, with what is wrong with it; data refuse it."""
+    """An invalid filter stays in its field with the error; JSON is refused."""
     page = pages.get("/studies/lr_sched", params={"q": "scheduller:step"})
     assert page.status_code == 200
     assert "did you mean" in page.text.lower()
@@ -319,7 +319,7 @@ def test_what_is_wrong_with_a_filter_is_told(pages: TestClient) -> None:
 
 
 def test_no_more_lines_than_pixels() -> None:
-    """Of many trials a browser gets those that can be distinguished, and all of the best."""
+    """Of many trials a browser gets as many lines as pixels allow, with all of the best."""
     places = np.random.default_rng(0).random((20_000, 4))
     items = list(range(len(places)))
     shown = thinned(items, places, CHOSEN_MOST)
@@ -330,7 +330,7 @@ def test_no_more_lines_than_pixels() -> None:
 
 
 def test_an_axis_has_round_ticks() -> None:
-    """Ticks lie within the axis, 0 has no sign, and a range of one value is drawn, too."""
+    """Ticks are within the axis, 0 has no sign, and a range of one value is drawn too."""
     axis = Axis.over([-1.0, 1.0])
     assert axis is not None
     assert [text for _, text in axis.ticks()] == ["−1", "−0.5", "0", "0.5", "1"]
@@ -341,7 +341,7 @@ def test_an_axis_has_round_ticks() -> None:
 
 
 def test_the_page_says_what_is_spent_and_what_fits(database: Database) -> None:
-    """With half of the hours spent on the first of three trials, one will not fit."""
+    """With half of the hours spent on one of three trials, the page says that one will not fit."""
     bench = Bench.launch(database, make_spec(hours=1.0, money=100.0, price=2.5))
     worker = bench.worker()
     worker.used = lambda: Used(1800.0, 1800.0)
@@ -358,7 +358,7 @@ def test_the_page_says_what_is_spent_and_what_fits(database: Database) -> None:
 
 
 def test_a_page_brings_its_first_curves(pages: TestClient) -> None:
-    """Once they are computed; a browser then says which it has, and gets only others."""
+    """A page includes its computed curves; a browser that has them is not sent them again."""
     lines = ready(pages, "/studies/lr_sched/curves.json?curve=val_acc")
     page = pages.get("/studies/lr_sched?curve=val_acc").text
     sent = re.search(r'<template data-drawn="(\w+)">(.+?)</template>', page)

@@ -1,4 +1,4 @@
-"""Scripts from elsewhere: pinned, unchanged, licensed, and small."""
+"""Vendored scripts are pinned, unchanged, licensed, and small."""
 
 import gzip
 import hashlib
@@ -23,7 +23,7 @@ def scripts() -> list[Path]:
     ("folder", "ours"), [(VENDOR, {"SHA256SUMS", "VERSIONS"}), (AXE, {"SHA256SUMS"})]
 )
 def test_vendored_files_are_those_of_their_releases(folder: Path, ours: set[str]) -> None:
-    """Every vendored file has the checksum that was taken from its release; none is without."""
+    """Every vendored file has the checksum of its release."""
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     pairs = [line.split("  ", 1) for line in lines if not line.startswith("#")]
     sums = {name: expected for expected, name in pairs}
@@ -34,7 +34,7 @@ def test_vendored_files_are_those_of_their_releases(folder: Path, ours: set[str]
 
 
 def test_each_library_has_its_licence_and_version() -> None:
-    """What is copied here may be, and says which release it is."""
+    """Each vendored library has its licence and names its release."""
     versions = (VENDOR / "VERSIONS").read_text()
     for library in ("htmx", "uPlot"):
         assert (VENDOR / f"{library}.LICENSE").stat().st_size > 100
@@ -42,7 +42,7 @@ def test_each_library_has_its_licence_and_version() -> None:
 
 
 def test_all_scripts_are_small_and_need_no_eval() -> None:
-    """All scripts together stay below 100 kB compressed; ours build no code from text."""
+    """All scripts together are below 100 kB compressed; ours build no code from text."""
     total = sum(len(gzip.compress(path.read_bytes(), 9)) for path in scripts())
     assert 0 < total < COMPRESSED_MOST
     for path in scripts():

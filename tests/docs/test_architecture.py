@@ -15,19 +15,19 @@ PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 
 
 def parts(room: str) -> set[str]:
-    """Return what a room consists of: its modules, and its packages as `name/`."""
+    """Return the contents of a room: its modules, and its packages as `name/`."""
     modules = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__"}
     return modules | {f"{path.parent.name}/" for path in (ROOT / room).glob("*/__init__.py")}
 
 
 def test_every_package_has_a_section_and_no_section_is_of_another() -> None:
-    """A room that comes or goes changes the page."""
+    """Packages and sections of the page correspond to each other."""
     assert sorted(SECTIONS) == PACKAGES
 
 
 @pytest.mark.parametrize("room", PACKAGES)
 def test_every_module_of_a_room_is_named_with_its_idea(room: str) -> None:
-    """Each module stands in the section of its room; so does each package within it."""
+    """Each module and package is named in the section of its room."""
     named = {
         name
         for text in re.findall(r"`([^`\n]+)`", SECTIONS[room])
@@ -37,7 +37,7 @@ def test_every_module_of_a_room_is_named_with_its_idea(room: str) -> None:
 
 
 def test_every_module_beside_the_packages_is_named() -> None:
-    """Modules of no package are rooms of their own."""
+    """Each module outside the packages is named on the page."""
     alone = {path.name for path in ROOT.glob("*.py")} - {"__init__.py", "__main__.py"}
     named = {text.removeprefix("tuner/") for text in re.findall(r"`([^`\n]+)`", PAGE)}
     assert alone - named == set()

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and the README say what was recorded, and scaled seconds are right."""
+"""docs/benchmarks.md and the README show the recorded figures, and scaling is right."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from benchmarks import chart, record, study, tables
 
 
 def run(seconds: float, trials: int, began: float | None = None) -> dict[str, Any]:
-    """Return a run of this many trials, whose accuracies depend on the trial alone."""
+    """Return a run of this many trials, whose accuracies depend only on the trial."""
     pairs = [(name, seed) for seed in range(5) for name in ("constant", "cosine", "step")]
     kept = [
         {"schedule": name, "seed": seed, "val": 0.6 + seed / 100, "test": 0.5 + seed / 100}
@@ -22,7 +22,7 @@ def run(seconds: float, trials: int, began: float | None = None) -> dict[str, An
 
 @pytest.fixture
 def figures() -> dict[str, Any]:
-    """Return a case in which the loop trained all, Lightning and Ray Tune a part."""
+    """Return a case in which the loop trained all, and Lightning and Ray Tune a part."""
     runs = {
         "loop": [run(100.0, 15), run(120.0, 15)],
         "lightning": [run(40.0, 3, began=10.0)],
@@ -33,7 +33,7 @@ def figures() -> dict[str, Any]:
 
 
 def test_the_pages_are_as_recorded() -> None:
-    """Recording figures renders the pages; rendered parts are never edited by hand."""
+    """The pages equal the rendered record; rendered parts are never edited by hand."""
     made = tables.parts(record.read())
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def test_the_pages_are_as_recorded() -> None:
 
 
 def test_every_part_has_its_place() -> None:
-    """No recorded section is lost because a page lacks its marks."""
+    """Every recorded section has its marks on a page."""
     pages = "".join(page.read_text(encoding="utf-8") for page in tables.PAGES)
     for name in (*tables.LINES, "chart", "readme"):
         assert f"<!-- {name} -->\n" in pages
@@ -49,7 +49,7 @@ def test_every_part_has_its_place() -> None:
 
 
 def test_the_start_counts_once_and_the_rest_for_each_round() -> None:
-    """3 of 15 trials in 40 s, 10 of them before the first: 160 s, or 130 s in rounds of two."""
+    """3 of 15 trials in 40 s, of which 10 before the first: 160 s, or 130 s in rounds of two."""
     part = run(40.0, 3, began=10.0)
     assert study.scaled(part, trials=15, abreast=1) == 10 + 30 * 5
     assert study.scaled(part, trials=15, abreast=2) == 10 + 30 * 8 / 2
@@ -57,7 +57,7 @@ def test_the_start_counts_once_and_the_rest_for_each_round() -> None:
 
 
 def test_the_table_says_what_was_scaled(figures: dict[str, Any]) -> None:
-    """Medians over turns, ratios to the loop's median, targets, and who trained how much."""
+    """The table has medians over turns, ratios to the loop's, targets, and which were scaled."""
     text = "\n".join(study.lines(figures))
     assert "| notebook loop | 110 (100, 120) | 1.00 | 0.620 and 0.520 | all |" in text
     assert "| Lightning and Optuna | 160 | 0.69 | 0.600 and 0.500 | 3 of 15, scaled |" in text
@@ -67,7 +67,7 @@ def test_the_table_says_what_was_scaled(figures: dict[str, Any]) -> None:
 
 
 def test_other_accuracies_are_told(figures: dict[str, Any]) -> None:
-    """A competitor that is fast because it trains worse is named, with how much worse."""
+    """A competitor whose accuracies are worse is named, with by how much."""
     worse = copy.deepcopy(figures)
     for one in worse["ann-64"]["runs"]["lightning"][0]["trials"]:
         one["test"] -= 0.1
@@ -76,7 +76,7 @@ def test_other_accuracies_are_told(figures: dict[str, Any]) -> None:
 
 
 def test_a_record_keeps_other_sections(tmp_path: Path, figures: dict[str, Any]) -> None:
-    """Parts are measured one by one; machine and command are kept with each."""
+    """Recording a section keeps the others, each with its machine and command."""
     path = tmp_path / "record.json"
     record.write(path, "answer", {"whole": {}})
     record.write(path, "study", figures)
@@ -90,7 +90,7 @@ def test_a_record_keeps_other_sections(tmp_path: Path, figures: dict[str, Any]) 
 def test_the_chart_is_the_same_file_for_the_same_figures(
     tmp_path: Path, figures: dict[str, Any]
 ) -> None:
-    """A record that has not changed changes no picture in the repository."""
+    """The same figures give the same chart, byte for byte."""
     section = {"figures": figures, "machine": {"cores": 2}}
     one, other = tmp_path / "one.svg", tmp_path / "other.svg"
     chart.draw(section, one)

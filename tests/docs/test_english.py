@@ -1,4 +1,4 @@
-"""Messages and help texts are in usual English: phrases that were found odd do not come back."""
+"""Messages and help texts are in plain English: phrases found odd do not come back."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ ODD = re.compile(
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Give the texts of a module that people see: all strings but docstrings, and --help."""
+    """Yield a module's visible texts: all strings except docstrings, and --help."""
     tree = ast.parse(source)
     unseen: set[int] = set()
     for node in ast.walk(tree):
@@ -36,7 +36,7 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 
 
 def test_no_message_is_in_odd_english() -> None:
-    """A message says `again` for `anew`, `fix` for `mend`, `compare` for `hold against`."""
+    """Messages say `again`, not `anew`; `fix`, not `mend`; `compare`, not `hold against`."""
     found = [
         f"{module.relative_to(ROOM)}, line {line}: {text}"
         for module in sorted(ROOM.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""docs/own-objective.md is right: its files and commands, in their order, in an empty folder."""
+"""docs/own-objective.md works: its files and commands, in order, in an empty folder."""
 
 import os
 import re
@@ -28,7 +28,7 @@ PLANTS = {("train", "healthy"): range(20), ("train", "spotted"): range(30, 50)} 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that the page has its reader do: write a file, or run a command."""
+    """One step of the page: write a file, or run a command."""
 
     kind: Literal["file", "command"]
     what: str
@@ -38,7 +38,7 @@ class Step:
 
 
 def steps(page: str) -> Iterator[Step]:
-    """Return the steps of the page in their order."""
+    """Return the steps of the page in order."""
     for name, language, body in FENCE.findall(page):
         if language == "console":
             for part in re.split(r"^\$ tuner ", body, flags=re.MULTILINE)[1:]:
@@ -68,7 +68,7 @@ def write_leaves(folder: Path) -> None:
 
 @pytest.fixture
 def reader(tmp_path: Path, settings: Settings) -> Project:
-    """Give the page's reader a folder with images and nothing else."""
+    """Prepare a folder with images and nothing else."""
     folder = tmp_path / "reader"
     write_leaves(folder)
     environment = {"TUNER_DATABASE_URL": str(settings.database_url), "COLUMNS": "120"}
@@ -76,7 +76,7 @@ def reader(tmp_path: Path, settings: Settings) -> Project:
 
 
 def test_the_page_works_as_it_stands(reader: Project) -> None:
-    """Every file is written and every command run in the page's order; each ends with 0."""
+    """Every file is written and every command run in the page's order; each exits with 0."""
     for step in steps(PAGE.read_text("utf-8")):
         if step.kind == "file":
             path = reader.folder / step.what
@@ -108,7 +108,7 @@ def keep_plants_together(folder: Path) -> None:
 
 
 def test_the_page_shows_files_and_commands() -> None:
-    """The steps are found: files that are changed, two new ones, and at least ten commands."""
+    """Steps are found: changed files, two new ones, and at least ten commands."""
     found = list(steps(PAGE.read_text("utf-8")))
     assert [step.what for step in found if step.kind == "file"] == [
         "studies/leaves.toml",

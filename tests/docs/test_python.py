@@ -1,4 +1,4 @@
-"""docs/python.md is right: its code runs, in its order, on a study that was trained."""
+"""docs/python.md works: its code runs, in order, on a trained study."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""README and tour can be followed from top to bottom: each command finds what it names."""
+"""README and tour can be followed from top to bottom: each command finds its files."""
 
 import re
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def named(words: list[str]) -> list[str]:
 
 
 def test_each_command_finds_what_it_names() -> None:
-    """A file is shipped or was written by an earlier line; a stored study was launched before."""
+    """A file is shipped or written by an earlier line; a stored study was launched before."""
     files = {path.stem for path in (ROOT / "studies").glob("*.toml")}
     stored = {"lr_sched"}
     followed = 0
@@ -74,18 +74,18 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every file that a page links to or shows is there."""
+    """Every file that a page links to or shows exists."""
     missing = [target for target in linked(page) if not (page.parent / target).exists()]
     assert missing == []
 
 
 def test_links_are_found() -> None:
-    """Pages link to each other: there is something to look for."""
+    """Links are found, so that the test above checks something."""
     assert len([target for page in PAGES for target in linked(page)]) > 30
 
 
 def test_the_readme_names_commands_that_exist() -> None:
-    """Each line of the README that calls tuner calls a command of its command line."""
+    """Each line of the README that calls tuner uses an existing command."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     words = re.findall(r"(?:^ +|`|\$ )tuner ([a-z]+)", text, re.MULTILINE)
     assert len(words) > 10
@@ -93,5 +93,5 @@ def test_the_readme_names_commands_that_exist() -> None:
 
 
 def test_the_readme_fits_three_screens() -> None:
-    """What a newcomer reads first stays short; the tour has the rest."""
+    """The README stays short; the tour has the rest."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

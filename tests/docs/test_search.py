@@ -1,4 +1,4 @@
-"""Searches are replayed as they would be trained: on made-up curves, with known answers."""
+"""Searches are replayed like real training: made-up curves with known answers."""
 
 import json
 import math
@@ -25,7 +25,7 @@ DIMENSIONS = (
 
 
 def world_of(*ends: float, late: int | None = None) -> World:
-    """Return settings whose losses fall to these ends; one looks worst until epoch 10."""
+    """Return settings whose losses fall to these values; `late` looks worst until epoch 10."""
     spec = make_spec(dimensions=DIMENSIONS, trials=len(ends), epochs=LENGTH, at="best")
     losses = np.array([end + 1 / np.arange(1, LENGTH + 1) for end in ends])
     if late is not None:
@@ -36,13 +36,13 @@ def world_of(*ends: float, late: int | None = None) -> World:
 
 
 def run(way: Way, world: World, workers: int = 1) -> Replayed:
-    """Replay a search over all settings, by the table's order."""
+    """Replay a search over all settings, in the table's order."""
     return replay(Search(way.spec(world.spec, len(world.chosen)), world), workers)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_trial_whole_costs_its_epochs(workers: int) -> None:
-    """Six trainings of full length, and the answer is the best of them."""
+    """Six trainings of full length cost all their epochs and find the best."""
     world = world_of(0.5, 0.3, 0.6, 0.2, 0.7, 0.4)
     found = run(Way("whole"), world, workers)
     assert found.total == 6
@@ -52,7 +52,7 @@ def test_every_trial_whole_costs_its_epochs(workers: int) -> None:
 
 
 def test_a_setting_that_starts_badly_is_lost_by_stopping_and_found_by_pausing() -> None:
-    """The best of nine looks worst for ten epochs."""
+    """A best setting that looks worst for ten epochs is lost by stopping, and found by pausing."""
     world = world_of(0.5, 0.45, 0.55, 0.6, 0.2, 0.65, 0.7, 0.75, 0.8, late=4)
     stopped = run(Way("stop", "asha", options={"min_resource": 2, "reduction_factor": 3}), world)
     paused = run(Way("pause", allocator="promote", options={"finish": 9}), world)
@@ -63,7 +63,7 @@ def test_a_setting_that_starts_badly_is_lost_by_stopping_and_found_by_pausing() 
 
 
 def test_promotion_finds_the_best_sooner() -> None:
-    """Where early epochs do not mislead, a third of all epochs is plenty."""
+    """If early epochs do not mislead, promotion finds the best in less than half the epochs."""
     ends = np.random.default_rng(0).permutation(np.linspace(0.2, 0.8, 30))
     whole, paused = (run(Way("", allocator=one), world_of(*ends)) for one in ("none", "promote"))
     assert paused.until(0.0) < whole.until(0.0) / 2
@@ -71,7 +71,7 @@ def test_promotion_finds_the_best_sooner() -> None:
 
 
 def test_a_trial_that_diverges_ends_there() -> None:
-    """It is no answer, whatever its first epochs were, and its other epochs cost nothing."""
+    """A diverged trial is never the answer, and its remaining epochs cost nothing."""
     world = world_of(0.5, 0.1)
     losses = world.losses.copy()
     losses[1, 5:] = math.nan
@@ -83,7 +83,7 @@ def test_a_trial_that_diverges_ends_there() -> None:
 
 
 def test_a_proposal_becomes_the_nearest_setting_that_is_left() -> None:
-    """By shares of ranges; another choice, or a parameter that one of them lacks, is far."""
+    """Distance is by share of ranges; a different choice or a missing parameter is far."""
     base = world_of(0.1, 0.2, 0.3)
     chosen: list[Setting] = [
         {"scheduler": "constant", "lr": 1e-3},
@@ -96,7 +96,7 @@ def test_a_proposal_becomes_the_nearest_setting_that_is_left() -> None:
 
 
 def test_samplers_that_learn_meet_each_setting_once() -> None:
-    """TPE proposes, and the search ends when its trials do, paused or not."""
+    """TPE gets each setting once, and the search ends with its trials, paused or not."""
     random = np.random.default_rng(1)
     base = world_of(*random.random(16))
     rates = [float(10 ** -random.uniform(2, 4)) for _ in range(16)]
@@ -108,7 +108,7 @@ def test_samplers_that_learn_meet_each_setting_once() -> None:
 
 
 def test_a_ratio_compares_epochs_to_the_same_regret() -> None:
-    """Whoever needs half the epochs for every regret has the ratio one half."""
+    """A search that needs half the epochs for every regret has a ratio of one half."""
     budgets = np.arange(1.0, 30.0)
     slow = Replayed(budgets, 1 / budgets, 30.0)
     fast = Replayed(budgets / 2, 1 / budgets, 15.0)
@@ -117,7 +117,7 @@ def test_a_ratio_compares_epochs_to_the_same_regret() -> None:
 
 
 def test_the_first_complete_trial_that_is_good_enough_counts() -> None:
-    """A trial that was stopped is no answer, however good it was."""
+    """Only complete trials count: a stopped one is no answer, however good."""
     trials = [
         {"ended": 5.0, "complete": True, "epochs": 40, "loss": 0.5},
         {"ended": 2.0, "complete": False, "epochs": 6, "loss": 0.2},
@@ -131,7 +131,7 @@ def test_the_first_complete_trial_that_is_good_enough_counts() -> None:
 
 @pytest.mark.parametrize("path", sorted(curves.FOLDER.glob("*.npz")), ids=lambda path: path.stem)
 def test_stored_curves_are_small_and_whole(path: Path) -> None:
-    """Each setting has a curve of its planned length, and the file stays out of nobody's way."""
+    """Each setting has a curve of its planned length, and the file is small."""
     table = Table.load(path.stem)
     assert path.stem in curves.RECIPES
     assert path.stat().st_size < 500_000
@@ -150,7 +150,7 @@ def table_of(*seeds: list[float]) -> Table:
 
 
 def test_a_second_seed_moves_the_ranking_or_not() -> None:
-    """The same losses agree, reversed ones disagree, and one seed's best is the other's worst."""
+    """Equal losses agree across seeds and reversed ones disagree."""
     ends = list(np.linspace(0.1, 0.8, 8))
     same = search._moves(table_of(ends, ends))
     assert [same["agreement"], same["rank"], same["worse"]] == pytest.approx([1, 1, 0])
@@ -159,7 +159,7 @@ def test_a_second_seed_moves_the_ranking_or_not() -> None:
 
 
 def test_noise_is_by_the_searches_drawn() -> None:
-    """Searches that are all alike leave none; the more they differ, the wider it is."""
+    """Equal searches have no noise; the more they differ, the wider its interval."""
     budgets = np.arange(1.0, 30.0)
     slow = Replayed(budgets, 1 / budgets, 30.0)
     fast = [Replayed(budgets / by, 1 / budgets, 30.0) for by in (1.5, 2, 4)]

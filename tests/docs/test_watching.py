@@ -1,4 +1,4 @@
-"""docs/watching.md and the Grafana board name metrics that there are, with labels of theirs."""
+"""docs/watching.md and the Grafana board use only existing metrics and labels."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def known() -> dict[str, set[str]]:
 
 
 def unknown(query: str, known: dict[str, set[str]]) -> Iterator[str]:
-    """Yield what a query names that does not exist."""
+    """Yield the names in a query that do not exist."""
     names = SELECTOR.findall(query)
     if not names:
         yield f"no metric in {query}"
@@ -65,7 +65,7 @@ def unknown(query: str, known: dict[str, set[str]]) -> Iterator[str]:
 
 
 def test_every_query_of_the_board_finds_its_metrics(known: dict[str, set[str]]) -> None:
-    """Names and labels; each panel has a query and a place of its own."""
+    """Each panel has a query with existing names and labels, and its own place."""
     board = json.loads((DOCS / "grafana.json").read_text(encoding="utf-8"))
     panels = [panel for panel in board["panels"] if panel["type"] != "row"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
@@ -82,7 +82,7 @@ def test_every_query_of_the_board_finds_its_metrics(known: dict[str, set[str]]) 
 
 
 def test_a_query_of_something_else_is_found(known: dict[str, set[str]]) -> None:
-    """The test above can fail."""
+    """A query with an unknown name is found, so the test above can fail."""
     assert list(unknown("sum by (host) (rate(tuner_epochs_total[5m]))", known)) == [
         "tuner_epochs_total",
         "host",
@@ -91,7 +91,7 @@ def test_a_query_of_something_else_is_found(known: dict[str, set[str]]) -> None:
 
 
 def test_the_page_names_metrics_that_there_are(known: dict[str, set[str]]) -> None:
-    """Its table has all of them; its alerts are of them."""
+    """The page's table lists all metrics, and its alerts use only those."""
     page = (DOCS / "watching.md").read_text(encoding="utf-8")
     families = {re.sub("_(bucket|sum|count)$", "", name) for name in known}
     assert set(re.findall(r"^\| `(tuner_\w+)", page, re.MULTILINE)) == families

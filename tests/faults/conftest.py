@@ -1,4 +1,4 @@
-"""Fixtures of the faults' tests: a scene on the tests' server, and one on its own server."""
+"""Fixtures of fault tests: a scene on the shared server, and one on a server of its own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ OUTAGE = Timing(lease=3.0, renew=0.3, grace=2.0, poll=0.15, give_back=5.0)
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Scene]:
-    """Give the test a folder with the blobs, and the workers it will start."""
+    """Return a folder with the blobs objective, and a way to start workers."""
     scene = Scene(settings, database, tmp_path / "scene")
     yield scene
     scene.close()
@@ -33,7 +33,7 @@ def own_server() -> Iterator[Server]:
 
 @pytest.fixture
 def mortal(own_server: Server, tmp_path: Path) -> Iterator[Scene]:
-    """Give the test a scene on that server, empty as on the first day."""
+    """Return an empty scene on that server."""
     settings = Settings(home=tmp_path / "home", database_url=own_server.url(), timing=OUTAGE)
     with Database.open(settings) as database:
         empty(database)
@@ -52,7 +52,7 @@ def proxy(own_server: Server) -> Iterator[Proxy]:
 
 
 def empty(database: Database) -> None:
-    """Drop all that an earlier test has left."""
+    """Drop everything that an earlier test has left."""
     import sqlalchemy as sa
 
     with database.transaction() as connection:

@@ -22,7 +22,7 @@ class Crew:
     """How workers ended by an error of their own."""
 
     def attend(self) -> None:
-        """Start workers where there are none."""
+        """Start missing workers."""
         while len(self.processes) < self.count:
             self.processes.append(self._start())
         for place, process in enumerate(self.processes):
@@ -39,15 +39,15 @@ class Crew:
 
     @property
     def started(self) -> int:
-        """How many workers there were, all in all."""
+        """The number of workers started so far."""
         return len(self.scene.workers.processes)
 
     def said(self) -> str:
-        """Return the last words of the workers."""
+        """Return the last output of the workers."""
         return self.scene.workers.said(600)
 
     def close(self) -> None:
-        """End all workers, and note who had given up."""
+        """End all workers, and record which had given up."""
         codes = [code for one in self.processes if (code := one.poll()) not in (None, 0)]
         self.gave_up = [f"a worker gave up with code {code}" for code in codes]
         self.scene.workers.close()

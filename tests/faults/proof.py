@@ -1,4 +1,4 @@
-"""What must hold after every fault: exact, whole, once, and as if nothing had happened."""
+"""What must hold after every fault: the exact trials, each complete and once, bit for bit."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def assert_as_undisturbed(bench: Bench, blobs: Blobs) -> None:
 def resumptions(bench: Bench) -> list[tuple[int, int]]:
     """Return (epochs stored, epoch resumed at) of every adoption that recorded something.
 
-    0 stands for a training that began anew.
+    0 stands for a training that started from scratch.
     """
     found = []
     for row in bench.rows(t.trial):
@@ -78,18 +78,18 @@ def resumptions(bench: Bench) -> list[tuple[int, int]]:
 
 
 def events_of(bench: Bench, trial_id: int | None = None) -> list[Any]:
-    """Return what happened, in order: to one trial, or to all."""
+    """Return the events in order, of one trial or of all."""
     rows = [row for row in bench.rows(t.event) if trial_id in (None, row.trial_id)]
     return sorted(rows, key=lambda row: row.event_id)
 
 
 def kinds(bench: Bench) -> Counter[str]:
-    """Count what happened, by kind."""
+    """Count the events by kind."""
     return Counter(row.kind for row in bench.rows(t.event))
 
 
 def rows_of_trial(bench: Bench, trial_id: int) -> dict[str, list[str]]:
-    """Return every row that either schema has on a trial, its history included."""
+    """Return every row that either schema has for a trial, including its history."""
     found = {}
     with bench.database.transaction() as connection:
         for table in (*t.metadata.sorted_tables, *optuna_tables()):

@@ -1,8 +1,7 @@
-"""A TCP proxy between a worker and PostgreSQL that the tests can cut, stall, slow or close.
+"""A TCP proxy between a worker and PostgreSQL that tests can cut, stall, slow or close.
 
-It knows as much of PostgreSQL's protocol as to see a COMMIT pass, so that a
-connection can be cut before the server hears of it, or before the worker hears
-that it was done.
+It knows enough of PostgreSQL's protocol to recognise a COMMIT, so that a connection can be cut
+before the server receives it, or before the worker receives the answer.
 """
 
 import contextlib
@@ -29,11 +28,11 @@ class Pair:
     """A COMMIT has passed; its answer will be dropped."""
 
     def cut(self) -> None:
-        """End both sides at once, as a reset and not as a goodbye."""
+        """Reset both sides at once, without a goodbye."""
         for end in (self.client, self.server):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Wakes the other pump, which a close alone would leave in its recv.
+            # Wakes the other pump, which would stay in its recv after a close alone.
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             with contextlib.suppress(OSError):
@@ -83,18 +82,18 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Reset every connection there is; new ones are welcome."""
+        """Reset all connections; new ones are accepted."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
             pair.cut()
 
     def stall(self) -> None:
-        """Keep every connection, and pass nothing on."""
+        """Keep all connections, and pass nothing on."""
         self._flowing.clear()
 
     def flow(self) -> None:
-        """Pass on what waited, and all that comes."""
+        """Pass on what was held back, and everything new."""
         self._flowing.set()
 
     def close(self) -> None:
@@ -150,7 +149,7 @@ class Proxy:
 
     def _downwards(self, pair: Pair) -> None:
         while data := self._received(pair.server):
-            # Whatever the server says now, it says after the commit.
+            # Whatever the server sends now is its answer to the commit.
             if pair.committing or not self._sent(pair.client, data):
                 break
         self._end(pair)

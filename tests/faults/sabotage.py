@@ -1,9 +1,9 @@
-"""A worker that meets its fault at a named boundary of the ledger: nothing of it is in the product.
+"""A worker that fails at a named boundary of the ledger; the product contains no test code.
 
 Called with the fault as JSON, and the arguments of tuner.
 
-The boundary is reached in the ledger's own transaction: `before` its commit,
-with all statements executed, or `after` it, before anybody knows of it.
+The boundary is reached in the ledger's own transaction: `before` its commit, with all statements
+executed, or `after` it, before the worker continues.
 """
 
 import functools
@@ -41,7 +41,7 @@ class Fault:
     """A trainer in place of the real one."""
 
     def text(self) -> str:
-        """Return what `read` reads in the worker's process."""
+        """Return the text that `read` reads in the worker's process."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -52,7 +52,7 @@ class Fault:
 
 
 class Saboteur:
-    """Watches the ledger of this process and strikes at one boundary."""
+    """Watches this process's ledger and strikes at one boundary."""
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
@@ -60,7 +60,7 @@ class Saboteur:
         self._met = 0
 
     def arm(self) -> None:
-        """Wrap the ledger's transactions, and the functions that tell what they are for."""
+        """Wrap the ledger's transactions, and the functions that identify their purpose."""
         self._note(claims, "claim", _of_claim)
         self._note(claims, "decide", lambda stored: "look" if stored else NONE)
         self._note(Recorder, "record", _of_record)
@@ -97,7 +97,7 @@ class Saboteur:
 
     def _strike(self, when: str) -> None:
         if self._fault.point and self._fault.when == when and self._met == self._fault.nth:
-            # Frozen or killed here and now: nothing after this line runs before the signal.
+            # The signal freezes or kills the process here: nothing after this line runs before it.
             os.kill(os.getpid(), self._fault.signal)
 
 
@@ -112,7 +112,7 @@ def _of_record(answer: Recorded) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run tuner with a fault in it."""
+    """Run tuner with a fault injected."""
     from tuner import forkserver
     from tuner.cli.main import run
     from tuner.work import worker
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> int:
     if fault.idle:
         database.SERVER_SIDE["idle_in_transaction_session_timeout"] = fault.idle
     if fault.trainer:
-        # A double is executed: nothing that forks trainers has to load torch.
+        # A double runs as a program: the process that forks trainers, with torch, is not needed.
         forkserver.AVAILABLE = False
         orders = functools.partial(worker.Orders, trainer=fault.trainer)
         worker.Orders = orders  # type: ignore[misc,assignment]

@@ -1,4 +1,4 @@
-"""Where faults are injected: a study on the blobs, and real worker processes on it."""
+"""The scene of injected faults: a study on the blobs objective, and real worker processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +60,7 @@ train_images = {images}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is to train; by default an epoch takes about 20 ms, and hardly computes."""
+    """The study's size; by default an epoch takes about 20 ms, with little CPU."""
 
     rates: Sequence[float] = (1e-3, 1e-2)
     seeds: int = 1
@@ -161,16 +161,16 @@ def held_by(bench: Bench, worker_id: int) -> list[int]:
 
 
 def epochs_of(bench: Bench, trial_id: int, token: int | None = None) -> list[int]:
-    """Return a trial's stored epochs in order; those of one attempt if a token is given."""
+    """Return a trial's stored epochs in order; with a token, those of one attempt."""
     rows = [row for row in bench.rows(t.epoch) if row.trial_id == trial_id]
     return sorted(row.epoch for row in rows if token in (None, row.token))
 
 
 def expired(bench: Bench) -> bool:
-    """Tell whether a held lease has run out by the server's clock, so that a peer can take it.
+    """Return whether a held lease has expired by the server's clock, so that a peer can take it.
 
     A worker that was frozen while it recorded an epoch keeps its lease's row locked until the
-    server ends its transaction, perhaps long after the lease; until then a claim passes over it.
+    server ends its transaction, perhaps long after the lease expired; until then claims skip it.
     """
     late = (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     free = sa.select(t.lease).where(late).with_for_update(skip_locked=True)

@@ -1,4 +1,4 @@
-"""A stage for faults: an objective that misbehaves on request, and a look at what is stored."""
+"""An objective that misbehaves on request, and a view of what is stored."""
 
 import os
 import subprocess
@@ -153,7 +153,7 @@ class Trouble(nn.Module):
 
 
 def write_trouble(place: Path) -> Path:
-    """Write the objective `trouble` below a folder; return the folder objectives are found in."""
+    """Write the objective `trouble` into a folder; return the folder of objectives."""
     notes = place / "notes"
     notes.mkdir(parents=True)
     declarations = DECLARATIONS.replace("parameters=[", f"parameters=[{PARAMETERS}")
@@ -181,7 +181,7 @@ class Scene:
         self.workers = Workers(self.folder, self.objectives)
 
     def spec(self, name: str, **sections: Mapping[str, Any]) -> Spec:
-        """Read a study of the objective `trouble`, as a user's file would say it."""
+        """Read a study of the objective `trouble`, as if from a user's file."""
         budget = {"trials": "grid", **sections.pop("budget", {})}
         usual = {"epochs": 4, "hidden": 4, "batch_size": 97}
         varied = sections.get("space", {})
@@ -215,7 +215,7 @@ class Scene:
         return self.workers.start(self.settings, study, **environ)
 
     def trained(self) -> int:
-        """Return how many epochs were begun so far, whatever became of them."""
+        """Return how many epochs were started so far, finished or not."""
         notes = self.notes / "epochs"
         return len(notes.read_text().splitlines()) if notes.exists() else 0
 
@@ -225,7 +225,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Told:
-    """What is stored of one trial."""
+    """The stored state of one trial."""
 
     number: int
     state: str | None
@@ -238,7 +238,7 @@ class Told:
 
 
 def told(bench: Bench) -> dict[int, Told]:
-    """Return what is stored of each trial, by its number."""
+    """Return the stored state of each trial, by its number."""
     outcomes = {row.trial_id: row for row in bench.rows(t.outcome)}
     events = [row for row in bench.rows(t.event) if row.kind == "attempt failed"]
     epochs, outputs = bench.rows(t.epoch), bench.rows(t.output)
@@ -280,7 +280,7 @@ UNLIKE = {
 
 
 def results(connection: sa.Connection, study_id: int) -> dict[str, list[tuple[str, ...]]]:
-    """Return all that a study has found, as text in which two different bits look different."""
+    """Return all stored results of a study, as text that distinguishes any two bit patterns."""
     mine = sa.select(t.trial.c.trial_id, t.trial.c.number).where(t.trial.c.study_id == study_id)
     numbers = {row.trial_id: row.number for row in connection.execute(mine)}
     found: dict[str, list[tuple[str, ...]]] = {}
@@ -297,14 +297,14 @@ def _plain(row: Mapping[str, Any]) -> Iterator[str]:
         if name not in UNLIKE:
             plain: Any = bytes(value) if isinstance(value, memoryview) else value
             if name == "setup" and plain is not None:
-                # The objective has the path of its test in its code.
+                # The objective's code contains the path of its test.
                 notes = {key: note for key, note in plain["notes"].items() if key != "code"}
                 plain = {**plain, "notes": notes}
             yield f"{name}={plain!r}"
 
 
 def results_of(bench: Bench) -> dict[str, list[tuple[str, ...]]]:
-    """Return all that a study on a bench has found."""
+    """Return all stored results of a bench's study."""
     with bench.database.transaction() as connection:
         return results(connection, bench.study.study_id)
 
@@ -316,7 +316,7 @@ def held(bench: Bench) -> list[Any]:
 
 @contextmanager
 def small_disk(folder: Path, size: str, *, read_only: bool = False) -> Iterator[Path]:
-    """Mount a file system of so little room, or skip the test where that is not allowed."""
+    """Mount a very small file system, or skip the test if that is not permitted."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The storm: a real study on real workers while its processes are killed, frozen and cut off.
+"""The storm: a real study on real workers while processes are killed, frozen and cut off.
 
-Every blow falls when the study has come so far, not at a time of the clock, so
-that blows are spread over all of a study on any machine. Workers are replaced
-when they die, as `tuner launch` does; nobody helps otherwise.
+Each blow falls at a share of the study's progress, not at a time, so that blows are spread over the
+whole study on any machine. Workers are replaced when they die, as by `tuner launch`; there is no
+other help.
 """
 
 import random
@@ -39,13 +39,13 @@ LAST_BLOW = 0.95
 
 
 class Workforce(Protocol):
-    """Who trains the study: replaced when they die, and told apart by their process ids."""
+    """The workers of a study: replaced when they die, and identified by their process ids."""
 
     gave_up: list[str]
 
     @property
     def started(self) -> int:
-        """How many workers there were, all in all."""
+        """The number of workers started so far."""
 
     def attend(self) -> None:
         """Replace those that died."""
@@ -54,10 +54,10 @@ class Workforce(Protocol):
         """Return the workers that are alive."""
 
     def said(self) -> str:
-        """Return the last words of the workers."""
+        """Return the last output of the workers."""
 
     def close(self) -> None:
-        """End all workers, and note who had given up."""
+        """End all workers, and record which had given up."""
 
 
 @dataclass
@@ -99,12 +99,12 @@ class Storm:
         self._compare_decisions()
 
     def _next(self) -> float:
-        """Return how far the study will have come when the next blow falls."""
+        """Return the progress at which the next blow falls."""
         fallen = sum(self.report.blows.values())
         return LAST_BLOW * (fallen + 0.5) / len(self.blows)
 
     def strike(self, blow: str) -> bool:
-        """Let a blow fall, if there is anybody whom it can hit."""
+        """Let a blow fall, if there is a process to hit."""
         if blow == "restart":
             self.server.restart()
             return True
@@ -134,7 +134,7 @@ class Storm:
         self.frozen.append((time.monotonic() + 2 * TIMING.lease, pids))
 
     def _victims(self) -> list[int]:
-        """Return the workers that may be struck: all but those that stand still already."""
+        """Return the workers that may be struck: all but the frozen ones."""
         frozen = {pid for _, pids in self.frozen for pid in pids}
         return [pid for pid in self.crew.pids() if pid not in frozen]
 
@@ -198,7 +198,7 @@ class Storm:
 
 
 def run(weather: Weather, server: Server, folder: Path) -> tuple[Report, Bench]:
-    """Run one study under its weather and say what came of it."""
+    """Run one study under its weather; return the report."""
     scene, bench = stage(weather, server, folder)
     crew = Crew(scene, weather.name, weather.workers, {PAUSE: str(weather.pause_seconds)})
     report, chance = Report(weather), random.Random(weather.seed + 1)
@@ -206,7 +206,7 @@ def run(weather: Weather, server: Server, folder: Path) -> tuple[Report, Bench]:
 
 
 def stage(weather: Weather, server: Server, folder: Path) -> tuple[Scene, Bench]:
-    """Store the study of a storm in a database of its own; nobody trains it yet."""
+    """Store a storm's study in a separate database, without training it."""
     url = server.create(weather.name)
     settings = Settings(folder / "home", database_url=url, timing=TIMING)
     folder.mkdir(parents=True)
@@ -217,7 +217,7 @@ def stage(weather: Weather, server: Server, folder: Path) -> tuple[Scene, Bench]
 
 
 def finish(storm: Storm, scene: Scene) -> tuple[Report, Bench]:
-    """Let a storm rage to its end, and say what came of it."""
+    """Let a storm rage to its end; return the report."""
     try:
         storm.rage()
     finally:

@@ -1,4 +1,4 @@
-"""Killed at each boundary of the ledger's transactions, before the commit and after it."""
+"""A worker is killed at each boundary of the ledger's transactions, before or after the commit."""
 
 import signal
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ RACED = replace(make_spec(epochs=3), replicates=Replicates(4, "top", 2))
 
 @dataclass(frozen=True)
 class Boundary:
-    """One kind of transaction: a study in which it comes, and the mark that it leaves."""
+    """One kind of transaction: a study in which it occurs, and the mark that it leaves."""
 
     name: str
     mark: Callable[[Bench], Any]
@@ -65,7 +65,7 @@ BOUNDARIES = [
         limited(make_spec(epochs=3), attempts=1),
         behaviour="code3:1",
         states={"FAILED": 1, "COMPLETE": 2},
-        # A failure that nobody stored is none: the worker's death is an interruption.
+        # An unstored failure does not count: the worker's death is an interruption.
         lost={"COMPLETE": 3},
     ),
     Boundary("interrupt", lambda bench: kinds(bench)["interrupted"], behaviour="killed:1"),
@@ -84,7 +84,7 @@ BOUNDARIES = [
 def test_a_commit_is_all_or_nothing_and_a_peer_goes_on(
     scene: Scene, boundary: Boundary, when: str
 ) -> None:
-    """Before the commit nothing of the transaction is there, after it all; the study ends whole."""
+    """A commit is all or nothing when a worker is killed around it; a peer completes the study."""
     scene.settings = replace(scene.settings, timing=TIMING)
     bench = Bench.launch(scene.database, boundary.spec)
     if boundary.name == "adopt":
@@ -115,7 +115,7 @@ def die(scene: Scene, bench: Bench, boundary: Boundary, when: str) -> None:
 
 
 def assert_both_schemas_agree(bench: Bench) -> None:
-    """Show that Optuna's tables hold exactly the trials, epochs and endings that ours do."""
+    """Check that Optuna's tables have exactly the trials, epochs and endings that ours have."""
     seen = {one._trial_id: one for one in optuna_trials(bench.worker())}
     ended = {row.trial_id for row in bench.rows(t.outcome)}
     assert seen.keys() == {row.trial_id for row in bench.rows(t.trial)}
@@ -125,7 +125,7 @@ def assert_both_schemas_agree(bench: Bench) -> None:
 
 
 def expire_all(bench: Bench) -> None:
-    """Let the dead worker's lease run out now, to save the test the time."""
+    """Expire the dead worker's lease now, to save time."""
     passed = sa.func.clock_timestamp() - sa.text("interval '1 s'")
     with bench.database.transaction() as connection:
         connection.execute(
@@ -134,7 +134,7 @@ def expire_all(bench: Bench) -> None:
 
 
 def test_a_line_of_the_history_is_told_once_and_only_by_the_holder(database: Database) -> None:
-    """Sent again, it is not repeated; sent by a former holder, it is refused."""
+    """A repeated event is stored once; one from a former lease holder is refused."""
     bench = Bench.launch(database, make_spec())
     first, second = bench.worker(), bench.worker()
     held = claim_trial(first)

@@ -1,4 +1,4 @@
-"""The same fault in every trial: the brake stops the study, nothing is burnt, a repair helps."""
+"""A fault in every trial: the brake pauses the study early, and it completes after a repair."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,7 +21,7 @@ FEW = 7
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Scene:
-    """Set the stage for one test."""
+    """Set up the scene of one test."""
     return Scene(settings, database, tmp_path)
 
 
@@ -31,7 +31,7 @@ def attempts(bench: Bench) -> list[str]:
 
 
 def assert_braked(bench: Bench, cause: str) -> None:
-    """Check that the study stands still after a few attempts, and that none of it is burnt."""
+    """Check that the study is paused after a few attempts, with no trial used up."""
     assert bench.state() == "paused"
     assert bench.rows(t.outcome) == []
     reasons = attempts(bench)
