@@ -54,7 +54,7 @@ def assert_complete(bench: Bench) -> None:
 
 
 def test_missing_data_pause_the_study(scene: Scene) -> None:
-    """A path that leads nowhere costs a few attempts; with the file there the study completes."""
+    """A missing data path costs a few attempts; once the file exists the study completes."""
     images = scene.folder / "images.npz"
     bench = scene.launch("missing", space=VARIANTS, data={"path": str(images)})
     assert scene.work("missing").state == "paused"
@@ -83,7 +83,7 @@ def test_an_objective_that_raises_pauses_the_study(scene: Scene) -> None:
 
 
 def test_a_device_that_is_not_there_pauses_the_study(scene: Scene) -> None:
-    """A worker on a device that does not exist burns no trial; a worker on another completes."""
+    """A worker without its device uses up no trial; a worker on another device completes."""
     bench = scene.launch("nowhere", space=VARIANTS)
     assert scene.work("nowhere", device="cuda:99").state == "paused"
     assert_braked(bench, "device cuda:99 is not usable here")

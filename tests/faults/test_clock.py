@@ -1,4 +1,4 @@
-"""Workers whose clocks are an hour off: leases, adoption and events go by the database's clock."""
+"""Workers whose clocks are an hour off: leases, adoption and events use the database's clock."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ class Wrong:
 
 @pytest.fixture
 def wrong(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Wrong]:
-    """Set the stage, with a clock to be put off."""
+    """Set up the scene, with a clock that can be changed."""
     folder = tmp_path / "clock"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(WRONG_CLOCK)
@@ -93,7 +93,7 @@ def database_time(bench: Bench) -> Any:
 
 
 def test_the_wrong_clock_is_wrong(wrong: Wrong) -> None:
-    """What these tests put off is what a worker sees: another hour, in both ways of asking."""
+    """A worker sees the changed time, by both ways of reading the clock."""
     command = "import time, datetime; print(time.time(), datetime.datetime.now().timestamp())"
     printed = subprocess.run(
         [sys.executable, "-c", command],
@@ -140,7 +140,7 @@ def test_a_wrong_clock_neither_takes_nor_loses_a_trial(wrong: Wrong) -> None:
 
 
 def _assert_times(bench: Bench, began: Any) -> None:
-    """Check that all that is dated was dated by the database, not by a worker."""
+    """Check that all stored times are the database's, not a worker's."""
     now = database_time(bench)
     moments = [row.happened for row in events(bench)]
     moments += [row.recorded for row in bench.rows(t.epoch)]

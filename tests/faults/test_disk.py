@@ -1,4 +1,4 @@
-"""Checkpoints without room, folder or permission: training completes, and the results are equal."""
+"""Checkpoints without space, folder or permission: training completes with equal results."""
 
 import os
 import socket
@@ -26,19 +26,19 @@ EPOCHS = (3, 6)
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Scene:
-    """Set the stage for one test."""
+    """Set up the scene of one test."""
     return Scene(settings, database, tmp_path)
 
 
 def train(scene: Scene, place: str, fault: str = "none", **checkpoints: Any) -> Bench:
-    """Train the same two settings with checkpoints at a place, after every epoch."""
+    """Train the same two settings with checkpoints at a given location, after every epoch."""
     bench = scene.launch(
         "disk",
         space={"epochs": list(EPOCHS)},
         fixed={"scheduler": "constant", "fault": fault, "hidden": 64},
         checkpoints={"every": 1, **checkpoints},
     )
-    # Only a place that never answers is waited for so long.
+    # Only a location that never answers makes this wait matter.
     timing = replace(scene.settings.timing, lookup=4.0)
     settings = replace(scene.settings, checkpoints=place, timing=timing)
     ended = scene.work("disk", settings=settings)
@@ -53,7 +53,7 @@ Results = dict[str, list[tuple[str, ...]]]
 def without(
     server: Address, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Results]:
-    """Return what is found with checkpoints switched off."""
+    """Return the results with checkpoints switched off."""
     folder = tmp_path_factory.mktemp("without")
     with own_database(server, template) as address:
         url = address.url(show_password=True)
@@ -71,7 +71,7 @@ def assert_as_without(bench: Bench, without: Results) -> None:
 
 @contextmanager
 def in_the_way(folder: Path) -> Iterator[Path]:
-    """Give a path below a file: not even root can create a folder there."""
+    """Return a path below a file: not even root can create a folder there."""
     folder.mkdir()
     (folder / "file").write_text("in the way")
     yield folder / "file" / "checkpoints"
@@ -79,7 +79,7 @@ def in_the_way(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def without_permission(folder: Path) -> Iterator[Path]:
-    """Give a folder that may only be read: by its mode, or for root by its file system."""
+    """Return a read-only folder: by its mode, or for root by its file system."""
     folder.mkdir()
     folder.chmod(0o555)
     # For root a mode forbids nothing.
@@ -90,7 +90,7 @@ def without_permission(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def full(folder: Path) -> Iterator[Path]:
-    """Give a folder on a disk with room for less than one checkpoint."""
+    """Return a folder on a disk with space for less than one checkpoint."""
     with small_disk(folder, "12k"):
         yield folder
 
@@ -102,7 +102,7 @@ def full(folder: Path) -> Iterator[Path]:
 def test_a_place_that_cannot_be_written_costs_no_result(
     scene: Scene, without: Results, spoilt: Any, keep: str
 ) -> None:
-    """Training completes at the first attempt, says what is wrong, and finds the same."""
+    """Training completes at the first attempt, reports the problem, and has the same results."""
     with spoilt(scene.folder / "disk") as place:
         bench = train(scene, str(place), keep=keep)
     assert WARNED in "".join(one.printed for one in told(bench).values())
@@ -122,9 +122,9 @@ def test_a_folder_that_goes_away_in_the_middle_costs_no_result(
 
 
 def test_a_place_that_refuses_to_be_opened_costs_no_result(scene: Scene, without: Results) -> None:
-    """An FTP server that is not there is reported once, without its password."""
+    """An unreachable FTP server is reported once, without its password."""
     with socket.socket() as closed:
-        # Bound and not listening: connections are refused, and nobody else takes the port.
+        # Bound but not listening: connections are refused, and no one else takes the port.
         closed.bind(("127.0.0.1", 0))
         bench = train(scene, f"ftp://me:hunter2@127.0.0.1:{closed.getsockname()[1]}/kept")
     printed = "".join(one.printed for one in told(bench).values())
@@ -144,7 +144,7 @@ def test_a_place_that_refuses_to_be_opened_costs_no_result(scene: Scene, without
 def test_a_place_that_never_answers_costs_no_result(
     scene: Scene, without: Results, place: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server takes connections and says nothing: FTP waits at opening, S3 at the look-up."""
+    """A server accepts connections and never answers: FTP waits at opening, S3 at the look-up."""
     if place.startswith("s3"):
         pytest.importorskip("s3fs")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -163,7 +163,7 @@ def test_a_place_that_never_answers_costs_no_result(
 
 
 def test_with_a_sound_place_the_first_epochs_are_reused(scene: Scene, without: Results) -> None:
-    """The scene of these tests is real: where checkpoints can be written, they are used."""
+    """The scene works: if checkpoints can be written, they are used."""
     bench = train(scene, str(scene.folder / "checkpoints"))
     reused = sorted(row.epoch for row in bench.rows(t.epoch) if row.reused)
     assert reused == list(range(1, EPOCHS[0] + 1))
@@ -173,7 +173,7 @@ def test_with_a_sound_place_the_first_epochs_are_reused(scene: Scene, without: R
 
 @pytest.mark.parametrize(("keep", "waits"), [("auto", True), ("none", False)])
 def test_nothing_is_waited_for_where_nothing_is_kept(scene: Scene, keep: str, waits: bool) -> None:
-    """Where ended trials leave no checkpoint, no trial expects one or waits for a peer's."""
+    """If ended trials leave no checkpoint, no trial waits for a peer's epochs."""
     bench = scene.launch("kept", space={"epochs": list(EPOCHS)}, checkpoints={"keep": keep})
     one = replace(bench.worker(), marks=marks)
     assert (one.sharing is not None) is waits

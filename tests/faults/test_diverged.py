@@ -1,4 +1,4 @@
-"""Divergence and the samplers: a trial that diverged attracts none more than the worst finite."""
+"""Divergence and the samplers: a diverged trial attracts no more than the worst finite one."""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ WORST = 2.0
 
 
 def cliff(name: str, sampler: str) -> Spec:
-    """Build a study over one rate, beyond whose middle trainings go wrong."""
+    """Build a study over one learning rate, above whose middle trainings go wrong."""
     return make_spec(name, trials=64, dimensions=(Range("lr", 0.0, 1.0),), sampler=sampler)
 
 
 def diverge(worker: Ledger, held: Lease) -> None:
-    """End a trial whose second epoch is not a number, as a supervisor would."""
+    """End a trial whose second epoch is NaN, as a supervisor would."""
     worker.record(held, make_curve(0.6, math.nan))
     worker.prune(held, SETUP, "diverged at epoch 2")
 
@@ -44,7 +44,7 @@ def stop_early(worker: Ledger, held: Lease, loss: float) -> None:
 
 
 def claim_at(worker: Ledger, lr: float) -> Lease:
-    """Claim the next trial at a place of our choice."""
+    """Claim the next trial, with a given value."""
     needs = worker.claim(None, adopt=False)
     assert isinstance(needs, NeedsProposal)
     answer = worker.claim(Proposal(needs.configuration, {"lr": lr}), adopt=False)
@@ -55,7 +55,7 @@ def claim_at(worker: Ledger, lr: float) -> Lease:
 def past_the_cliff(database: Database, spec: Spec, *, diverging: bool, early: bool) -> Bench:
     """Store trials on both sides: falling losses before the cliff, diverged or worst beyond.
 
-    Where `early` says so, the pruner stopped all finite ones sooner than others diverge.
+    With `early` the pruner stopped all finite ones sooner than others diverge.
     """
     bench = Bench.launch(database, spec)
     worker = bench.worker()
@@ -83,7 +83,7 @@ def proposed(bench: Bench, count: int) -> list[float]:
 
 
 def test_tpe_keeps_away_from_divergence(database: Database) -> None:
-    """Of equally many proposals no more fall beyond the cliff if the trials there diverged.
+    """No more proposals fall beyond the cliff if the trials there diverged.
 
     TPE by itself ranks pruned trials by their last epoch, whatever was measured there.
     """
@@ -95,12 +95,12 @@ def test_tpe_keeps_away_from_divergence(database: Database) -> None:
 
 
 def test_gp_is_told_the_very_same(database: Database) -> None:
-    """GP proposes bit by bit what it would had the diverged trials ended with the worst loss."""
+    """GP proposes, bit by bit, what it would if diverged trials had ended with the worst loss."""
     told = past_the_cliff(database, cliff("diverged", "gp"), diverging=True, early=False)
     worst = past_the_cliff(database, cliff("finite", "gp"), diverging=False, early=False)
     for bench in (told, worst):
         worker = bench.worker()
-        # The worst finite loss must be one that a trial really had.
+        # The worst finite loss must be that of a stored trial.
         finish(worker, claim_at(worker, 0.99), WORST)
     assert proposed(told, 2) == proposed(worst, 2)
 

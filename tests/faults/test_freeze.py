@@ -28,10 +28,10 @@ TIMING = Timing(lease=2.0, renew=0.3, grace=0.5, poll=0.15)
 
 @pytest.mark.parametrize("frozen", ["supervisor", "both", "recorder"])
 def test_frozen_in_training_past_its_lease(scene: Scene, frozen: str) -> None:
-    """Woken while a peer has its trial, it writes nothing of it and takes another."""
+    """Resumed after a peer's adoption, a worker writes nothing of that trial and takes another."""
     scene.settings = replace(scene.settings, timing=TIMING)
     bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=60))
-    # The recorder stops inside the transaction that records, and has its lease's row locked.
+    # The recorder stops inside the transaction that records, which has locked its lease's row.
     fault = Fault("record", "before", nth=3, signal=signal.SIGSTOP, idle="4s")
     sleeper = scene.start(fault if frozen == "recorder" else UNHARMED)
     me = worker_of(bench, sleeper)
@@ -60,7 +60,7 @@ def test_frozen_in_training_past_its_lease(scene: Scene, frozen: str) -> None:
 
 
 def train(bench: Bench, blobs: Blobs, peer: Ledger, held: Lease) -> None:
-    """Train a claimed trial here, as a peer would, and to its end."""
+    """Train a claimed trial to its end in this process, as a peer would."""
     workbench, job = blobs.workbench(), bench.study.spec.job(held.chosen, held.seed)
     run = workbench.begin(job)
     peer.record(held, list(run.epochs(nothing)))
@@ -75,7 +75,7 @@ def trained_by(bench: Bench, worker_id: int) -> set[int]:
 
 @pytest.mark.parametrize(("point", "idle"), [("create", "2s"), ("adopt", "")])
 def test_frozen_inside_a_claim(scene: Scene, point: str, idle: str) -> None:
-    """The server ends its transaction; its peers finish while it sleeps, and it wakes too late."""
+    """The server ends its transaction; its peers finish meanwhile, and it wakes too late."""
     bench = Bench.launch(scene.database, make_spec(seeds=2, epochs=3))
     if point == "adopt":
         bench.expire(claim_trial(bench.worker()))
@@ -93,15 +93,15 @@ def test_frozen_inside_a_claim(scene: Scene, point: str, idle: str) -> None:
 
 
 def holds_the_study(bench: Bench) -> bool:
-    """Tell whether somebody has the study's advisory lock."""
+    """Return whether the study's advisory lock is held."""
     query = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
     with bench.database.transaction() as connection:
         return bool(connection.execute(query).scalar_one())
 
 
 def test_peers_that_slept_together_take_nothing_from_each_other(scene: Scene) -> None:
-    """A machine that was suspended wakes: an idle peer does not take a busy one for dead."""
-    # Half of the lease is for a busy machine: so late may the last renewal before the sleep be.
+    """After a machine was suspended, an idle peer does not adopt a busy one's trial."""
+    # Half of the lease is for a busy machine: the last renewal may be this old.
     scene.settings = replace(scene.settings, timing=replace(TIMING, lease=4.0))
     bench = scene.launch(Sizes(rates=(1e-3,), epochs=150))
     busy = scene.start()

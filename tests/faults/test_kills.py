@@ -18,7 +18,7 @@ from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tuner.store import tables as t
 
-# One attempt only: no kill from outside may be taken for a fault of the trial.
+# One attempt only: a kill from outside must not count as a fault of the trial.
 SIZES = Sizes(rates=(1e-4, 1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
 WORKERS = 2
 VICTIMS = ("supervisor", "trainer", "both", "all")
@@ -28,7 +28,7 @@ VICTIMS = ("supervisor", "trainer", "both", "all")
 def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(
     scene: Scene, seed: int
 ) -> None:
-    """Any process is killed at any time: the study is exact and complete, bit for bit, unaided."""
+    """Whichever process is killed, the study ends exact and complete, bit for bit, without help."""
     bench = scene.launch(SIZES)
     crew = [scene.start() for _ in range(WORKERS)]
     seen: set[int] = set()
@@ -45,7 +45,7 @@ def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(
 
 
 def plan(seed: int) -> list[tuple[int, str]]:
-    """Return at how many stored epochs who is killed: a moment of the study, not of the clock."""
+    """Return who is killed at which number of stored epochs."""
     chance = random.Random(seed)
     victims = [*VICTIMS, *VICTIMS[:3]]
     chance.shuffle(victims)
@@ -55,7 +55,7 @@ def plan(seed: int) -> list[tuple[int, str]]:
 
 
 def strike(scene: Scene, crew: list[Started], victims: str, chance: random.Random) -> list[Started]:
-    """Kill, and start a worker in the place of each supervisor that died."""
+    """Kill, and start a worker in place of each supervisor that died."""
     unlucky = list(crew) if victims == "all" else [chance.choice(crew)]
     for process in unlucky:
         trainers = trainers_of(process.pid) if victims != "supervisor" else []
@@ -69,9 +69,9 @@ def strike(scene: Scene, crew: list[Started], victims: str, chance: random.Rando
 
 
 def assert_resumed(bench: Bench, *, every: int) -> None:
-    """Show that adopters went on from checkpoints wherever one must have been written."""
+    """Check that adopters resumed from checkpoints wherever one must have been written."""
     for stored, at in resumptions(bench):
-        # The newest may have been on its way to the disk when its writer died.
+        # The newest may have been in the middle of being written.
         assert at >= min(1, stored // (2 * every)), (stored, at, events_of(bench))
 
 

@@ -1,4 +1,4 @@
-"""Two launches of one study at the same moment: one study, exactly N trials, one table."""
+"""Two simultaneous launches of one study: one study, exactly N trials, one table."""
 
 from pathlib import Path
 
@@ -12,23 +12,23 @@ from tuner.store.database import Database
 
 
 def table_of(project: Project) -> str:
-    """Return the rows that a launch has written, all of them."""
+    """Return all rows of a launch's table."""
     return (project.folder / ".tuner" / "results" / "small.csv").read_text()
 
 
 def printed_table(out: str) -> str:
-    """Return what a launch printed from its first table on, but for names of folders."""
+    """Return a launch's output from its first table on, without names of folders."""
     start = out.index("small: 2 settings by val_loss")
     return "\n".join(line for line in out[start:].splitlines() if "small.csv" not in line)
 
 
 def test_two_launches_are_one_study(settings: Settings, database: Database, tmp_path: Path) -> None:
-    """From two folders, let loose at once: both train, end with 0 and show the same table."""
+    """From two folders at once: both train, exit with 0 and show the same table."""
     address = {"TUNER_DATABASE_URL": str(settings.database_url)}
     projects = [make_project(tmp_path / name, address) for name in ("here", "there")]
     with database.transaction() as connection:
-        # Both are held at the door, so that neither can have gone through it first. On a busy
-        # machine they take longer to come there than a transaction may be idle.
+        # Both are blocked by a lock, so that neither can be first. On a busy machine they take
+        # longer to reach it than a transaction may be idle.
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         key = sa.func.hashtext("tuner study small")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))

@@ -1,4 +1,4 @@
-"""The database goes away, all of it or for one worker: who keeps what, and who may take it."""
+"""The database goes away, for all or for one worker: who keeps its trial, and who may adopt."""
 
 import json
 import signal
@@ -55,7 +55,7 @@ def test_a_restart_of_the_server_costs_nobody_a_trial(
     bench = mortal.launch(Sizes(epochs=int(40 * outage_seconds), every=1))
     busy = [mortal.start(), mortal.start()]
     until(lambda: len({row.trial_id for row in bench.rows(t.epoch)}) == 2, "both are training")
-    # The third has nothing to train: if it ever took a peer for dead, it would adopt.
+    # The third has nothing to train: if it ever considered a peer dead, it would adopt.
     idle = mortal.start(Fault(trainer=mortal.double("quick")))
     joined = seen(bench, worker_of(bench, idle))
     until(lambda: seen(bench, worker_of(bench, idle)) > joined, "it is at work")
@@ -64,7 +64,7 @@ def test_a_restart_of_the_server_costs_nobody_a_trial(
     stopped = time.monotonic()
     until_after(stopped + outage_seconds)
     until(lambda: checkpointed(mortal) > stored + 20, "training goes on without a database")
-    # The holders are late: the idle one is back first, and looks for trials that nobody keeps.
+    # The holders are late: the idle one is back first, and looks for abandoned trials.
     freeze(*(process.pid for process in busy))
     own_server.start()
     back = server_time(bench)
@@ -84,19 +84,19 @@ def server_time(bench: Bench) -> datetime:
 
 
 def seen(bench: Bench, worker_id: int) -> datetime:
-    """Return when a worker last gave a sign of life."""
+    """Return when a worker was last seen."""
     moment: datetime = next(row.seen for row in bench.rows(t.worker) if row.worker_id == worker_id)
     return moment
 
 
 def until_after(deadline: float) -> None:
-    """Let an outage last: the one thing here whose length is the point."""
+    """Let an outage last for a fixed time."""
     while (left := deadline - time.monotonic()) > 0:
         time.sleep(left)
 
 
 def checkpointed(scene: Scene) -> int:
-    """Return how many epochs the trainers have behind them, as their checkpoints say."""
+    """Return how many epochs the trainers have finished, according to their checkpoints."""
     newest: dict[str, int] = {}
     for path in (scene.settings.home / "checkpoints").glob("*.json"):
         told = read_json(path)
@@ -107,7 +107,7 @@ def checkpointed(scene: Scene) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a manifest; one that is being replaced by the next says nothing."""
+    """Read a manifest; return nothing for one that is being replaced."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def test_connections_cut_at_commits(
     mortal: Scene, own_server: Server, proxy: Proxy, side: Cut
 ) -> None:
-    """Every third COMMIT never arrives, or its answer never does: all is stored, and once."""
+    """Every third COMMIT or its answer is lost: everything is stored, and once."""
     mortal.settings = replace(mortal.settings, timing=Timing(lease=60, renew=0.5, poll=0.15))
     bench = Bench.launch(mortal.database, make_spec(seeds=2, epochs=3))
     proxy.cut_at.update(dict.fromkeys(range(3, 1000, 3), side))
@@ -135,7 +135,7 @@ def test_connections_cut_at_commits(
 def test_a_slow_connection_only_takes_longer(
     mortal: Scene, own_server: Server, proxy: Proxy
 ) -> None:
-    """With every answer late, nothing is retried, lost or recorded twice."""
+    """If every answer is late, nothing is retried, lost or recorded twice."""
     bench = Bench.launch(mortal.database, make_spec(dimensions=(), epochs=3))
     proxy.delay = 0.005
     process = mortal.start(
@@ -151,7 +151,7 @@ def test_a_slow_connection_only_takes_longer(
 def test_a_worker_cut_off_alone_loses_its_trial_and_nothing_else(
     mortal: Scene, own_server: Server, proxy: Proxy, how: str
 ) -> None:
-    """Its peers adopt what it held; back again, it is fenced off and takes another trial."""
+    """Peers adopt its trial; when it is back, it is fenced off and takes another."""
     bench = Bench.launch(mortal.database, make_spec(epochs=20))
     trainer = mortal.double("slow")
     cut_off = mortal.start(Fault(trainer=trainer), url=own_server.url(port=proxy.port))
@@ -176,7 +176,7 @@ def test_a_worker_cut_off_alone_loses_its_trial_and_nothing_else(
 def test_a_worker_may_be_asked_to_leave_during_an_outage(
     mortal: Scene, own_server: Server, proxy: Proxy
 ) -> None:
-    """It cannot give its trial back, says so, and leaves with the code of its signal."""
+    """It cannot give its trial back, says so, and exits with its signal's code."""
     bench = Bench.launch(mortal.database, make_spec(dimensions=(), epochs=2000))
     trainer = mortal.double("slow")
     process = mortal.start(Fault(trainer=trainer), url=own_server.url(port=proxy.port))
@@ -207,7 +207,7 @@ def test_a_server_that_refuses_is_waited_for_and_then_named(scene: Scene, comman
 def test_a_server_that_comes_late_is_in_time(
     mortal: Scene, own_server: Server, proxy: Proxy, command: str
 ) -> None:
-    """A launch and a worker started before their server do their work when it answers."""
+    """A launch and a worker started before their server do their work once it answers."""
     if command == "worker":
         mortal.launch(Sizes(rates=(1e-3,), epochs=3))
     proxy.refuse()

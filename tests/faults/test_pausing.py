@@ -25,7 +25,7 @@ PROMOTE = {
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Scene:
-    """Set the stage for one test."""
+    """Set up the scene of one test."""
     return Scene(settings, database, tmp_path)
 
 
@@ -49,7 +49,7 @@ def results(bench: Bench) -> tuple[dict[Any, Any], dict[Any, bytes]]:
 
 
 def test_pausing_changes_no_bit_and_trains_no_epoch_twice(scene: Scene) -> None:
-    """All are paused at every rung and trained to their end: what is stored is the same."""
+    """Paused at every rung and trained to their end, trials have the same stored results."""
     paused = launch(scene, "paused", PROMOTE)
     assert scene.work("paused").state == "complete"
     assert scene.trained() == len(RATES) * EPOCHS
@@ -85,7 +85,7 @@ def test_the_checkpoint_of_a_paused_trial_is_kept_whatever_the_limit(scene: Scen
 
 
 def test_keep_none_leaves_only_what_paused_trials_resume_from(scene: Scene) -> None:
-    """What a trial resumed from goes when it has ended, whatever room there is."""
+    """A paused trial's checkpoint is removed when the trial has ended, whatever space is free."""
     options = {"first": 2, "eta": 2, "finish": 2}
     bench = scene.launch(
         "none",
@@ -102,7 +102,7 @@ def test_keep_none_leaves_only_what_paused_trials_resume_from(scene: Scene) -> N
 
 
 def test_kills_lose_no_stretch(scene: Scene) -> None:
-    """A worker killed in the midst: what was decided stands, and each epoch is stored once."""
+    """After a kill in a stretch, decisions stand, and each epoch is stored once."""
     bench = launch(scene, "killed", PROMOTE)
     for stretches in (3, 7):
         worker = scene.start_worker("killed")

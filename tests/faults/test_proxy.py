@@ -1,4 +1,4 @@
-"""The tests' own proxy does what the other tests believe it does."""
+"""The tests' own proxy does what other tests rely on."""
 
 import threading
 
@@ -37,7 +37,7 @@ def _table(own_server: Server) -> None:
 def test_a_cut_at_a_commit_falls_on_the_side_it_should(
     own_server: Server, proxy: Proxy, side: Cut, stored: int
 ) -> None:
-    """The client hears of a lost connection either way; only `after` has committed."""
+    """The client loses its connection either way; only with `after` the commit went through."""
     proxy.cut_at[1] = side
     connection = connect(own_server, proxy)
     connection.cursor().execute("INSERT INTO mark VALUES (1)")
@@ -63,7 +63,7 @@ def test_what_is_stalled_arrives_in_the_end(own_server: Server, proxy: Proxy) ->
 
 
 def test_a_closed_proxy_refuses_and_opens_again(own_server: Server, proxy: Proxy) -> None:
-    """What was open is cut, what comes is refused, and afterwards all is as before."""
+    """Open connections are cut and new ones refused; after reopening all is as before."""
     connection = connect(own_server, proxy)
     proxy.refuse()
     with pytest.raises(psycopg2.OperationalError):
@@ -75,7 +75,7 @@ def test_a_closed_proxy_refuses_and_opens_again(own_server: Server, proxy: Proxy
 
 
 def test_a_stopped_server_comes_back_with_what_was_committed(own_server: Server) -> None:
-    """An immediate stop cuts everyone and loses nothing that was committed."""
+    """An immediate stop cuts all connections and loses nothing that was committed."""
     connection = connect(own_server)
     connection.cursor().execute("INSERT INTO mark VALUES (1)")
     connection.commit()

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM with real training: the trial is handed over, not lost and not repeated."""
+"""SIGINT and SIGTERM with real training: the trial is handed over, neither lost nor repeated."""
 
 import signal
 from dataclasses import replace
@@ -24,7 +24,7 @@ def test_a_trial_is_handed_over_at_the_epoch_where_it_was_left(
 ) -> None:
     """The epoch is finished and checkpointed, and an idle peer continues with the next at once."""
     scene.settings = replace(scene.settings, timing=PATIENT)
-    # No checkpoint falls due by itself: the one to go on from is written on leaving.
+    # No checkpoint falls due by itself: the one to resume from is written on leaving.
     bench = scene.launch(Sizes(rates=(1e-3,), epochs=200, every=1000))
     first = scene.start()
     until(lambda: held_by(bench, worker_of(bench, first)), "the first has the trial")
@@ -40,7 +40,7 @@ def test_a_trial_is_handed_over_at_the_epoch_where_it_was_left(
 
 
 def assert_handed_over(bench: Bench) -> None:
-    """Show that the peer adopted at once, and went on right after the last stored epoch."""
+    """Check that the peer adopted at once, and resumed right after the last stored epoch."""
     told = events_of(bench)
     turns = [one.kind for one in told if one.trial_id and one.kind != "checkpoint"]
     assert turns == [
@@ -62,7 +62,7 @@ def assert_handed_over(bench: Bench) -> None:
 
 
 def test_an_epoch_that_takes_too_long_is_dropped(scene: Scene) -> None:
-    """After the time limit the trial goes back without the epoch that ran, and nothing else."""
+    """After the time limit the trial is given back without the running epoch only."""
     scene.settings = replace(scene.settings, timing=replace(PATIENT, give_back=0.2))
     slow = Sizes(rates=(1e-3,), epochs=2, images=300, batch_size=2, every=1)
     bench = scene.launch(slow)
@@ -80,7 +80,7 @@ def test_an_epoch_that_takes_too_long_is_dropped(scene: Scene) -> None:
 
 
 def test_asked_before_its_first_epoch_a_worker_leaves_the_trial_whole(scene: Scene) -> None:
-    """A signal while the trainer still loads costs no attempt, and the peer begins at epoch 1."""
+    """A signal while the trainer is loading costs no attempt, and the peer begins at epoch 1."""
     scene.settings = replace(scene.settings, timing=PATIENT)
     bench = scene.launch(Sizes(rates=(1e-3,), epochs=20))
     first = scene.start()

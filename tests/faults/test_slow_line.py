@@ -37,7 +37,7 @@ and the lease. As hexadecimal text in one transaction, each array alone would ne
 
 @pytest.fixture
 def slow(mortal: Scene, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """Scale sizes and patience down alike: a megabyte a piece and 10 s, else."""
+    """Scale down sizes and timeouts alike, from a megabyte a piece and 10 s."""
     monkeypatch.setattr(uploads, "PIECE_BYTES", 2**17)
     monkeypatch.setattr(training, "SENDING_SECONDS", 0.0)
     for name in ("idle_in_transaction_session_timeout", "statement_timeout"):
@@ -50,7 +50,7 @@ def slow(mortal: Scene, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def working(scene: Scene, url: str, stop: StopRequest) -> Callable[[], Ended]:
-    """Work through the proxy on a thread; the function returned waits for its end."""
+    """Work through the proxy in a thread; return a function that waits for its end."""
     ended: list[Ended] = []
     orders = Orders(StudyRef("small"), trainer=scene.double(f"large:{IMAGES}"), patience_seconds=20)
     settings = replace(scene.settings, database_url=url)
@@ -74,7 +74,7 @@ def seen(bench: Bench) -> Overview:
 def test_a_large_result_arrives_and_can_be_watched(
     slow: Scene, own_server: Server, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It takes longer than the server's patience and the lease; nothing is lost or tried again."""
+    """An upload longer than the timeout and the lease succeeds; nothing is lost or repeated."""
     caplog.set_level(logging.INFO, "tuner")
     bench = Bench.launch(slow.database, make_spec(dimensions=(), epochs=1))
     wait = working(slow, own_server.url(port=proxy.port), StopRequest())
@@ -100,7 +100,7 @@ def test_a_large_result_arrives_and_can_be_watched(
 def test_a_cut_in_the_middle_sends_only_the_rest(
     slow: Scene, own_server: Server, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was stored when the line was cut is not sent again, and the result is whole."""
+    """Pieces stored before the cut are not sent again, and the result is complete."""
     bench = Bench.launch(slow.database, make_spec(dimensions=(), epochs=1))
     wait = working(slow, own_server.url(port=proxy.port), StopRequest())
     until(lambda: len(bench.rows(t.piece)) >= 5, "5 pieces")
@@ -129,7 +129,7 @@ def written(bench: Bench, row: sa.Row[tuple[object, ...]]) -> object:
 def test_a_worker_that_is_to_leave_gives_the_trial_back(
     slow: Scene, own_server: Server, proxy: Proxy
 ) -> None:
-    """It does not send for minutes: a peer evaluates again, and the pieces are dropped then."""
+    """A worker that is to exit does not upload for minutes: a peer evaluates again instead."""
     bench = Bench.launch(slow.database, make_spec(dimensions=(), epochs=1))
     stop = StopRequest()
     wait = working(slow, own_server.url(port=proxy.port), stop)

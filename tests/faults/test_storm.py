@@ -1,4 +1,4 @@
-"""The small storm: nothing lost, nothing twice, and every bit as on a quiet day."""
+"""The small storm: nothing lost, nothing twice, and every bit as in an undisturbed run."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -43,7 +43,7 @@ PACKS = Weather(
 
 @dataclass(frozen=True)
 class Days:
-    """One study, twice: in the storm and in peace."""
+    """One study, twice: in a storm and undisturbed."""
 
     report: Report
     bench: Bench
@@ -74,7 +74,7 @@ def test_a_storm_changes_nothing_but_time(days: Days) -> None:
 
 @pytest.mark.processes
 def test_a_storm_over_packs_changes_nothing_either(tmp_path: Path) -> None:
-    """Four trials at a time, interrupted ones alone: the same bits as one after the other."""
+    """Trials trained four at a time with interruptions have the same bits as one after another."""
     alone = replace(storm.calm(PACKS), pack=1, name="small_alone")
     with run_server() as server:
         report, bench = storm.run(PACKS, server, tmp_path / "storm")
@@ -89,7 +89,7 @@ def test_a_storm_over_packs_changes_nothing_either(tmp_path: Path) -> None:
 
 
 def test_a_quiet_day_trains_nothing_twice(days: Days) -> None:
-    """The measure of what was trained twice is right where nothing was."""
+    """In an undisturbed run no epoch counts as trained twice."""
     assert (days.quiet.twice, days.quiet.faults) == (0, [])
     assert days.quiet.epochs_begun == GRID.trials * GRID.epochs
 

@@ -1,4 +1,4 @@
-"""Trainers that misbehave, for real: the worker lives, and the trial's end and reason are right."""
+"""Real trainers that misbehave: the worker survives, and the trial's state and reason are right."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ MEMORY = "1400MB"
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Scene:
-    """Set the stage for one test."""
+    """Set up the scene of one test."""
     return Scene(settings, database, tmp_path)
 
 
@@ -39,7 +39,7 @@ def scene(settings: Settings, database: Database, tmp_path: Path) -> Scene:
 def troubled(
     server: Address, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
-    """Train one study, on one worker, in which each trial misbehaves in its own way."""
+    """Train one study on one worker; each trial misbehaves in a different way."""
     folder = tmp_path_factory.mktemp("troubled")
     with own_database(server, template) as address:
         url = address.url(show_password=True)
@@ -54,12 +54,12 @@ def troubled(
 
 
 def one_of(bench: Bench, fault: str) -> Told:
-    """Return what is stored of the trial with a fault."""
+    """Return the stored state of the trial with a fault."""
     return told(bench)[ORDER.index(fault)]
 
 
 def test_the_worker_outlives_every_trainer(troubled: Bench) -> None:
-    """One worker goes through all of it, and leaves as it should when nothing is left."""
+    """One worker survives all faults, and exits normally when nothing is left."""
     (only,) = troubled.rows(t.worker)
     assert only.ended is not None
     assert len(states(troubled)) == len(ORDER)
@@ -80,7 +80,7 @@ def test_three_attempts_without_progress_are_enough(
     """A trial that fails three times in a row at one epoch is FAILED for good, and says why."""
     seen = one_of(troubled, fault)
     assert (seen.state, seen.reason) == ("FAILED", reason)
-    # The first attempt has stored an epoch: it is reported, but the count starts over behind it.
+    # The first attempt has stored an epoch: it is reported, but the count restarts after it.
     assert seen.failures == (reason,) * 3
     assert seen.curve == (1,)
 
@@ -94,7 +94,7 @@ def test_three_attempts_without_progress_are_enough(
     ],
 )
 def test_fewer_attempts_cost_time_only(troubled: Bench, fault: str, reason: str) -> None:
-    """A trial that fails once or twice and then gets on is complete, and its curve has no gap."""
+    """A trial that fails once or twice and then continues is complete, and its curve has no gap."""
     seen = one_of(troubled, fault)
     assert (seen.state, seen.reason, seen.curve) == ("COMPLETE", "", (1, 2, 3, 4))
     assert seen.failures == (reason,) * int(fault[-1])
@@ -102,7 +102,7 @@ def test_fewer_attempts_cost_time_only(troubled: Bench, fault: str, reason: str)
 
 @pytest.mark.parametrize("fault", ["nan", "inf"])
 def test_divergence_is_no_failure(troubled: Bench, fault: str) -> None:
-    """A loss that is not a number ends the trial as PRUNED at that epoch, at the first attempt."""
+    """A NaN loss ends the trial as PRUNED at that epoch, at the first attempt."""
     seen = one_of(troubled, fault)
     assert (seen.state, seen.reason) == ("PRUNED", "diverged at epoch 2")
     assert seen.failures == ()
@@ -110,7 +110,7 @@ def test_divergence_is_no_failure(troubled: Bench, fault: str) -> None:
 
 
 def test_garbage_on_a_terminal_hurts_nobody(troubled: Bench) -> None:
-    """Bytes of every kind on standard output are kept as text, and the trial is complete."""
+    """Any bytes on standard output are logged as text, and the trial completes."""
     seen = one_of(troubled, "prints")
     assert seen.state == "COMPLETE"
     assert seen.failures == ()
@@ -118,14 +118,14 @@ def test_garbage_on_a_terminal_hurts_nobody(troubled: Bench) -> None:
 
 
 def test_what_an_objective_raises_can_be_read(troubled: Bench) -> None:
-    """The traceback of a failed attempt is kept with the trial, down to the objective's line."""
+    """The traceback of a failed attempt is stored with the trial, down to the objective's line."""
     printed = one_of(troubled, "raises").printed
     assert "Traceback" in printed
     assert 'raise ValueError("a shape does not fit")' in printed
 
 
 def test_a_trainer_that_hangs_is_replaced(scene: Scene) -> None:
-    """Silence beyond [limits] costs an attempt; the next trainer takes the trial to its end."""
+    """Silence beyond [limits] costs an attempt; the next trainer completes the trial."""
     bench = scene.launch(
         "hanging",
         space={"fault": ["none", "hangs:1"]},

@@ -21,7 +21,7 @@ HIDDEN = "hidden = 1024"
 
 @pytest.fixture
 def bench(scene: Scene) -> Bench:
-    """Store a study of one trial that patience may end."""
+    """Store a study of one trial with early stopping by patience."""
     path = scene.folder / "wide.toml"
     patience = "epochs = 60\npatience = 12"
     path.write_text(SIZES.text().replace("hidden = 4", HIDDEN).replace("epochs = 60", patience))
@@ -29,10 +29,10 @@ def bench(scene: Scene) -> Bench:
 
 
 def test_another_number_of_threads_trains_one_network(scene: Scene, bench: Bench) -> None:
-    """Killed with epochs stored and taken up with two threads: the new training replaces them.
+    """A killed trial resumed with two threads has only the new training's results.
 
-    It may end earlier or later than what was stored; either way epochs, best epoch and
-    predictions are those of a training that was never anything but the second.
+    It may end earlier or later than what was stored; either way epochs, best epoch and predictions
+    are those of an uninterrupted second training.
     """
     # Slow enough to be killed in time: patience would end it about a dozen epochs later.
     first = scene.start(pause="0.05")

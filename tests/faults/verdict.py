@@ -1,4 +1,4 @@
-"""What a storm must leave: every trial, whole curves, kept decisions, and the same bits."""
+"""What a storm must leave: every trial, complete curves, unchanged decisions, the same bits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tuner.store.optuna_storage import Binding
 
 
 def check_whole(report: Report, bench: Bench) -> None:
-    """Note what is missing: trials, ends, epochs of curves, decisions."""
+    """Record what is missing: trials, endings, epochs of curves, decisions."""
     weather, faults = report.weather, report.faults
     if sum(report.states.values()) != weather.trials or len(bench.rows(t.trial)) != weather.trials:
         faults.append(f"{len(bench.rows(t.trial))} trials, not {weather.trials}")
@@ -35,7 +35,7 @@ def check_whole(report: Report, bench: Bench) -> None:
 
 
 def check_promoted(report: Report, bench: Bench) -> None:
-    """Note what is wrong with a study whose trials pause until its budget in epochs is spent."""
+    """Record faults of a study whose trials pause until its budget in epochs is spent."""
     weather, faults = report.weather, report.faults
     if report.epochs_stored != weather.budget:
         faults.append(f"{report.epochs_stored} epochs were trained, not {weather.budget}")
@@ -62,7 +62,7 @@ def _check_stretches(
     name = f"trial {lease.trial_id} ({lease.state})"
     if list(epochs) != list(range(1, len(epochs) + 1)):
         report.faults.append(f"{name} has gaps: {epochs}")
-    # Each stretch begins where the one before it ended, the first one before the first epoch.
+    # Each stretch begins where the previous one ended, the first one before the first epoch.
     if [start for start, _ in own] != [0, *(until for _, until in own[:-1])]:
         report.faults.append(f"{name} has stretches {own}")
     start, until = own[-1]
@@ -86,7 +86,7 @@ def check_equal(report: Report, bench: Bench, undisturbed: Bench) -> None:
 
 
 def _some(rows: set[Any]) -> str:
-    """Show the beginnings of two rows; a whole one has all images' predictions."""
+    """Abbreviate two rows; a complete one has all images' predictions."""
     return "; ".join(f"{row!s:.200}" for row in sorted(rows)[:2])
 
 

@@ -48,7 +48,7 @@ class Weather:
             "fixed": {"epochs": self.epochs, "batch_size": self.images, "hidden": self.hidden},
             "data": {"train_images": self.images},
             "checkpoints": {"every": self.every},
-            # No trial does anything wrong here: none may be blamed for a single attempt.
+            # No trial is at fault here: with one attempt each, none may be counted.
             "limits": {"attempts": 1},
         }
         if self.plain:
@@ -100,7 +100,7 @@ class Weather:
 
 @dataclass
 class Report:
-    """What came of a storm: figures, and everything that was not as promised."""
+    """The result of a storm: figures, and all broken promises."""
 
     weather: Weather
     blows: Counter[str] = field(default_factory=Counter)
@@ -119,12 +119,12 @@ class Report:
 
     @property
     def twice(self) -> int:
-        """Epochs that were begun more than once."""
+        """The number of epochs that were started more than once."""
         return self.epochs_begun - self.epochs_stored
 
     @property
     def bound(self) -> int:
-        """How many epochs may be trained twice at most."""
+        """The maximum number of epochs that may be trained twice."""
         return self.struck * (self.weather.every + RUN_AHEAD)
 
     def lines(self) -> list[str]:

@@ -21,9 +21,9 @@ MakeFleet = Callable[..., LocalFleet]
 
 @pytest.fixture
 def make_fleet(settings: Settings) -> Iterator[MakeFleet]:
-    """Start crews on this machine, and leave nothing of them behind.
+    """Start crews on this machine, and end them with the test.
 
-    Their workers are forked, as those of a launch are, unless they are to be executed.
+    Their workers are forked, like those of a launch, unless they must be executed.
     """
     fleets: list[LocalFleet] = []
 
@@ -48,7 +48,7 @@ def make_fleet(settings: Settings) -> Iterator[MakeFleet]:
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Scene]:
-    """Give the test a folder with the blobs, to make studies of."""
+    """Return a folder with the blobs objective, for studies."""
     scene = Scene(settings, database, tmp_path / "scene")
     yield scene
     scene.close()
@@ -56,7 +56,7 @@ def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Sc
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[slurm.Cluster]:
-    """Run one Slurm for all tests of this process, or say why there is none."""
+    """Run one Slurm for all tests of this process, or skip with the reason."""
     _skip_unless_required("Slurm", slurm.REQUIRED, slurm.why_not())
     with slurm.run_cluster() as cluster:
         yield cluster
@@ -64,7 +64,7 @@ def cluster() -> Iterator[slurm.Cluster]:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[ray.Cluster]:
-    """Run one Ray for all tests of this process, or say why there is none."""
+    """Run one Ray for all tests of this process, or skip with the reason."""
     _skip_unless_required("Ray", ray.REQUIRED, ray.why_not())
     with ray.run_cluster() as cluster:
         yield cluster

@@ -1,4 +1,4 @@
-"""A fake API server: it keeps what it is given; a test plays the Job controller."""
+"""A fake API server: it stores objects; a test plays the Job controller."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ users: [{{name: ada, user: {{token: not-a-secret}}}}]
 
 @dataclass
 class Kubernetes:
-    """Objects by their path, and the requests that came."""
+    """Objects by path, and the received requests."""
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Kubernetes:
         return found
 
     def kinds(self) -> list[str]:
-        """Return the kinds of what is there."""
+        """Return the kinds of all objects."""
         return sorted(one["kind"] for one in self.objects.values())
 
     def status(self, **status: Any) -> None:
@@ -87,7 +87,7 @@ class Kubernetes:
 
 @contextmanager
 def run_kubernetes(folder: Path) -> Iterator[tuple[Kubernetes, Path]]:
-    """Serve on 127.0.0.1; return what it holds, and a kubeconfig that names it."""
+    """Serve on 127.0.0.1; yield the objects, and a kubeconfig for the server."""
     kubernetes = Kubernetes()
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,7 +106,7 @@ def run_kubernetes(folder: Path) -> Iterator[tuple[Kubernetes, Path]]:
         do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

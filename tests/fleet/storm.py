@@ -1,8 +1,8 @@
 """The storm over fleets: real engines, their own faults, and the checks of every storm.
 
-Each blow is one that its engine knows: a node dies, an element is cancelled, a place is preempted.
+Each blow is one that its engine knows: a node dies, an element is cancelled, a worker is preempted.
 Workers are found by their rows in the database and struck as processes of this machine, where all
-clusters of these tests run. The storm plays the people: administrators who cancel, drain and
+clusters of these tests run. The storm acts for people: administrators who cancel, drain and
 restart, and a user who scales up a fleet that lost workers for good. Engines do the rest.
 """
 
@@ -89,9 +89,9 @@ class Bed:
         self.fleet.start()
 
     def attend(self) -> None:
-        """Count the workers, so that the engine replaces what it has to; scale up if some are gone.
+        """Count the workers, so that the engine replaces them; scale up if some are gone for good.
 
-        An engine that does not answer for a moment is asked again later, as a person would.
+        An engine that does not answer for a moment is asked again later, as a user would.
         """
         with suppress(TunerError, DBAPIError):
             running = self.fleet.running()
@@ -99,14 +99,14 @@ class Bed:
                 self.fleet.scale(self.wanted)
 
     def faults(self) -> dict[str, Strike]:
-        """Return the faults that are this engine's own."""
+        """Return this engine's own faults."""
         return {}
 
     def mend(self, now: float) -> None:
         """Undo what a fault did, once its time is over."""
 
     def forget(self) -> int:
-        """Lose the launcher: whoever comes after it knows the handle alone."""
+        """Drop the launcher: its successor knows only the handle."""
         handle = json.loads(json.dumps(self.fleet.handle()))
         self.fleet = self.engine.again(self.settings, self.crew, handle)
         return 1
@@ -123,7 +123,7 @@ class LocalBed(Bed):
 
 
 class SlurmBed(Bed):
-    """A Slurm of two nodes; a worker lives for half a minute, and is then requeued."""
+    """A Slurm of two nodes; a worker runs for half a minute, and is then requeued."""
 
     name = "slurm"
 
@@ -147,9 +147,9 @@ class SlurmBed(Bed):
         }
 
     def mend(self, now: float) -> None:
-        """Give nodes back to work."""
+        """Return nodes to service."""
         for node in [one for one, until in self.away.items() if until <= now]:
-            with suppress(AssertionError):  # it has not noticed yet that it was taken away
+            with suppress(AssertionError):  # Slurm has not noticed yet that the node was taken away
                 self.cluster.node(node, "resume")
                 del self.away[node]
 
@@ -164,7 +164,7 @@ class SlurmBed(Bed):
         elements = self._running()
         if not elements:
             return 0
-        with suppress(AssertionError):  # it has just ended
+        with suppress(AssertionError):  # the element has just ended
             self.cluster.run(*command, self.chance.choice(elements))
         return 1
 
@@ -179,7 +179,7 @@ class SlurmBed(Bed):
 
     def _node(self, state: str) -> int:
         if self.away:
-            return 0  # with both away there is nowhere to go
+            return 0  # with both nodes away no element could run
         node = self.chance.choice(slurm.NODES)
         self.cluster.node(node, state)
         self.away[node] = time.monotonic() + OUTAGE_SECONDS
@@ -190,7 +190,7 @@ class SlurmBed(Bed):
         return 1
 
     def close(self) -> None:
-        """Give the nodes back, and end the fleet."""
+        """Return the nodes to service, and end the fleet."""
         self.mend(float("inf"))
         super().close()
 
@@ -209,7 +209,7 @@ class RayBed(Bed):
         self.driver: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start the fleet by a driver of its own, and find it by its handle."""
+        """Start the fleet from a separate driver, and find it by its handle."""
         words = [sys.executable, "-c", ray.DRIVER, json.dumps(self.crew.to_json())]
         around = environment(self.settings)
         self.driver = subprocess.Popen(words, env=around, stdout=subprocess.PIPE, text=True)
@@ -218,7 +218,7 @@ class RayBed(Bed):
         self.fleet = self.engine.again(self.settings, self.crew, handle)
 
     def faults(self) -> dict[str, Strike]:
-        """Return what happens to clusters of Ray."""
+        """Return the faults of Ray clusters."""
         return {
             "ray: node killed": self._kill_node,
             "ray: node added": self._add_node,
@@ -228,7 +228,7 @@ class RayBed(Bed):
         }
 
     def mend(self, now: float) -> None:
-        """Let a node join for one that died."""
+        """Let a new node join in place of a dead one."""
         if self.joins is not None and self.joins <= now:
             self.joins = None
             self.cluster.add()
@@ -239,7 +239,7 @@ class RayBed(Bed):
         node = self.chance.choice(self.cluster.nodes)
         raylet = node.all_processes["raylet"][0].process.pid
         family = psutil.Process(raylet).children(recursive=True)
-        # All of it at once, as when a machine loses power: nobody gives a trial back.
+        # All at once, as in a power failure: no worker gives its trial back.
         kill(raylet, *(one.pid for one in family))
         self.cluster.kill(node)
         self.joins = time.monotonic() + OUTAGE_SECONDS
@@ -273,7 +273,7 @@ class RayBed(Bed):
 
 @dataclass
 class Fleets:
-    """Fleets that train one study together; a storm has them for its crew."""
+    """Fleets that train one study together; they are a storm's crew."""
 
     scene: Scene
     bench: Bench
@@ -283,7 +283,7 @@ class Fleets:
 
     @property
     def started(self) -> int:
-        """How many workers there were, all in all."""
+        """The number of workers started so far."""
         return len(self.bench.rows(t.worker))
 
     def start(self) -> None:
@@ -299,7 +299,7 @@ class Fleets:
                 bed.attend()
 
     def pids(self, age_seconds: float = 0.0) -> list[int]:
-        """Return the processes of workers, by their rows; only those that are so old."""
+        """Return the processes of workers, by their rows; only those of at least this age."""
         home = str(self.scene.settings.home)
         with suppress(DBAPIError):
             rows = [row for row in self.bench.rows(t.worker) if row.ended is None]
@@ -307,12 +307,12 @@ class Fleets:
         return []
 
     def said(self) -> str:
-        """Return the last words of the workers."""
+        """Return the last output of the workers."""
         logs = sorted(self.scene.settings.home.glob("**/*.log"))
         return "\n".join(f"{log.name}\n{log.read_text(errors='replace')[-600:]}" for log in logs)
 
     def close(self) -> None:
-        """Note who gave up, and end every fleet."""
+        """Record which workers gave up, and end every fleet."""
         for bed in self.beds:
             with suppress(TunerError):
                 self.gave_up += [f"{bed.name}: {said}" for said in bed.fleet.failures()]
@@ -321,7 +321,7 @@ class Fleets:
 
 @dataclass
 class FleetStorm(Storm):
-    """A storm whose blows are those of the engines."""
+    """A storm with the engines' blows."""
 
     gap_seconds: float = 2.0
     starts: float | None = None
@@ -329,12 +329,12 @@ class FleetStorm(Storm):
 
     @property
     def fleets(self) -> Fleets:
-        """The crew, as what it is."""
+        """The crew, with its type."""
         assert isinstance(self.crew, Fleets)
         return self.crew
 
     def strike(self, blow: str) -> bool:
-        """Let a blow fall, if there is anybody whom it can hit."""
+        """Let a blow fall, if there is a process to hit."""
         faults: dict[str, Strike] = {
             "kill worker": lambda: self._kill(whole=True),
             "kill trainer": lambda: self._kill(whole=False),
@@ -348,7 +348,7 @@ class FleetStorm(Storm):
         return hit > 0
 
     def mend(self, now: float) -> None:
-        """Start the database again, and let each engine mend what is its own."""
+        """Start the database again, and let each engine undo its own faults."""
         super().mend(now)
         if self.starts is not None and self.starts <= now:
             self.starts = None
@@ -366,8 +366,10 @@ class FleetStorm(Storm):
         return min(1, len(struck))
 
     def _freeze_on_slurm(self) -> int:
-        """Stop a worker and its trainer, which then neither leave nor hear anything: Slurm's time
-        limit ends them in the middle of a trial."""
+        """Freeze a worker and its trainer, so that neither can leave nor receive a signal:
+
+        Slurm's time limit ends them in the middle of a trial.
+        """
         grown = [pid for pid in self.fleets.pids(GROWN_SECONDS) if _is_on_slurm(pid)]
         if not grown:
             return 0
@@ -383,7 +385,7 @@ class FleetStorm(Storm):
 
 
 def run(weather: FleetWeather, server: Server, folder: Path) -> tuple[Report, Bench]:
-    """Run one study on its engines' clusters, which are started for it, under its weather."""
+    """Run one study under its weather, on engine clusters started for it."""
     study = weather.study
     with _surroundings(study), _clusters(weather) as clusters:
         scene, bench = storm.stage(study, server, folder)
@@ -408,7 +410,7 @@ def _bed(
 
 @contextmanager
 def _surroundings(study: Weather) -> Iterator[None]:
-    """Give what is started the timing of storms and the pace of this one."""
+    """Set the timing of storms and this one's pace for started programs."""
     before = dict(os.environ)
     names = ("lease", "renew", "grace", "poll", "give_back")
     os.environ |= {f"TUNER_{name.upper()}_SECONDS": f"{getattr(TIMING, name):g}" for name in names}
@@ -435,7 +437,7 @@ def _clusters(weather: FleetWeather) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_worker(pid: int, home: str, age_seconds: float) -> bool:
-    """Tell whether a process is a worker of this storm, and no other that has its number now."""
+    """Return whether a process is a worker of this storm, and not another with a reused number."""
     try:
         process = psutil.Process(pid)
         alive = process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)

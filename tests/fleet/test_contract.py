@@ -1,6 +1,6 @@
-"""What every engine promises: one suite, run over each of them.
+"""The contract of every engine: one suite, run on each of them.
 
-An engine joins by a bed in `BEDS`: what starts its fleets for these tests.
+An engine joins with a bed in `BEDS`, which starts its fleets for these tests.
 """
 
 import json
@@ -109,7 +109,7 @@ BEDS: dict[str, Callable[[Scene, pytest.FixtureRequest], Bed]] = {
 
 @pytest.fixture(params=BEDS)
 def bed(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Bed]:
-    """Give the test an engine to start fleets on."""
+    """Return an engine to start fleets on."""
     bed = BEDS[request.param](scene, request)
     yield bed
     bed.close()
@@ -122,7 +122,7 @@ pytestmark = pytest.mark.processes
 
 
 def test_a_fleet_trains_a_study_to_its_end_and_melts_away(bed: Bed, scene: Scene) -> None:
-    """Every trial once, as if nothing had been beside it; then nobody runs and nothing failed."""
+    """Every trial is trained once, bit for bit; then no worker runs and none failed."""
     bench = scene.launch(SIZES)
     fleet = bed.fleet(2)
     fleet.start()
@@ -132,10 +132,10 @@ def test_a_fleet_trains_a_study_to_its_end_and_melts_away(bed: Bed, scene: Scene
 
 
 def test_a_fleet_is_scaled_up_and_down_and_stopped(bed: Bed, scene: Scene) -> None:
-    """New workers train too; those that are too many give their trial back and leave.
+    """New workers train too; surplus ones give their trial back and exit.
 
-    Asked to stop, so do both that are there then: no trial is lost or left to expire, and nobody is
-    replaced.
+    When asked to stop, the remaining two do the same: no trial is lost or left to expire, and none
+    is replaced.
     """
     bench = scene.launch(LONG)
     fleet = bed.fleet(1)
@@ -161,7 +161,7 @@ def test_a_fleet_is_scaled_up_and_down_and_stopped(bed: Bed, scene: Scene) -> No
 
 
 def test_a_fleet_that_must_stop_now_does(bed: Bed, scene: Scene) -> None:
-    """Nobody runs any more, and the study can go on."""
+    """After stopping at once no worker runs, and the study can be continued."""
     bench = scene.launch(LONG)
     fleet = bed.fleet(1)
     fleet.start()
@@ -173,7 +173,7 @@ def test_a_fleet_that_must_stop_now_does(bed: Bed, scene: Scene) -> None:
 
 
 def test_a_handle_is_json_without_the_password(bed: Bed, scene: Scene) -> None:
-    """It is stored where everybody reads who may read the study."""
+    """The handle is stored where every reader of the study can see it."""
     scene.launch(LONG)
     fleet = bed.fleet(1)
     fleet.start()
@@ -183,7 +183,7 @@ def test_a_handle_is_json_without_the_password(bed: Bed, scene: Scene) -> None:
 
 
 def test_the_probe_runs_where_workers_would(bed: Bed, scene: Scene) -> None:
-    """It comes back with a report, and all is well."""
+    """The probe returns a report without errors."""
     scene.launch(SIZES)
     crew = Crew("small@1", folders=(scene.blobs.folder,))
     report = ProbeReport.read(bed.engine.probe(scene.settings, crew))
@@ -192,7 +192,7 @@ def test_the_probe_runs_where_workers_would(bed: Bed, scene: Scene) -> None:
 
 
 def test_an_unknown_option_is_refused(bed: Bed) -> None:
-    """It names the option, before anything is started."""
+    """An unknown option is named, before anything is started."""
     with pytest.raises(UserError, match="parttion"):
         bed.engine.options({"parttion": "gpu"})
 
@@ -200,7 +200,7 @@ def test_an_unknown_option_is_refused(bed: Bed) -> None:
 def test_all_engines_train_one_study_at_once(
     scene: Scene, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker of each, none of which knows of the others: every trial once, exact."""
+    """One worker of each engine, independent of each other: every trial is trained once."""
     monkeypatch.setenv(PAUSE, "0.02")
     bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=3, attempts=1))
     beds = {name: make(scene, request) for name, make in BEDS.items()}

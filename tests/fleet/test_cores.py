@@ -1,4 +1,4 @@
-"""Workers that are pinned: which cores each gets, and that it and its trainer stay on them."""
+"""Pinned workers: which cores each gets, and that it and its trainer stay on them."""
 
 import os
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.skipif(
 def test_each_worker_gets_a_run_of_neighbours(
     cores: Sequence[int], workers: int, divided: list[tuple[int, ...]]
 ) -> None:
-    """Every core is somebody's; where there are too few, each is shared by as many."""
+    """Every core is assigned; if there are too few, each is shared by equally many workers."""
     assert divide(cores, workers) == divided
 
 
 def test_neighbours_are_of_one_node_and_one_core(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two nodes of two cores with two threads each, numbered as Linux does; one core is taken."""
+    """Two nodes of two cores with two threads each, in Linux's numbering; one core is taken."""
     for core in range(8):
         folder = tmp_path / "cpu" / f"cpu{core}"
         (folder / f"node{core % 2}").mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_neighbours_are_of_one_node_and_one_core(
 def test_workers_and_their_trainers_stay_on_their_cores(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, forked: bool
 ) -> None:
-    """With every thread, however they were started; those that join later share the cores."""
+    """All threads stay, forked or executed; workers that join later share the cores."""
     monkeypatch.setenv(PAUSE, "0.02")
     bench = scene.launch(Sizes(seeds=2, epochs=2000))
     crew = Crew("small@1", ("cpu", "cpu"), folders=(scene.blobs.folder,), pin=True)
@@ -74,7 +74,7 @@ def test_workers_and_their_trainers_stay_on_their_cores(
             until(lambda at=workers: _at_work(bench) == at, "all train")  # type: ignore[misc]
             found = [post.process.pid for post in fleet._posts if post.process is not None]
             assert [_cores(pid) for pid in found] == [set(cores) for cores in expected]
-            # Of all together: a forked trainer is no child of its worker.
+            # Checked for all together: a forked trainer is not a child of its worker.
             trainers = {frozenset(_cores(pid)) for pid in trainers_of(os.getpid())}
             assert trainers == set(map(frozenset, expected))
             if not forked:
@@ -87,7 +87,7 @@ def test_workers_and_their_trainers_stay_on_their_cores(
 @pytest.mark.processes
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be divided")
 def test_a_worker_that_joins_gets_the_cores_of_one_that_left(settings: Settings) -> None:
-    """Not those of the first, which is still at work on them."""
+    """A joining worker gets the cores of one that left, not those of one still at work."""
     crew = Crew("nowhere", ("cpu", "cpu"), pin=True)
     fleet = LocalFleet(settings, crew, warm.fork_server())
     try:
@@ -101,7 +101,7 @@ def test_a_worker_that_joins_gets_the_cores_of_one_that_left(settings: Settings)
 
 
 def test_a_system_that_pins_nothing_says_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its workers train all the same."""
+    """On a system without pinning this is reported, and the workers train unpinned."""
     monkeypatch.setattr(local, "CAN_PIN", False)
     fleet = LocalFleet(scene.settings, Crew("small@1", ("cpu",), pin=True))
     assert "--pin has no effect" in fleet.remarks()[0]

@@ -1,4 +1,4 @@
-"""What this machine can train on, and how workers are spread over it."""
+"""The devices of this machine, and how workers are spread over them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tuner.fleet.devices import crew_devices
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Pretend to be a machine of this many GPUs and cores."""
+    """Simulate a machine with this many GPUs and cores."""
 
     def pretend(gpus: int, cores: int) -> None:
         monkeypatch.setattr(devices, "gpus", lambda: gpus)
@@ -44,7 +44,7 @@ def test_a_worker_a_gpu_or_else_a_core(
     threads: int,
     expected: tuple[str, ...],
 ) -> None:
-    """Each GPU gets a worker; without any, as many as cores hold trainers of those threads."""
+    """Each GPU gets a worker; without GPUs, as many workers as fit on the cores."""
     machine(gpus, cores)  # type: ignore[operator]
     assert crew_devices(wanted, workers, threads) == expected
 

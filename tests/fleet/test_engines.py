@@ -13,12 +13,12 @@ from tuner.settings import Settings
 
 
 def test_every_engine_loads_and_bears_its_name() -> None:
-    """What the registry lists is there."""
+    """Each engine in the registry can be loaded."""
     assert {engines.load(name).name for name in engines.ENGINES} == set(engines.ENGINES)
 
 
 def test_an_unknown_engine_is_told_with_the_nearest() -> None:
-    """A misspelt name gets the one that was meant."""
+    """An unknown engine is refused with the nearest name."""
     with pytest.raises(UserError, match="Did you mean local"):
         engines.load("locl")
 
@@ -40,7 +40,7 @@ def test_the_embedded_database_serves_this_machine_only(tmp_path: Path) -> None:
 
 
 def test_the_table_of_an_engine_is_no_part_of_the_study(scene: Scene) -> None:
-    """[fleet.slurm] is given to Slurm, and leaves the study what it was."""
+    """[fleet.slurm] is passed to Slurm, and does not change the study."""
     plain = scene.spec(Sizes())
     path = scene.folder / "studies" / "small.toml"
     path.write_text(path.read_text() + '\n[fleet.slurm]\npartition = "gpu"\ngpus = 1\n')
@@ -59,7 +59,7 @@ def test_the_table_of_an_engine_is_no_part_of_the_study(scene: Scene) -> None:
     ],
 )
 def test_a_table_of_no_engine_is_told(tmp_path: Path, text: str, words: str) -> None:
-    """A misspelt engine is not passed over in silence."""
+    """A table of a misspelt engine is refused."""
     path = tmp_path / "small.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=words):

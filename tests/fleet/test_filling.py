@@ -1,4 +1,4 @@
-"""How many workers a GPU takes: by made-up answers of its driver, since no test has a GPU."""
+"""How many workers a GPU takes: with simulated readings, since no test has a GPU."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ GB = 10**9
 
 
 class Driver:
-    """A GPU of 80 GB, of which others have 10; its answers are set by the test."""
+    """A GPU with 80 GB, of which others use 10; its readings are set by the test."""
 
     def __init__(self) -> None:
         self.busy: float | None = 0.0
@@ -50,20 +50,20 @@ class Driver:
 def test_the_scarcer_of_time_and_memory_decides(
     busy: float | None, peak: int, workers: int, why: str
 ) -> None:
-    """More workers only where one leaves more than half of both; never more than four."""
+    """More workers are advised only if one leaves more than half of both, and at most four."""
     advice = advise(busy, peak * GB, 70 * GB)
     assert advice.workers == workers
     assert why in advice.reason
 
 
 def look(gpu: Filling, seconds: int, *, start: int = 0) -> list[Advice]:
-    """Look at a GPU twice a second, as a launch does, and return what was advised."""
+    """Sample a GPU twice a second, as a launch does, and return the advice."""
     moments = (start + half / 2 for half in range(2 * seconds))
     return [advice for now in moments if (advice := gpu.look(now)) is not None]
 
 
 def test_nothing_is_advised_before_a_minute_of_training() -> None:
-    """Loading is no idleness, pauses between trials are; the peak counts, not the last sample."""
+    """Loading does not count as idle, pauses between trials do; memory counts by its peak."""
     driver = Driver()
     gpu = Filling("cuda:0", driver.read)
     assert look(gpu, 300) == [], "still loading"
@@ -78,7 +78,7 @@ def test_nothing_is_advised_before_a_minute_of_training() -> None:
 
 
 def test_a_gpu_that_runs_short_of_memory_loses_a_worker() -> None:
-    """Once: a later trial may need more than the first one did."""
+    """Once only: a later trial may need more memory than the first one."""
     driver = Driver()
     gpu = Filling("cuda:0", driver.read)
     driver.busy, driver.taken = 0.29, 20 * GB
@@ -90,7 +90,7 @@ def test_a_gpu_that_runs_short_of_memory_loses_a_worker() -> None:
 
 
 def test_a_part_of_a_card_keeps_one_worker() -> None:
-    """NVML gives no utilisation of MIG parts; without memory either nothing is ever advised."""
+    """NVML gives no utilisation of MIG parts; without memory either there is never any advice."""
     driver = Driver()
     gpu = Filling("cuda:0", driver.read)
     driver.busy, driver.taken = None, 20 * GB
@@ -101,7 +101,7 @@ def test_a_part_of_a_card_keeps_one_worker() -> None:
 
 
 def test_auto_and_a_number_of_workers_contradict_each_other() -> None:
-    """Only one of them can decide."""
+    """Giving both is refused."""
     with pytest.raises(UserError, match="--workers says how many"):
         place_crew("cpu", 2, 1, per_gpu="auto")
 
@@ -109,9 +109,9 @@ def test_auto_and_a_number_of_workers_contradict_each_other() -> None:
 def test_a_crew_adds_the_workers_that_a_gpu_takes(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """One at first; it is told, and each worker hears by how many its GPU is shared."""
+    """It starts with one; each worker is told how many share its GPU."""
     driver, said = Driver(), tmp_path_factory.mktemp("heard")
-    # Each writes what it hears on its pipe, until that is closed.
+    # Each writes the messages from its pipe, until that is closed.
     lines = (
         "import os, sys\n"
         "heard = open(os.path.join(sys.argv[1], str(os.getpid())), 'w')\n"

@@ -1,4 +1,4 @@
-"""What is told of a fleet whose cluster cannot be asked."""
+"""The message about a fleet whose cluster cannot be reached."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 27, 9, 0, tzinfo=UTC)
 
 
 def stored(engine: str, handle: dict[str, Any], **options: Any) -> StoredFleet:
-    """Return a fleet that was seen an hour ago."""
+    """Return a fleet that was last seen an hour ago."""
     crew = Crew("small@1", options=options).to_json()
     seen = NOW - timedelta(hours=1)
     return StoredFleet(
@@ -43,13 +43,13 @@ def stored(engine: str, handle: dict[str, Any], **options: Any) -> StoredFleet:
     ],
 )
 def test_what_may_still_run_is_told_with_where(fleet: StoredFleet, words: list[str]) -> None:
-    """From what is stored alone, also by handles of older programs."""
+    """It comes from stored data alone, also with handles of older versions."""
     said = "\n".join(remains(fleet))
     assert all(word in said for word in words), said
 
 
 def test_a_fleet_that_was_just_seen_is_not_forgotten() -> None:
-    """Whoever saw it could ask it to stop."""
+    """A fleet seen within a minute can be asked to stop, so forgetting it is refused."""
     fleet = stored("slurm", {})
     refuse_present(fleet)
     with pytest.raises(UserError, match=r"was seen 59 s ago.*tuner fleet stop"):

@@ -1,6 +1,6 @@
-"""GPUs: how they are numbered, who is at work on them, and that no two crews have one.
+"""GPUs: how they are numbered, which are busy, and that no two crews share one.
 
-No GPU is needed: NVML's answers are made up, and claims, which know only a name, are real.
+No GPU is needed: NVML's answers are simulated, and claims, which know only a name, are real.
 """
 
 import os
@@ -24,12 +24,12 @@ GB = 10**9
 
 
 class NvmlError(Exception):
-    """As NVML raises them."""
+    """NVML's error."""
 
 
 @dataclass
 class Card:
-    """A card as NVML shows it: its UUID, processes at work on it, its MIG parts."""
+    """A card as NVML shows it: its UUID, its processes, its MIG parts."""
 
     uuid: str
     busy: Mapping[int, int | None]
@@ -37,7 +37,7 @@ class Card:
 
 
 def nvml(*cards: Card) -> SimpleNamespace:
-    """Return what answers as the module pynvml on a machine with these cards."""
+    """Return a stand-in for the module pynvml on a machine with these cards."""
     every = [*cards, *(part for card in cards for part in card.parts or ())]
 
     def by_uuid(name: str) -> Card:
@@ -77,7 +77,7 @@ Machine = Callable[..., tuple[str, ...]]
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Pretend to be a machine of free, busy or divided cards; return their UUIDs."""
+    """Simulate a machine with free, busy or divided cards; return their UUIDs."""
 
     def pretend(
         *busy: Mapping[int, int | None], parts: int = 0, visible: str = ""
@@ -99,7 +99,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_gpus_are_numbered_as_cuda_numbers_what_is_visible(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By number, by UUID and by the beginning of one."""
+    """Devices may be given by number, by UUID and by the beginning of one."""
     first, second, third = machine({}, {}, {})
     assert [(gpu.device, gpu.uuid) for gpu in find_gpus()] == [
         ("cuda:0", first),
@@ -118,7 +118,7 @@ def test_gpus_are_numbered_as_cuda_numbers_what_is_visible(
 
 
 def test_each_part_of_a_divided_card_is_a_device(machine: Machine) -> None:
-    """CUDA shows a process one part alone, so a part goes by its UUID."""
+    """CUDA shows a process only one part, so a part is addressed by its UUID."""
     _, whole, *parts = machine({}, {}, parts=2)
     assert [gpu.device for gpu in find_gpus()] == [*parts, "cuda:1"]
     assert place_crew("auto", None, 1) == (*parts, "cuda:1")
@@ -126,7 +126,7 @@ def test_each_part_of_a_divided_card_is_a_device(machine: Machine) -> None:
 
 
 def test_a_gpu_at_work_is_left_out_and_told(machine: Machine) -> None:
-    """With who is at work on it; by name it is taken all the same."""
+    """A busy GPU is skipped and its processes reported; one given by name is used anyway."""
     machine({}, {os.getppid(): 10 * GB, 99_999_999: None})
     told: list[str] = []
     assert place_crew("auto", None, 1, tell=told.append) == ("cuda:0",)
@@ -138,14 +138,14 @@ def test_a_gpu_at_work_is_left_out_and_told(machine: Machine) -> None:
 
 
 def test_where_all_are_at_work_nothing_is_taken(machine: Machine) -> None:
-    """The CPU is no silent substitute: it would take a hundred times as long."""
+    """If all GPUs are busy, the CPU is not used instead: it would take a hundred times as long."""
     machine({os.getppid(): GB})
     with pytest.raises(MachineError, match=r"(?s)All GPUs.*--devices 0.*--device cpu"):
         place_crew("auto", None, 1)
 
 
 def test_workers_are_spread_over_the_gpus(machine: Machine) -> None:
-    """One each, K each, or as many as are wanted; other devices are as before."""
+    """One each, K each, or as many as requested; other devices are as before."""
     machine({}, {})
     assert place_crew("auto", None, 1, per_gpu=2) == ("cuda:0", "cuda:1", "cuda:0", "cuda:1")
     assert place_crew("cuda", 3, 1) == ("cuda:0", "cuda:1", "cuda:0")
@@ -154,14 +154,14 @@ def test_workers_are_spread_over_the_gpus(machine: Machine) -> None:
 
 
 def test_a_gpu_that_is_not_there_cannot_be_named(machine: Machine) -> None:
-    """Those that are there are listed."""
+    """An unknown GPU is refused with the list of existing ones."""
     machine({})
     with pytest.raises(UserError, match=r"no GPU 7.*cuda:0 \(a card, 60 GB free\)"):
         place_crew("auto", None, 1, devices=("7",))
 
 
 def test_a_claimed_gpu_is_left_out(machine: Machine) -> None:
-    """Another crew on this host has it, which says so."""
+    """A GPU claimed by another crew on this host is skipped, with a message."""
     first, _ = machine({}, {})
     claims = Claims.of([first])
     told: list[str] = []
@@ -179,7 +179,7 @@ HOLD = (
 
 @pytest.mark.processes
 def test_a_claim_ends_with_its_process() -> None:
-    """Nobody else gets the GPU before, all are claimed or none, and kill -9 leaves nothing."""
+    """Until then no one else gets the GPU; all are claimed or none, and kill -9 leaves no claim."""
     first, second = (f"GPU-{uuid.uuid4()}" for _ in range(2))
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, second], stdout=subprocess.PIPE, text=True
@@ -196,7 +196,7 @@ def test_a_claim_ends_with_its_process() -> None:
 
 
 def test_a_claim_answers_any_number_of_questions() -> None:
-    """Each is told by name who has the GPU, as long as its holder looks up now and then."""
+    """Each question gets the claimant's name, as long as the holder answers regularly."""
     card = f"GPU-{uuid.uuid4()}"
     claims = Claims.of([card])
     try:
@@ -211,7 +211,7 @@ def test_a_claim_answers_any_number_of_questions() -> None:
 
 
 def test_a_machine_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then workers train on its cores, unless a GPU is asked for."""
+    """Without GPUs workers train on the cores, unless a GPU is requested."""
     monkeypatch.setattr(devices, "find_gpus", list)
     monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.setattr(devices, "cores", lambda: 3)
@@ -221,7 +221,7 @@ def test_a_machine_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_uuids_are_found_by_device() -> None:
-    """What is claimed is the card, however it is called."""
+    """The claim is on the card, by whichever name it was given."""
     here = [Gpu("cuda:0", "GPU-a", "a card", 1, 1, (Occupant(1, "x", "y", None),))]
     assert gpus.uuid_of("cuda:0", here) == gpus.uuid_of("cuda", here) == "GPU-a"
     assert gpus.uuid_of("MIG-b", here) == "MIG-b"

@@ -1,7 +1,7 @@
-"""Fleets in Kubernetes: what is asked of a cluster, and how its answers are understood.
+"""Fleets in Kubernetes: the requests to a cluster, and how its answers are interpreted.
 
-No cluster runs here. Manifests are held to the typed models of the client package, and the engine
-talks to a server of these tests' own that keeps what it is given.
+No cluster runs here. Manifests are checked against the typed models of the client package, and the
+engine talks to a fake server that stores objects.
 """
 
 import json
@@ -56,7 +56,7 @@ MODELS = {"Job": "V1Job", "Secret": "V1Secret", "ConfigMap": "V1ConfigMap"}
 
 
 def manifests() -> list[Manifest]:
-    """Return everything that a fleet with all options is."""
+    """Return all manifests of a fleet with all options."""
     whole = job(
         NAMES,
         ("lr@1", "--device", "auto", "--objectives", "/run/objectives/0"),
@@ -70,7 +70,7 @@ def manifests() -> list[Manifest]:
 
 
 def test_manifests_are_as_they_were() -> None:
-    """What is asked of a cluster is a function of what is wanted; a change is one to review."""
+    """Manifests are a function of the options; review any change of them."""
     text = json.dumps(manifests(), indent=2) + "\n"
     if os.environ.get("GOLDEN") == "write":
         EXPECTED.write_text(text)
@@ -79,7 +79,7 @@ def test_manifests_are_as_they_were() -> None:
 
 @pytest.mark.parametrize("place", range(4))
 def test_manifests_fit_the_typed_models(place: int) -> None:
-    """The client reads each without losing a key: every name and type is one of Kubernetes'."""
+    """The client reads each manifest without losing a key: every name and type is valid."""
     from kubernetes.client import ApiClient
 
     one = manifests()[place]
@@ -98,7 +98,7 @@ def test_a_job_is_a_work_queue_whose_disruptions_do_not_count() -> None:
 
 
 def test_the_password_is_in_the_secret_alone() -> None:
-    """Neither the Job nor the ConfigMap holds it."""
+    """Neither the Job nor the ConfigMap contains the password."""
     *others, secret = manifests()
     assert secret["stringData"] == {"database_password": PASSWORD}
     assert PASSWORD not in json.dumps(others)
@@ -106,7 +106,7 @@ def test_the_password_is_in_the_secret_alone() -> None:
 
 @pytest.mark.parametrize(("state", "workers"), [("open", 8), ("paused", 0)])
 def test_the_query_for_keda_counts_workers(database: Database, state: str, workers: int) -> None:
-    """What docs/fleet.md gives KEDA runs, and wants workers while a study is open."""
+    """The query that docs/fleet.md gives KEDA runs, and asks for workers while a study is open."""
     bench = Bench.launch(database, make_spec())
     text = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
     (query,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
@@ -117,14 +117,14 @@ def test_the_query_for_keda_counts_workers(database: Database, state: str, worke
 
 
 def test_objectives_that_are_too_large_are_refused() -> None:
-    """What a ConfigMap cannot hold is told before anything is created."""
+    """Objectives too large for a ConfigMap are refused before anything is created."""
     with pytest.raises(UserError, match="Build them into the image"):
         objectives_map(NAMES, {"a.py": "x" * 1_000_000})
 
 
 @pytest.mark.parametrize("study", ["lr@1", "A_Long.Name" * 9 + "@12", "ä@1"])
 def test_names_are_what_dns_allows(study: str) -> None:
-    """Lower case, digits and dashes, and not too long for the names that are made of them."""
+    """Names are lower case, digits and dashes, and short enough for the derived names."""
     assert re.fullmatch(r"[a-z]([a-z0-9-]{0,53}[a-z0-9])?", job_name(study))
     assert job_name(study) != job_name(study)
 
@@ -142,19 +142,19 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes
 
 @pytest.fixture
 def crew(tmp_path: Path) -> Crew:
-    """Return a crew with an objective of its own."""
+    """Return a crew with a user's objective."""
     return Crew("lr@1", workers=3, folders=(write_blobs(tmp_path / "project").folder,))
 
 
 @pytest.fixture
 def secretive(tmp_path: Path) -> Settings:
-    """Return settings whose database asks for a password."""
+    """Return settings whose database requires a password."""
     url = f"postgresql://ada:{PASSWORD.replace(' ', '%20')}@db.lab/tuner"
     return Settings(home=tmp_path / "home", database_url=url)
 
 
 def test_a_fleet_lives_and_ends(kube: Kubernetes, crew: Crew, secretive: Settings) -> None:
-    """Created, counted, scaled from elsewhere, asked to stop; what it owned goes with it."""
+    """It is created, counted, scaled from elsewhere and stopped; its objects go with it."""
     started = ENGINE.fleet(secretive, crew)
     started.start()
     assert kube.kinds() == ["ConfigMap", "Job", "Secret"]
@@ -183,13 +183,13 @@ def test_a_fleet_lives_and_ends(kube: Kubernetes, crew: Crew, secretive: Setting
 def test_a_fleet_of_another_cluster_is_refused(
     kube: Kubernetes, crew: Crew, secretive: Settings, uid: str | None
 ) -> None:
-    """A Job that this cluster does not have has ended only if it was this cluster's."""
+    """A missing Job means that the fleet has ended only on its own cluster."""
     kube.uid = uid
     fleet = ENGINE.fleet(secretive, crew)
     fleet.start()
     handle = fleet.handle()
     there = {**handle["cluster"], "server": "https://elsewhere:6443"}
-    # By another address it is the same cluster, if it has the same Job.
+    # A cluster with another address is the same one if it has the same Job.
     assert ENGINE.again(secretive, crew, {**handle, "cluster": there}).running() == 3
     kube.objects.clear()
     assert ENGINE.again(secretive, crew, handle).running() == 0
@@ -203,7 +203,7 @@ def test_a_fleet_of_another_cluster_is_refused(
 
 
 def test_pods_share_a_place(kube: Kubernetes, crew: Crew, secretive: Settings) -> None:
-    """Each is another one, so those that were sent away in vain are counted by their Job."""
+    """Pods differ each time, so replacements in vain are counted by their Job."""
     ENGINE.fleet(secretive, crew).start()
     command = kube.job()["spec"]["template"]["spec"]["containers"][0]["command"]
     name = kube.job()["metadata"]["name"]
@@ -211,7 +211,7 @@ def test_pods_share_a_place(kube: Kubernetes, crew: Crew, secretive: Settings) -
 
 
 def test_a_complete_job_is_no_failure(kube: Kubernetes, crew: Crew, secretive: Settings) -> None:
-    """When the study has ended, nobody runs and nothing failed."""
+    """When the study has ended no worker runs and none failed."""
     fleet = ENGINE.fleet(secretive, crew)
     fleet.start()
     kube.status(succeeded=3, conditions=[{"type": "Complete", "status": "True"}])
@@ -222,7 +222,7 @@ def test_a_complete_job_is_no_failure(kube: Kubernetes, crew: Crew, secretive: S
 def test_a_failed_job_is_told_with_its_log(
     kube: Kubernetes, crew: Crew, secretive: Settings
 ) -> None:
-    """Why the Job failed, and the last words of a pod."""
+    """A failed Job is reported with its reason and a pod's last output."""
     fleet = ENGINE.fleet(secretive, crew)
     fleet.start()
     kube.log = "Error: no such objective"
@@ -235,7 +235,7 @@ def test_a_failed_job_is_told_with_its_log(
 def test_what_the_server_refuses_is_told_and_nothing_stays(
     kube: Kubernetes, crew: Crew, secretive: Settings
 ) -> None:
-    """A Secret over quota is a MachineError in the server's words; the Job is taken back."""
+    """A Secret over quota is a MachineError in the server's words; the Job is deleted."""
     kube.quota = True
     with pytest.raises(MachineError, match=r"exceeded quota: secrets \(403\)"):
         ENGINE.fleet(secretive, crew).start()
@@ -245,7 +245,7 @@ def test_what_the_server_refuses_is_told_and_nothing_stays(
 def test_a_probe_is_a_job_of_its_own(
     kube: Kubernetes, crew: Crew, secretive: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs once, prints JSON, and is deleted."""
+    """A probe's Job runs once, prints JSON, and is deleted."""
     kube.log = '{"faults": []}'
     monkeypatch.setattr(kubernetes, "_finished", lambda _: True)
     assert ENGINE.probe(secretive, crew) == '{"faults": []}'
@@ -255,14 +255,14 @@ def test_a_probe_is_a_job_of_its_own(
 def test_a_machine_without_a_cluster_is_told(
     crew: Crew, secretive: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a kubeconfig the message says what to look at."""
+    """Without a kubeconfig the message says what to check."""
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
     with pytest.raises(MachineError, match="No Kubernetes cluster is configured"):
         ENGINE.fleet(secretive, crew).start()
 
 
 def test_options_that_make_no_sense_are_told() -> None:
-    """A misspelt option is a UserError that names it; text is read as TOML would be."""
+    """A misspelt option is a UserError that names it; text is parsed as TOML."""
     with pytest.raises(UserError, match="did you mean namespace"):
         ENGINE.options({"namspace": "lab"})
     read: Any = ENGINE.options({"gpus": "1", "node_selector": "gpu=a100", "cpu": 4})

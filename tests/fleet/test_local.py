@@ -1,4 +1,4 @@
-"""A crew of processes: replaced after accidents, left alone when they gave up."""
+"""A crew of processes: replaced after accidents, but not when they gave up."""
 
 import os
 import signal
@@ -32,12 +32,12 @@ from tuner.store.fleets import Launcher
 
 
 def pids(fleet: LocalFleet) -> list[int]:
-    """Return the process ids of a crew's workers now."""
+    """Return the current process ids of a crew's workers."""
     return [post.process.pid for post in fleet._posts if post.process is not None]
 
 
 def test_a_killed_worker_is_replaced(make_fleet: MakeFleet) -> None:
-    """kill -9 of one of two workers is an accident: another takes its place, its peer stays."""
+    """After kill -9 of one of two workers another takes its place, and its peer stays."""
     fleet = make_fleet("nowhere", 2, executed=True)
     assert fleet.running() == 2
     first, second = pids(fleet)
@@ -56,7 +56,7 @@ def test_a_worker_that_gave_up_is_not_replaced(make_fleet: MakeFleet, settings: 
 
 
 def test_a_worker_that_is_done_is_not_replaced(make_fleet: MakeFleet, database: Database) -> None:
-    """When the study is complete the crew melts away without a failure."""
+    """When the study is complete all workers exit without a failure."""
     bench = Bench.launch(database, make_spec(dimensions=()))
     worker = bench.worker()
     finish(worker, claim_trial(worker))
@@ -68,7 +68,7 @@ def test_a_worker_that_is_done_is_not_replaced(make_fleet: MakeFleet, database: 
 def test_a_post_whose_workers_keep_dying_is_given_up(
     make_fleet: MakeFleet,
 ) -> None:
-    """Accidents in a row, each soon after the start, are no accidents any more."""
+    """Accidents in a row, each soon after the start, end the replacements."""
     fleet, killed = make_fleet("nowhere", limits=Replacements(limit=3)), set()
     while fleet.running():
         (pid,) = pids(fleet)
@@ -82,9 +82,9 @@ def test_a_post_whose_workers_keep_dying_is_given_up(
 def test_an_unexpected_error_is_an_accident_but_not_for_ever(
     make_fleet: MakeFleet, database: Database
 ) -> None:
-    """A worker that meets a fault of ours is replaced, a few times, however old it became."""
+    """A worker with an unexpected error is replaced a few times, at any age."""
     Bench.launch(database, make_spec())
-    # A table is missing: neither the server's state nor a person's mistake.
+    # A missing table: neither a state of the server nor a user's mistake.
     with database.transaction() as connection:
         connection.execute(sa.text("DROP TABLE tuner.worker CASCADE"))
     fleet, seen = make_fleet("small", limits=Replacements(limit=3, young_seconds=0.0)), set()
@@ -97,7 +97,7 @@ def test_an_unexpected_error_is_an_accident_but_not_for_ever(
 
 
 def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) -> None:
-    """After ask_to_stop the workers leave, and stay away."""
+    """After ask_to_stop the workers exit, and are not replaced."""
     fleet = make_fleet("nowhere", 2, executed=True)
     workers = pids(fleet)
     fleet.ask_to_stop()
@@ -109,7 +109,7 @@ def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) ->
 def test_a_crew_that_is_stopped_at_once_hears_two_requests(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A worker takes one request as polite; it does not matter whether it was asked before."""
+    """A worker treats one request as polite and two as urgent, whether asked before or not."""
     heard = tmp_path / "heard"
     lines = (
         "import pathlib, signal, sys\n"
@@ -128,7 +128,7 @@ def test_a_crew_that_is_stopped_at_once_hears_two_requests(
 
 
 def test_a_crew_is_scaled(make_fleet: MakeFleet) -> None:
-    """More workers are started; of fewer, the newest leave and are not replaced."""
+    """More workers are started; to have fewer, the newest exit and are not replaced."""
     fleet = make_fleet("nowhere", 1)
     (first,) = pids(fleet)
     fleet.scale(3)
@@ -139,7 +139,7 @@ def test_a_crew_is_scaled(make_fleet: MakeFleet) -> None:
 
 
 def test_closing_leaves_nobody(make_fleet: MakeFleet) -> None:
-    """After close no worker runs, however it felt about it."""
+    """After close no worker runs, whatever its state."""
     fleet = make_fleet("nowhere", 2)
     workers = pids(fleet)
     fleet.close()
@@ -147,7 +147,7 @@ def test_closing_leaves_nobody(make_fleet: MakeFleet) -> None:
 
 
 def test_a_crew_outlives_no_launcher(settings: Settings) -> None:
-    """kill -9 of the launcher ends its workers: they follow their standard input."""
+    """After kill -9 of the launcher its workers exit: their standard input closes."""
     code = (
         "import os, time\nfrom tuner.fleet.contract import Crew\n"
         "from tuner.fleet.local import LocalFleet\n"
@@ -172,7 +172,7 @@ def test_a_crew_outlives_no_launcher(settings: Settings) -> None:
 
 
 def test_a_long_log_is_put_aside_and_goes_on(tmp_path: Path) -> None:
-    """Its worker appends to the emptied file; the one put aside is the owner's alone."""
+    """The worker appends to the emptied file; the rotated one is readable by its owner only."""
     log = tmp_path / "worker-1-0.log"
     with log.open("ab", buffering=0) as worker:
         worker.write(b"x" * 100)
@@ -214,7 +214,7 @@ def test_a_gpu_is_never_in_two_crews(settings: Settings, monkeypatch: pytest.Mon
 def test_a_launcher_is_more_than_its_number(
     settings: Settings, database: Database, seconds: float | None, is_there: bool
 ) -> None:
-    """Its fleet is lost if another process has its number; older handles name the number alone."""
+    """A fleet is lost if another process has the launcher's number; old handles have only that."""
     bench = Bench.launch(database, make_spec())
     began = LocalFleet(settings, Crew("small@1", ("cpu",))).handle()["launcher_started"]
     handle = {} if seconds is None else {"launcher_started": began + seconds}

@@ -29,7 +29,7 @@ LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000, attempts=1)
 
 
 class Fleets:
-    """Fleets on the cluster of these tests, each ended with its test."""
+    """Fleets on the tests' cluster, each ended with its test."""
 
     def __init__(self, scene: Scene, cluster: Cluster) -> None:
         self.scene = scene
@@ -56,14 +56,14 @@ class Fleets:
         return fleet
 
     def finish(self, fleet: Any) -> None:
-        """Wait until no actor is left, and none has given up."""
+        """Wait until no actor is left, and check that none has given up."""
         until(lambda: fleet.running() == 0, "no actor is left", seconds=240)
         assert fleet.failures() == []
 
 
 @pytest.fixture
 def fleets(scene: Scene, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleets]:
-    """Give the test a scene, and fleets on the cluster that leave nothing behind."""
+    """Return a scene, and fleets on the cluster, ended with the test."""
     from tuner.fleet import ray
 
     monkeypatch.setattr(ray, "LOOK_SECONDS", 0.5)
@@ -76,12 +76,12 @@ def fleets(scene: Scene, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) 
 
 
 def epochs(bench: Bench, count: int) -> None:
-    """Wait until so many epochs are stored."""
+    """Wait until this many epochs are stored."""
     until(lambda: len(bench.rows(t.epoch)) >= count, f"{count} epochs", seconds=120)
 
 
 def workers_of_pilots(secret: str) -> list[dict[str, str]]:
-    """Return the environments of the workers; no command shows the secret, no actor has torch."""
+    """Return the workers' environments; check that no secret or torch is in commands and actors."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -96,7 +96,7 @@ def workers_of_pilots(secret: str) -> list[dict[str, str]]:
 
 
 def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> None:
-    """Actors end by themselves with their study; no password or token lies open; no torch."""
+    """Actors end with their study; no password or token is visible, and none imports torch."""
     bench = fleets.scene.launch(SIZES)
     fleet = fleets.start(1)
     epochs(bench, 1)
@@ -115,7 +115,7 @@ def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> No
 
 
 def test_a_node_dies_in_training_and_another_joins(fleets: Fleets) -> None:
-    """Actors of a dead node find room on one that joins, and so does one that never had any."""
+    """Actors of a dead node, and one that never had room, start on a node that joins."""
     bench = fleets.scene.launch(SIZES)
     fleet = fleets.start(3)
     until(lambda: len(bench.rows(t.worker)) == 2, "two have room", seconds=120)
@@ -130,7 +130,7 @@ def test_a_node_dies_in_training_and_another_joins(fleets: Fleets) -> None:
 
 
 def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
-    """After kill -9 of its launcher a fleet trains on; by its handle it is scaled and stopped."""
+    """After kill -9 of its launcher a fleet trains on; it is scaled and stopped by its handle."""
     from tuner.fleet.ray import ENGINE
 
     bench = fleets.scene.launch(LONG)
@@ -169,7 +169,7 @@ def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
 
 
 def test_a_worker_that_gave_up_is_told(fleets: Fleets) -> None:
-    """A worker that ends with an error of its own is not replaced; its output is told."""
+    """A worker that ends with its own error is not replaced; its output is reported."""
     fleets.scene.launch(SIZES)
     fleet = fleets.start(1, password_file="/nowhere/password")
     until(lambda: fleet.running() == 0, "it gave up")
@@ -177,7 +177,7 @@ def test_a_worker_that_gave_up_is_told(fleets: Fleets) -> None:
 
 
 def test_actors_are_made_all_or_none(fleets: Fleets) -> None:
-    """Where the second cannot be made, the first does not stay behind."""
+    """If the second actor cannot be created, the first one is removed."""
     import ray
 
     from tuner.fleet.ray import ENGINE, NAMESPACE
@@ -193,7 +193,7 @@ def test_actors_are_made_all_or_none(fleets: Fleets) -> None:
         with pytest.raises(MachineError, match="does not make the actors"):
             fleet.start()
         assert fleet.handle()["gone"] == [0]
-        # Fleets of other tests may still be there.
+        # Other tests' fleets may still be running.
         until(lambda: names[0] not in ray.util.list_named_actors(), "the first is gone")
         ray.kill(ray.get_actor(names[1]))
     finally:
@@ -202,15 +202,15 @@ def test_actors_are_made_all_or_none(fleets: Fleets) -> None:
 
 
 class Squatter:
-    """An actor that has a name which a fleet wants."""
+    """An actor that occupies a fleet's name."""
 
     def answers(self) -> bool:
-        """Say that it is there."""
+        """Answer, to show that it is there."""
         return True
 
 
 def test_a_cluster_that_is_not_there_is_told(scene: Scene, ray_cluster: Cluster) -> None:
-    """An address at which nothing answers is a MachineError that names it."""
+    """An address without a cluster is a MachineError that names it."""
     from tuner.fleet.ray import ENGINE
 
     fleet = ENGINE.fleet(scene.settings, Crew("small@1", options={"address": "127.0.0.1:1"}))
@@ -231,12 +231,12 @@ def test_options_that_make_no_sense_are_told() -> None:
 def test_a_worker_is_asked_once_however_often_its_fleet_asks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A second signal would mean at once; only who wants that sends one, and once."""
+    """A second signal would mean to exit at once; it is sent only on request, and once."""
     from tuner.fleet import ray as engine
 
     lines = "trap 'echo TERM' TERM; trap 'echo INT' INT; echo up; while :; do sleep 0.05; done"
     monkeypatch.setattr(engine, "python", lambda *_: ["bash", "-c", lines, "worker"])
-    # No cluster runs this one, so there is no actor to end.
+    # This pilot runs without a cluster, so there is no actor to end.
     ended = Mock()
     monkeypatch.setattr("ray.get_runtime_context", lambda: ended)
     log = tmp_path / "log"

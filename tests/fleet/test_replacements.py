@@ -1,4 +1,4 @@
-"""Which workers are replaced, and when that is given up."""
+"""Which workers are replaced, and when replacing stops."""
 
 import pytest
 
@@ -10,7 +10,7 @@ OLD = 3600.0
 
 @pytest.mark.parametrize("code", [EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE])
 def test_who_ended_on_purpose_is_not_replaced(code: int) -> None:
-    """A study that is done, or an error that the next worker would meet too."""
+    """A worker that ended with the study, or with its own error, is not replaced."""
     replacements = Replacements()
     assert not replacements.replaces(WorkerEnd(code, OLD))
     assert not replacements.given_up
@@ -18,13 +18,13 @@ def test_who_ended_on_purpose_is_not_replaced(code: int) -> None:
 
 @pytest.mark.parametrize("code", [-9, -11, None, 143])
 def test_who_was_killed_after_a_while_is_replaced_for_ever(code: int | None) -> None:
-    """A machine that kills a worker every hour has one every hour."""
+    """A worker killed every hour is replaced every hour."""
     replacements = Replacements()
     assert all(replacements.replaces(WorkerEnd(code, OLD)) for _ in range(50))
 
 
 def test_early_deaths_in_a_row_end_it_and_are_told() -> None:
-    """The last of them is not replaced, and the reason names its signal."""
+    """After early deaths in a row the last is not replaced, and the reason names its signal."""
     replacements = Replacements()
     replaced = [replacements.replaces(WorkerEnd(-11, 1.0)) for _ in range(HOPELESS)]
     assert replaced == [True] * (HOPELESS - 1) + [False]
@@ -33,7 +33,7 @@ def test_early_deaths_in_a_row_end_it_and_are_told() -> None:
 
 
 def test_a_worker_that_grew_old_forgives_those_before_it() -> None:
-    """Only early deaths in a row count."""
+    """Only early deaths in a row count: a worker that grew old resets the count."""
     replacements = Replacements()
     for _ in range(10):
         for _ in range(HOPELESS - 1):
@@ -42,7 +42,7 @@ def test_a_worker_that_grew_old_forgives_those_before_it() -> None:
 
 
 def test_unexpected_errors_count_at_any_age() -> None:
-    """A fault of ours may hit every worker after an hour."""
+    """Unexpected errors count at any age: ours may hit every worker after an hour."""
     replacements = Replacements()
     for _ in range(HOPELESS):
         replacements.replaces(WorkerEnd(EXIT_UNEXPECTED, OLD))
@@ -50,9 +50,9 @@ def test_unexpected_errors_count_at_any_age() -> None:
 
 
 def test_places_that_were_taken_away_count_for_nothing() -> None:
-    """Preempted at once a hundred times, and still replaced; nor is an accident forgiven by it.
+    """Preempted a hundred times at once a worker is still replaced, and the count is unchanged.
 
-    Of a crew whose others were given up, one that was sound until its place was taken comes back.
+    In a crew whose others were given up, a preempted worker still comes back.
     """
     replacements = Replacements()
     for _ in range(HOPELESS - 1):

@@ -50,7 +50,7 @@ PLACE = SharedFiles(
 
 
 class Fleets:
-    """Fleets on the cluster of these tests, each ended with its test."""
+    """Fleets on the tests' cluster, each ended with its test."""
 
     def __init__(self, scene: Scene, cluster: Cluster) -> None:
         self.scene = scene
@@ -82,18 +82,18 @@ class Fleets:
         return dict(line.split() for line in out.splitlines())
 
     def restarts(self, fleet: SlurmFleet) -> int:
-        """Return how often the elements were requeued, together."""
+        """Return how often the elements were requeued in total."""
         words = ("scontrol", "--oneliner", "show", "job")
         shown = [self.cluster.run(*words, str(job)) for job in fleet.handle()["jobs"]]
         return sum(map(int, re.findall(r" Restarts=(\d+)", "".join(shown))))
 
     def finish(self, fleet: SlurmFleet) -> None:
-        """Wait until no element is left, and none has given up."""
+        """Wait until no element is left, and check that none has given up."""
         until(lambda: fleet.running() == 0, "no element is left", seconds=240)
         assert fleet.failures() == [], self.said(fleet)
 
     def said(self, fleet: SlurmFleet) -> str:
-        """Return what the pilots printed."""
+        """Return the pilots' output."""
         logs = sorted(Path(fleet.handle()["folder"]).glob("*.log"))
         return "\n".join(f"{log.name}\n{log.read_text()}" for log in logs)
 
@@ -105,7 +105,7 @@ def fleets(
     cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Fleets]:
-    """Give the test a scene, and fleets on the cluster that leave nothing behind."""
+    """Return a scene, and fleets on the cluster, ended with the test."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(PAUSE, "0.02")
@@ -116,13 +116,13 @@ def fleets(
 
 
 def epochs(bench: Bench, count: int) -> None:
-    """Wait until so many epochs are stored."""
+    """Wait until this many epochs are stored."""
     until(lambda: len(bench.rows(t.epoch)) >= count, f"{count} epochs", seconds=120)
 
 
 @pytest.mark.parametrize("kind", ["pilot", "probe"])
 def test_scripts_are_as_they_were(kind: str) -> None:
-    """The batch scripts are functions of what is wanted; a change of them is a change to review."""
+    """The batch scripts are a function of the options; review any change of them."""
     arguments = ("lr@1", "--device", "auto")
     environment = {"TUNER_DATABASE_URL": "postgresql://ada@db.lab/tuner"}
     write = {"pilot": pilot_script, "probe": probe_script}[kind]
@@ -136,7 +136,7 @@ def test_scripts_are_as_they_were(kind: str) -> None:
 
 
 def test_a_study_is_trained_to_its_end_and_shows_no_password(fleets: Fleets) -> None:
-    """More workers than an array may have are several arrays; all end when the study has ended."""
+    """Workers beyond the maximal array size get several arrays; all end with the study."""
     bench = fleets.scene.launch(SIZES)
     fleet = fleets.start(LONGEST_ARRAY + 1)
     assert len(fleet.handle()["jobs"]) == 2
@@ -154,12 +154,12 @@ def test_a_study_is_trained_to_its_end_and_shows_no_password(fleets: Fleets) -> 
     fleets.finish(fleet)
     assert set(fleets.elements(fleet).values()) == {"COMPLETED"}
     assert_whole(bench)
-    # Nobody closed it: the last of its elements has removed the password.
+    # The fleet was not closed: the last of its elements has removed the password.
     assert not (folder / "password").exists()
 
 
 def test_preempted_pilots_give_their_trials_back_and_return(fleets: Fleets) -> None:
-    """A job of a higher partition takes both nodes; what was at work goes on after it, exact."""
+    """A job in a higher partition takes both nodes; preempted elements continue after it, exact."""
     bench = fleets.scene.launch(SIZES)
     fleet = fleets.start(1)
     epochs(bench, 8)
@@ -178,7 +178,7 @@ def test_preempted_pilots_give_their_trials_back_and_return(fleets: Fleets) -> N
 def test_a_time_limit_in_the_middle_of_a_trial_costs_nothing(
     fleets: Fleets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trial longer than the time limit is trained in pieces by elements that requeue."""
+    """A trial longer than the time limit is trained in parts by elements that are requeued."""
     monkeypatch.setenv(PAUSE, "0.1")
     bench = fleets.scene.launch(Sizes(rates=(1e-3,), epochs=40, attempts=1))
     fleet = fleets.start(1, time="1m", signal="30s")
@@ -190,7 +190,7 @@ def test_a_time_limit_in_the_middle_of_a_trial_costs_nothing(
 
 
 def test_a_cancelled_element_stays_away_and_a_lost_node_is_left(fleets: Fleets) -> None:
-    """scancel ends an element for good; the elements of a node that dies run on another."""
+    """scancel ends an element for good; a dead node's elements run on another node."""
     bench = fleets.scene.launch(SIZES)
     fleet = fleets.start(2)
     until(lambda: len(bench.rows(t.worker)) == 2, "both work", seconds=120)
@@ -207,7 +207,7 @@ def test_a_cancelled_element_stays_away_and_a_lost_node_is_left(fleets: Fleets) 
 
 
 def test_a_drained_node_is_left_at_the_end_of_a_lifetime(fleets: Fleets) -> None:
-    """An element on a drained node works on; requeued, it runs on another node."""
+    """An element on a drained node continues; requeued, it runs on another node."""
     bench = fleets.scene.launch(Sizes(rates=(1e-3,), epochs=80, attempts=1))
     fleet = fleets.start(1)
     epochs(bench, 4)
@@ -225,7 +225,7 @@ def test_a_drained_node_is_left_at_the_end_of_a_lifetime(fleets: Fleets) -> None
 
 
 def test_a_fleet_is_scaled_and_stopped_from_elsewhere(fleets: Fleets) -> None:
-    """By its handle another process scales a fleet, and stops it with every trial given back."""
+    """Another process scales a fleet by its handle, and stops it with every trial given back."""
     bench = fleets.scene.launch(LONG)
     started = fleets.start(1)
     epochs(bench, 2)
@@ -243,7 +243,7 @@ def test_a_fleet_is_scaled_and_stopped_from_elsewhere(fleets: Fleets) -> None:
 
 
 def test_pilots_that_die_young_are_given_up(fleets: Fleets) -> None:
-    """A command that crashes at once is tried a few times, and then told."""
+    """A command that crashes at once is tried a few times, and then reported."""
     limits = Replacements(limit=2)
     fleet = fleets.start(1, limits, command="sh -c 'echo no tuner here; exit 9' --")
     until(lambda: fleet.running() == 0, "it was given up")
@@ -254,14 +254,14 @@ def test_pilots_that_die_young_are_given_up(fleets: Fleets) -> None:
 
 
 def test_elements_that_will_never_start_are_told(fleets: Fleets) -> None:
-    """A time limit above the partition's is not waited for in silence."""
+    """A time limit above the partition's is reported, not waited for."""
     fleet = fleets.start(1, partition="short", time="2h")
     until(lambda: fleet.running() == 1 and bool(fleet.failures()), "it was told")
     assert fleet.failures()[0].startswith("Slurm does not start 1 of the workers: PartitionTime")
 
 
 def test_what_slurm_refuses_is_told_in_its_words(fleets: Fleets) -> None:
-    """A partition that does not exist is a MachineError with what sbatch says."""
+    """A partition that does not exist is a MachineError with sbatch's message."""
     with pytest.raises(MachineError, match="invalid partition"):
         fleets.start(1, partition="nowhere")
 
@@ -292,7 +292,7 @@ def test_options_that_make_no_sense_are_told(given: Mapping[str, Any], words: st
 
 
 def test_options_are_read_from_text_as_from_a_file() -> None:
-    """What a command line gives as text means what a study file says in TOML."""
+    """Options given as text mean the same as in TOML."""
     text = {"gpus": "1", "time": "90m", "options": "--exclude=n1 '--comment=a b'"}
     toml = {"gpus": 1, "time": "90m", "options": ["--exclude=n1", "--comment=a b"]}
     assert ENGINE.options(text) == ENGINE.options(toml)
@@ -303,5 +303,5 @@ def test_options_are_read_from_text_as_from_a_file() -> None:
     [("0:05", 5), ("12:34", 754), ("1:02:03", 3723), ("2-01:00:00", 176400), ("INVALID", 0)],
 )
 def test_times_of_squeue_are_read(text: str, seconds: float) -> None:
-    """MM:SS, HH:MM:SS and days."""
+    """squeue's times are MM:SS, HH:MM:SS and with days."""
     assert read_seconds(text) == seconds

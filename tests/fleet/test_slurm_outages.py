@@ -1,4 +1,4 @@
-"""A Slurm that misbehaves, by programs that stand for its commands."""
+"""A Slurm that misbehaves, simulated by stand-ins for its commands."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ Commands = Callable[..., Path]
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """Return what puts shell lines in place of Slurm's commands; each call is written down."""
+    """Return a function that replaces Slurm's commands by shell lines and logs each call."""
     folder = tmp_path / "bin"
     folder.mkdir()
     calls = tmp_path / "calls"
@@ -46,7 +46,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 def again(tmp_path: Path, **handle: object) -> SlurmFleet:
-    """Return a fleet of one array, as another process finds it."""
+    """Return a fleet of one array, as found by another process."""
     (tmp_path / "password").write_text("secret\n")
     body = {"folder": str(tmp_path), "jobs": [5], "leaving": [], "left": [], "accidents": 0}
     settings = Settings(home=tmp_path, timing=Timing(give_back=0.1))
@@ -56,7 +56,7 @@ def again(tmp_path: Path, **handle: object) -> SlurmFleet:
 
 
 def test_a_controller_that_is_away_ends_no_fleet(commands: Commands, tmp_path: Path) -> None:
-    """Who has never heard from Slurm says so; who has goes by what was heard last."""
+    """Without any answer yet this is an error; otherwise the last answer counts."""
     with pytest.raises(MachineError, match="controller does not answer"):
         again(tmp_path).running()
     commands(squeue="echo '5|0|RUNNING|1:00|None'")
@@ -68,7 +68,7 @@ def test_a_controller_that_is_away_ends_no_fleet(commands: Commands, tmp_path: P
 
 
 def test_another_cluster_or_person_is_refused(commands: Commands, tmp_path: Path) -> None:
-    """Job numbers of elsewhere mean other jobs here: nothing is counted and nobody is cancelled."""
+    """Job numbers of another cluster or user are refused: nothing is counted or cancelled."""
     calls = commands(
         scontrol="echo 'ClusterName             = here'",
         squeue='echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1',
@@ -82,7 +82,7 @@ def test_another_cluster_or_person_is_refused(commands: Commands, tmp_path: Path
 
 
 def test_arrays_that_were_submitted_stay_in_the_handle(commands: Commands, tmp_path: Path) -> None:
-    """If the second array is refused, and cancelling the first fails, the first is still known."""
+    """If the second array and cancelling the first both fail, the first stays in the handle."""
     commands(
         scontrol="echo 'ClusterName = here'",
         squeue="echo '5|0|RUNNING|1:00|None'",
@@ -100,7 +100,7 @@ def test_arrays_that_were_submitted_stay_in_the_handle(commands: Commands, tmp_p
 def test_passwords_of_fleets_that_ended_unseen_are_removed(
     commands: Commands, tmp_path: Path
 ) -> None:
-    """At the next launch; not that of a fleet at work, of another cluster, or of one unheard of."""
+    """The next launch removes them, except those of running, other clusters' and unknown fleets."""
     shown = {"gone": "2|0|CANCELLED|1:00|None", "works": "3|0|RUNNING|1:00|None"}
     for name, cluster, job in (("gone", "here", 2), ("works", "here", 3), ("far", "there", 4)):
         home_folder.make_folder(tmp_path / "fleet" / name)
@@ -122,7 +122,7 @@ def test_passwords_of_fleets_that_ended_unseen_are_removed(
     assert kept() == ["far", "works"]
 
 
-# As squeue does: an element is shown under the states that were asked for, and no others.
+# Like squeue: an element is shown only under the requested states.
 FINISH = """[[ $* = *--states=* ]] || {{ echo RUNNING; exit; }}
 printf '{others}\\n' | while read -r name state; do
     [[ $* = *[=,]$state[,\\ ]* ]] && echo "$name $state"
@@ -143,9 +143,9 @@ true"""
 def test_the_last_element_removes_the_password(
     commands: Commands, tmp_path: Path, others: str, is_last: bool, asks: int
 ) -> None:
-    """Of several that end together, the first by number waits for the others; no other does.
+    """Of elements that end together only the first by number waits for the others.
 
-    A node that boots (CF) and one that was preempted (CG) count among them.
+    Nodes that are booting (CF) and preempted elements (CG) count among them.
     """
     finish = FINISH.format(others=others)
     calls = commands(squeue=finish, scontrol="", sleep="exit 0", worker="exit 0")
@@ -171,7 +171,7 @@ def run_pilot(script: str) -> int:
 def test_a_pilot_requeues_itself_alone(
     commands: Commands, tmp_path: Path, setup: tuple[str, ...]
 ) -> None:
-    """The element that has the array's own number is asked for, and requeued, by its index."""
+    """The element with the array's own number is queried and requeued by its index."""
     one = '[[ "$*" = *5_2* ]] && echo RUNNING || printf "RUNNING\\nRUNNING\\n"'
     calls = commands(squeue=one, scontrol="", worker="kill -USR2 $PPID; sleep 0.2; exit 143")
     options = SlurmOptions(command="worker", container="env", setup=setup)
@@ -183,7 +183,7 @@ def test_a_pilot_requeues_itself_alone(
 
 
 def test_a_worker_may_use_the_time_before_the_limit(tmp_path: Path) -> None:
-    """It is given all but what handing its trial back takes; a person's own time wins."""
+    """It gets all of it but the time for handing its trial back, unless the user sets that."""
     place = SharedFiles(str(tmp_path), "/home/a%j/fleet", None)
     script = pilot_script("lr@1", (), SlurmOptions(), {}, place)
     assert "export TUNER_GIVE_BACK_SECONDS=105\n" in script
@@ -194,7 +194,7 @@ def test_a_worker_may_use_the_time_before_the_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cpus", "at_most", "array_limit"])
 def test_negative_numbers_are_refused(name: str) -> None:
-    """An array of no elements would be a fleet that does nothing."""
+    """Negative numbers of workers are refused: an empty array would do nothing."""
     with pytest.raises(UserError, match=f"{name} must not be negative"):
         ENGINE.options({name: "-1"})
 
@@ -202,7 +202,7 @@ def test_negative_numbers_are_refused(name: str) -> None:
 def test_a_fleet_that_cannot_start_has_ended(
     commands: Commands, settings: Settings, database: Database
 ) -> None:
-    """Slurm refuses the array: the fleet is stored as ended, with Slurm's words."""
+    """If Slurm refuses the array the fleet is stored as ended, with Slurm's message."""
     commands(sbatch='echo "invalid partition specified: gpu" >&2; exit 1')
     bench = Bench.launch(database, make_spec())
     crew = Crew("small@1", ("cpu",))
@@ -219,7 +219,7 @@ def test_a_fleet_that_cannot_start_has_ended(
 def test_a_fleet_that_was_asked_to_stop_is_given_no_more_workers(
     commands: Commands, settings: Settings, database: Database, tmp_path: Path
 ) -> None:
-    """On a cluster and here: it would go on for whoever has stopped it."""
+    """A stopped fleet cannot be scaled, on a cluster or here: it would run on unnoticed."""
     calls = commands(
         scontrol="echo 'ClusterName = here'",
         squeue="echo '5|0|RUNNING|1:00|None'",
@@ -249,7 +249,7 @@ def test_a_fleet_that_was_asked_to_stop_is_given_no_more_workers(
 def test_workers_that_were_started_before_an_error_are_found_again(
     commands: Commands, settings: Settings, database: Database, tmp_path: Path
 ) -> None:
-    """A fleet is scaled, and the second array refused: the first is in the stored handle."""
+    """If scaling fails at the second array, the first one is in the stored handle."""
     commands(
         scontrol="echo 'ClusterName = here'",
         squeue="echo '5|0|RUNNING|1:00|None'",
@@ -272,5 +272,5 @@ def test_workers_that_were_started_before_an_error_are_found_again(
         (kept,) = fleets.of_study(connection, bench.study)
     assert kept.handle["jobs"] == [5, 6]
     assert kept.workers == 1
-    # Or `tuner fleet forget` would have to wait after every look at a cluster that is gone.
+    # Otherwise `tuner fleet forget` would have to wait after every look at a lost cluster.
     assert kept.seen == stored.seen

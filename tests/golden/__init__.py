@@ -1,1 +1,1 @@
-"""What people and machines read of stored studies, as golden files."""
+"""The output of reading commands on stored studies, as golden files."""

@@ -1,7 +1,7 @@
-"""Whether what is printed is what is expected: texts alike but for the last digits of numbers.
+"""Comparison of output with golden files: equal texts but for the last digits of numbers.
 
-Another CPU, BLAS or SciPy may compute another last bit, and with it print another last
-digit. All else counts: words, spaces, the order of keys.
+Another CPU, BLAS or SciPy may compute another last bit, and print another last digit. Everything
+else counts: words, spaces, the order of keys.
 """
 
 import difflib
@@ -17,9 +17,9 @@ DIGITS = 3
 
 
 def difference(expected: str, found: str, *, rounded: bool) -> str | None:
-    """Return how two texts differ, as lines to read; None if they agree.
+    """Return a diff of two texts, or None if they agree.
 
-    `rounded` says that numbers are printed for people, with a few digits.
+    `rounded`: numbers are printed for people, with a few digits.
     """
     if agree(expected, found, rounded=rounded):
         return None
@@ -36,7 +36,7 @@ def json_difference(expected: str, found: str) -> str | None:
 
 
 def _values(text: str) -> Any:
-    """Return a text's value, or where it has one a line, all of them."""
+    """Return a text's JSON value, or one value per line."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -44,7 +44,7 @@ def _values(text: str) -> Any:
 
 
 def agree(expected: str, found: str, *, rounded: bool) -> bool:
-    """Tell whether two texts agree but for the last digits of numbers."""
+    """Return whether two texts agree but for the last digits of numbers."""
     if expected == found:
         return True
     if NUMBER.sub("#", expected) != NUMBER.sub("#", found):
@@ -59,7 +59,7 @@ def _close(one: str, other: str, *, rounded: bool) -> bool:
     mantissa, _, exponent = one.lower().partition("e")
     decimals = len(mantissa.partition(".")[2])
     if rounded and decimals != len(other.lower().partition("e")[0].partition(".")[2]):
-        return False  # more or fewer digits are printed than before
+        return False  # the number of printed digits differs
     digits = mantissa.lstrip("-−").replace(".", "").lstrip("0")
     if rounded and decimals and len(digits) >= DIGITS:
         allowed = max(allowed, 1.001 * 10.0 ** (int(exponent or 0) - decimals))
@@ -67,7 +67,7 @@ def _close(one: str, other: str, *, rounded: bool) -> bool:
 
 
 def _aligned(expected: list[str], found: list[str], *, rounded: bool) -> list[str]:
-    """Return the found lines, each as the expected one where the two agree."""
+    """Return the found lines, with those that agree replaced by the expected ones."""
     before, after = ([NUMBER.sub("#", line) for line in lines] for lines in (expected, found))
     lines = list(found)
     matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)

@@ -1,4 +1,4 @@
-"""What is asked of the stored studies: each case is a command, and a file with its answer."""
+"""The golden cases on the stored studies: each is a command, and a file with its output."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ LEFT_OUT = ("--json", "--study", "-o", "--format", "csv", "json", "markdown", "l
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, and the golden file that holds what it prints."""
+    """A command line, and the golden file with its output."""
 
     command: str
     folder: str
@@ -32,18 +32,18 @@ class Case:
 
     @property
     def output(self) -> str | None:
-        """The file or folder that it writes, if it does."""
+        """The file or folder that it writes, if any."""
         words = self.arguments
         return words[words.index("-o") + 1] if "-o" in words else None
 
     @property
     def long(self) -> bool:
-        """Whether it takes longer than most: it draws, or computes for long."""
+        """Whether it takes long: it draws, or computes."""
         return self.command.startswith(("report", "plot", "influence everything"))
 
     @property
     def ending(self) -> str:
-        """How the golden file's name ends, by what is in it."""
+        """The ending of the golden file's name, by its content."""
         words = self.arguments
         if "--format" in words:
             return ENDINGS[words[words.index("--format") + 1]]

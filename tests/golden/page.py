@@ -1,4 +1,4 @@
-"""The words of a page, a line for each paragraph, row and heading."""
+"""The words of a page, one line per paragraph, row and heading."""
 
 from html.parser import HTMLParser
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python -m tests.golden.record FOLDER
 
-FOLDER is made, and holds the home, the data and the studies' files; one that exists is only
-stored again. Training takes some ten minutes on two cores. Its last bits differ between CPUs,
-so every golden file changes with it: run `make golden` afterwards, and read the difference.
+FOLDER is created, with the home, the data and the studies' files; an existing one is only stored
+again. Training takes some ten minutes on two cores. Its last bits differ between CPUs, so every
+golden file changes with it: run `make golden` afterwards, and read the difference.
 """
 
 import csv
@@ -68,7 +68,7 @@ def train(folder: Path) -> None:
     environment = {**os.environ, "TUNER_HOME": str(folder / "home")}
     for name in COMPLETE:
         launch(folder, environment, name).wait()
-    # A second version: the same trials trained further, from the epochs that they have.
+    # A second version: the same trials trained longer, from their stored epochs.
     launch(folder, environment, "one_seed", "--epochs-to", "6").wait()
     stop_early(folder, environment)
     kill_and_resume(folder, environment)
@@ -78,7 +78,7 @@ def train(folder: Path) -> None:
 def launch(
     folder: Path, environment: dict[str, str], name: str, *more: str
 ) -> "subprocess.Popen[bytes]":
-    """Start a launch, with the study's file or, with more options, as the study is stored."""
+    """Start a launch, from the study's file or, with more options, from the stored study."""
     click.echo(f"launch {name} {' '.join(more)}")
     study = name if more else f"studies/{name}.toml"
     words = [sys.executable, "-m", "tuner", "launch", "--study", study, "--workers", "2", *more]
@@ -105,7 +105,7 @@ def kill_and_resume(folder: Path, environment: dict[str, str]) -> None:
 
 
 def kill(folder: Path, environment: dict[str, str], name: str, ended: int) -> None:
-    """Launch a study, and kill its launch and workers once this many trials have ended."""
+    """Launch a study, and kill its launch and workers after this many trials have ended."""
     launched = launch(folder, environment, name)
     with connected(environment) as cursor:
         wait(
@@ -129,7 +129,7 @@ def kill(folder: Path, environment: dict[str, str], name: str, ended: int) -> No
 
 
 def wait(cursor: "psycopg2.extensions.cursor", name: str, *conditions: str) -> None:
-    """Wait until every condition holds for a study at one moment."""
+    """Wait until all conditions hold for a study at the same time."""
     own = (
         "WHERE trial_id IN (SELECT trial_id FROM tuner.trial JOIN tuner.study "
         f"USING (study_id) WHERE name = '{name}')"
@@ -147,7 +147,7 @@ def wait(cursor: "psycopg2.extensions.cursor", name: str, *conditions: str) -> N
 
 @contextmanager
 def connected(environment: dict[str, str]) -> Iterator["psycopg2.extensions.cursor"]:
-    """Give a cursor of the embedded database, each of whose statements is a transaction."""
+    """Yield a cursor of the embedded database with one transaction per statement."""
     settings = from_environment({"TUNER_HOME": environment["TUNER_HOME"]})
     with Database.open(settings) as database:
         parameters: dict[str, Any] = dict(database.address.parameters)
@@ -160,7 +160,7 @@ def connected(environment: dict[str, str]) -> Iterator["psycopg2.extensions.curs
 
 
 def dump(parameters: dict[str, str], folder: Path) -> str:
-    """Return the database as SQL that any PostgreSQL takes, with nothing of this machine."""
+    """Return the database as portable SQL, without anything of this machine."""
     words = [locate().program("pg_dump"), "--no-owner", "--no-privileges", "--no-comments"]
     words += [f"--{key}={parameters[key]}" for key in ("host", "port") if key in parameters]
     words += [f"--username={parameters['user']}", f"--dbname={parameters['dbname']}"]
@@ -174,14 +174,14 @@ def dump(parameters: dict[str, str], folder: Path) -> str:
     kept = [
         line
         for line in text.splitlines()
-        # Settings and psql's commands: newer servers' are unknown to older ones.
+        # Settings and psql commands: older servers do not know newer ones.
         if not line.startswith(("SET ", "--", "\\restrict", "\\unrestrict")) and line
     ]
     return anonymous("\n".join(kept) + "\n", folder)
 
 
 def anonymous(text: str, folder: Path) -> str:
-    """Replace the folders of this machine."""
+    """Replace the names of this machine's folders."""
     text = text.replace(str(folder.resolve()), "/data/golden")
     text = text.replace(str(HERE.parents[1]), "/opt/tuner")
     for line in text.splitlines():

@@ -1,8 +1,8 @@
-"""The stored studies: how they come into a database of the test's own.
+"""The stored studies, loaded into a test's own database.
 
-They were trained once (`record`) and are data from then on: training's last bits
-differ between CPUs. The file is SQL in pg_dump's plain form at the revision of the
-day it was made. The product's own migrations bring it to today's.
+They were trained once (`record`) and are fixed data since: training's last bits differ between
+CPUs. The file is SQL in pg_dump's plain form at the schema revision of that day. The product's own
+migrations upgrade it.
 """
 
 import io
@@ -35,7 +35,7 @@ Whether a worker lives is a matter of seconds by the server's clock: seen 20 s a
 
 
 def load(address: Address, *, writable: bool = False) -> None:
-    """Fill an empty database with the stored studies, and bring it to today's schema.
+    """Fill an empty database with the stored studies, and upgrade it to the current schema.
 
     Unless it is to be writable, a command that writes to it fails from then on.
     """

@@ -1,4 +1,4 @@
-"""What counts as the same output."""
+"""What counts as equal output."""
 
 import pytest
 
@@ -37,13 +37,13 @@ def test_all_else_is_a_difference(expected: str, found: str) -> None:
 
 
 def test_exported_numbers_are_compared_with_all_their_digits() -> None:
-    """In a file for programs 0.917 and 0.918 are two numbers."""
+    """In a file for programs 0.917 and 0.918 are different."""
     assert difference("0.917", "0.918", rounded=False)
     assert difference("0.3000000000000001", "0.3", rounded=False) is None
 
 
 def test_only_lines_that_differ_are_shown() -> None:
-    """A line whose last digit moved is shown as it is expected."""
+    """A line that differs only in its last digit is shown as expected."""
     shown = difference("a 0.123\nb 1\nc\n", "a 0.124\nb 2\nc\n", rounded=True)
     assert shown is not None
     assert "-b 1" in shown
@@ -65,10 +65,10 @@ def test_only_lines_that_differ_are_shown() -> None:
     ],
 )
 def test_json_is_compared_place_by_place(expected: str, found: str, place: str) -> None:
-    """A difference is reported with its place; the order and the types count."""
+    """A JSON difference is reported with its path; order and types count."""
     assert (json_difference(expected, found) or "").startswith(place)
 
 
 def test_json_allows_last_bits() -> None:
-    """Floats that differ by rounding are the same, and NaN is NaN."""
+    """Floats that differ by rounding are equal, and NaN equals NaN."""
     assert json_difference('{"a": 0.1, "b": NaN}', '{"a": 0.10000000000000002, "b": NaN}') is None

@@ -1,7 +1,7 @@
-"""Every reading command, asked of stored studies: it prints what its golden file holds.
+"""Every reading command on the stored studies prints what its golden file contains.
 
-A redesign changes none of these files by accident: a difference is either mended or wanted.
-`make golden` writes what is printed now; git then shows what changed, to be read line by line.
+A redesign must change none of these files by accident: a difference is either fixed or intended.
+`make golden` writes the current output; git then shows what changed, to be read line by line.
 """
 
 import json
@@ -46,14 +46,14 @@ MOVING = {
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs commands on the stored studies, in a folder that holds their files."""
+    """Runs commands on the stored studies, in a folder that contains their files."""
 
     address: str
     """Of the database, with its password."""
     folder: Path
 
     def ask(self, case: Case) -> str:
-        """Return what a command prints, as a golden file holds it."""
+        """Return a command's output in the form of a golden file."""
         environment = {
             "TUNER_DATABASE_URL": self.address,
             "TUNER_HOME": str(self.folder / "home"),
@@ -76,7 +76,7 @@ class Shell:
         return self._still("\n".join(part.strip("\n") for part in parts if part) + "\n")
 
     def _written(self, case: Case) -> str:
-        """Return the texts in what a command wrote, and remove it; of pictures their words."""
+        """Return the texts in a command's output file, and remove it; of pictures their words."""
         if case.output is None:
             return ""
         target = self.folder / case.output
@@ -93,7 +93,7 @@ class Shell:
         return "\n".join(parts)
 
     def _still(self, text: str) -> str:
-        """Return a text without colours, and without what moves from run to run."""
+        """Return a text without colours, and without what varies from run to run."""
         for pattern, replacement in MOVING.items():
             text = re.sub(pattern, replacement, text)
         text = text.replace(str(self.folder), "/home/reader")
@@ -103,7 +103,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """Load the stored studies once for all cases; nothing can be written to them."""
+    """Load the stored studies once for all cases, read-only."""
     zone = os.environ.get("TZ")
     os.environ["TZ"] = "UTC"
     time.tzset()
@@ -119,24 +119,24 @@ def shell(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def name(case: Case) -> str:
-    """Return what a case is called in pytest's output: its golden file."""
+    """Return the name of a case in pytest's output: its golden file."""
     return str(case.file.relative_to(EXPECTED))
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if not case.long], ids=name)
 def test_command_prints_what_its_golden_file_holds(shell: Shell, case: Case) -> None:
-    """What a command prints is what it printed before, but for last digits."""
+    """A command's output is unchanged, except for last digits."""
     compare(case, shell.ask(case))
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.long], ids=name)
 def test_document_holds_what_its_golden_file_holds(shell: Shell, case: Case) -> None:
-    """Words and tables of a report, and the words in pictures, are what they were before."""
+    """Words and tables of a report, and the words in pictures, are unchanged."""
     compare(case, shell.ask(case))
 
 
 def test_notebook_gives_what_its_golden_file_holds(shell: Shell) -> None:
-    """Frames have the columns and types that they had, and verdicts the words."""
+    """Frames have the same columns and types, and verdicts the same words."""
     with tuner.open("lr_sched", database=shell.address) as study:
         compared, gapped = study.compare(), study.gap()
         frames = {
@@ -160,7 +160,7 @@ def types_of(frame: "DataFrame") -> str:
 
 
 def compare(case: Case, found: str) -> None:
-    """Hold what is printed against the golden file, or write that."""
+    """Compare output with the golden file, or write that file."""
     if WRITES:
         case.file.parent.mkdir(parents=True, exist_ok=True)
         case.file.write_text(found, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What tests share: throw-away PostgreSQL servers, and worker processes on them."""
+"""Shared by tests: throw-away PostgreSQL servers, and worker processes on them."""

@@ -1,4 +1,4 @@
-"""The command line of `tuner`, called in this process where no process of its own is needed."""
+"""The command line of `tuner`, called in this process if no separate one is needed."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ ANSWERING = {
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: its exit code and what it printed."""
+    """The result of a command: exit code and output."""
 
     code: int
     out: str
@@ -40,15 +40,15 @@ class Done:
 
 
 def needs_a_process(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Tell whether a command trains, serves or writes, or depends on how Python starts."""
+    """Return whether a command trains, serves or writes, or depends on how Python starts."""
     starts_python = any(name.startswith(("PYTHON", "LANG", "LC_")) for name in environ)
-    # Following a log ends by a signal only.
+    # Following a log ends only by a signal.
     follows = "--follow" in arguments or "-f" in arguments or "--watch" in arguments
     return arguments[0] not in ANSWERING or "--save" in arguments or follows or starts_python
 
 
 def answer(arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Done:
-    """Run an answering command as a shell in a folder would, but in this process."""
+    """Run a reading command as a shell in a folder would, but in this process."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
     out, err = streams
     before = dict(os.environ)

@@ -22,7 +22,7 @@ def long_tests() -> frozenset[str]:
 
 
 def measured(report: Iterable[str]) -> list[str]:
-    """Return the long tests of a report of pytest's, in order."""
+    """Return the long tests of a pytest report, in order."""
     seconds: dict[str, float] = defaultdict(float)
     for line in report:
         if (found := LINE.match(line.strip())) is not None:

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL on 127.0.0.1, with or without a password, that may lose its power."""
+"""A throw-away PostgreSQL on 127.0.0.1, with or without a password, that can be cut off."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ PASSWORD = "p{w}%40:/@#? ü'\"\\é"
 
 @dataclass
 class Server:
-    """A server that lets the user `tuner` in; its data outlive a stop."""
+    """A server for the user `tuner`; its data survive a stop."""
 
     folder: Path
     port: int
@@ -66,7 +66,7 @@ class Server:
         return {"max_connections": "60", "fsync": "off"}
 
     def stop_at_once(self) -> None:
-        """Stop it as a power cut would: connections are cut, and the next start recovers."""
+        """Stop it like a power cut: connections are cut, and the next start recovers."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait()
@@ -77,7 +77,7 @@ class Server:
         self.start()
 
     def create(self, database: str) -> str:
-        """Make an empty database and return its address."""
+        """Create an empty database and return its address."""
         connection = self._connect()
         try:
             connection.autocommit = True
@@ -98,10 +98,10 @@ class Server:
 
 @contextmanager
 def run_server(password: str | None = None) -> Iterator[Server]:
-    """Make and start a server, and remove it in the end."""
+    """Create and start a server, and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="tuner-postgres-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # as root the server runs as another user, who has to get in
+        folder.chmod(0o711)  # as root the server runs as another user, who needs access
         account = embedded_places.account_for(folder)
         programs = binaries.locate_for(account)
         options: dict[str, Any] = {} if account is None else dict(account.options())

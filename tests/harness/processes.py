@@ -25,8 +25,8 @@ def until(
 ) -> None:
     """Wait for a condition, up to a deadline.
 
-    Most conditions ask the database. Fifty times a second, for the seconds that a cluster takes,
-    they would cost more than what is waited for; so they are asked less and less often.
+    Most conditions query the database. Fifty times a second, for the seconds that a cluster takes,
+    the queries would cost more than the work itself; so they become less and less frequent.
     """
     deadline = time.monotonic() + seconds
     pause = SHORTEST_PAUSE
@@ -37,7 +37,7 @@ def until(
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the environment that gives a process these settings, and no others."""
+    """Return an environment with these settings, and no others."""
     timing = settings.timing
     return worker_environment(settings) | {
         "TUNER_LEASE_SECONDS": str(timing.lease),
@@ -70,7 +70,7 @@ class Workers:
     ) -> Started:
         """Start `tuner worker` in its own session; its standard input stays open.
 
-        It is forked, unless the start of Python matters or a command is given that runs it.
+        It is forked, unless the start of Python matters or another command is given.
         """
         words = ["worker", "--study", study, "--device", "cpu"]
         if self.objectives is not None:
@@ -101,13 +101,13 @@ class Workers:
         return process
 
     def said(self, characters: int | None = None) -> str:
-        """Return what the workers printed; or only this many characters of its end."""
+        """Return the workers' output, or only this many characters of its end."""
         logs = sorted(self.folder.glob("worker-*.log"))
         start = None if characters is None else -characters
         return "\n".join(f"{log.name}\n{log.read_text()[start:]}" for log in logs)
 
     def close(self) -> None:
-        """End every worker that is left, frozen ones and their trainers included."""
+        """End every remaining worker, frozen ones and their trainers included."""
         for process in self.processes:
             if process.poll() is None:
                 kill(*trainers_of(process.pid), process.pid)
@@ -117,7 +117,7 @@ class Workers:
 
 
 def trainers_of(supervisor: int) -> list[int]:
-    """Return the trainers that a supervisor has now; a frozen one's included."""
+    """Return a supervisor's current trainers, frozen ones included."""
     try:
         family = psutil.Process(supervisor).children(recursive=True)
     except psutil.Error:
@@ -126,7 +126,7 @@ def trainers_of(supervisor: int) -> list[int]:
 
 
 def _is_trainer(process: psutil.Process) -> bool:
-    """Tell a trainer, or a double of one, from the server that forks trainers."""
+    """Distinguish a trainer, or its double, from the server that forks trainers."""
     try:
         words = " ".join(process.cmdline())
     except psutil.Error:
@@ -143,13 +143,13 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def kill(*pids: int) -> None:
-    """kill -9 processes, as close together as can be."""
+    """kill -9 processes, as simultaneously as possible."""
     for pid in pids:
         send(pid, signal.SIGKILL)
 
 
 def freeze(*pids: int) -> None:
-    """Stop processes in their tracks, and wait until they stand still."""
+    """Stop processes with SIGSTOP, and wait until they are stopped."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     until(lambda: all(is_frozen(pid) for pid in pids), "they stand still")
@@ -162,12 +162,12 @@ def thaw(*pids: int) -> None:
 
 
 def is_frozen(pid: int) -> bool:
-    """Tell whether a process is stopped by a signal."""
+    """Return whether a process is stopped by a signal."""
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""A throw-away Ray of two nodes on this machine, with token login, as newer Rays have it."""
+"""A throw-away Ray of two nodes on this machine, with token login, as in newer versions."""
 
 import importlib.util
 import os
@@ -42,7 +42,7 @@ STARTS = 3
 
 @dataclass
 class Cluster:
-    """A cluster whose head has no room, so that any node with work can be killed."""
+    """A cluster whose head runs no work, so that any node with work can be killed."""
 
     cluster: Any
     nodes: list[Any]
@@ -51,7 +51,7 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """Where a driver finds it."""
+        """The address for drivers."""
         return str(self.cluster.address)
 
     def add(self, cpus: int | None = None) -> Any:
@@ -61,21 +61,21 @@ class Cluster:
         return self.nodes[-1]
 
     def kill(self, node: Any) -> None:
-        """Let a node die, with all that runs on it."""
+        """Kill a node, with all that runs on it."""
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
 
 def why_not() -> str | None:
-    """Say why there can be no Ray here, or None."""
+    """Return why Ray cannot run here, or None."""
     return None if importlib.util.find_spec("ray") else "ray is not installed (pip: tuner[ray])"
 
 
 @contextmanager
 def run_cluster(pause_seconds: float = 0.02, cpus: int = 1) -> Iterator[Cluster]:
-    """Start a head and two nodes, and stop them in the end; a step of a training waits so long."""
+    """Start a head and two nodes, and stop them at the end; each training step lasts this long."""
     before = dict(os.environ)
-    # Ray reads them from the environment alone, in every process of the cluster.
+    # Ray reads them only from the environment, in every process of the cluster.
     os.environ.update({**LOGIN, **AROUND, PAUSE: str(pause_seconds)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -88,7 +88,7 @@ def run_cluster(pause_seconds: float = 0.02, cpus: int = 1) -> Iterator[Cluster]
             made.add()
             yield made
         finally:
-            with suppress(Exception):  # a node that was killed complains
+            with suppress(Exception):  # a killed node logs errors
                 ray.shutdown()
             cluster.shutdown()
             os.environ.clear()
@@ -104,6 +104,6 @@ def _started() -> Any:
 
 def _patiently(start: Callable[[], Any]) -> Any:
     for _ in range(STARTS - 1):
-        with suppress(Exception):  # Ray has no better word for it
+        with suppress(Exception):  # Ray has no more specific exception for it
             return start()
     return start()

@@ -1,4 +1,4 @@
-"""A real server that takes notices, and answers as a test wants."""
+"""A real HTTP server that receives notices, and answers as a test specifies."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
 def status(code: int, **headers: str) -> Reply:
-    """Return what answers with a status."""
+    """Return a handler that answers with a status."""
 
     def reply(request: BaseHTTPRequestHandler) -> None:
         request.send_response(code)
@@ -26,7 +26,7 @@ def status(code: int, **headers: str) -> Reply:
 
 @dataclass
 class Receiver:
-    """What has come, by path, and how the next requests are answered."""
+    """The received requests, and the answers to the next ones."""
 
     url: str = ""
     replies: list[Reply] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    """Run one at a port of this machine."""
+    """Run a receiver on a port of this machine."""
     kept = Receiver()
 
     class Request(BaseHTTPRequestHandler):

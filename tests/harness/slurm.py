@@ -1,7 +1,7 @@
-"""A throw-away Slurm: munge, a controller and two nodes on this machine, in a folder of their own.
+"""A throw-away Slurm: munge, a controller and two nodes on this machine, in a separate folder.
 
-Debian's packages slurm-wlm and munge are enough; nothing of theirs needs to run or be configured.
-The daemons want root, and write nowhere but in their folder.
+Debian's packages slurm-wlm and munge suffice; nothing of theirs needs to run or be configured. The
+daemons need root, and write only to their folder.
 """
 
 import contextlib
@@ -67,18 +67,18 @@ PartitionName=short Nodes=ALL PriorityTier=1 MaxTime=30
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Slurm that answers; its commands find it by SLURM_CONF."""
+    """A running Slurm; its commands find it by SLURM_CONF."""
 
     folder: Path
     daemons: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variable by which commands and jobs find it."""
+        """The variable that points commands and jobs to it."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def run(self, *words: str) -> str:
-        """Run one of its commands and return what it printed."""
+        """Run one of its commands and return the output."""
         done = subprocess.run(
             words,
             env={**os.environ, **self.environment},
@@ -90,7 +90,7 @@ class Cluster:
         return done.stdout
 
     def start(self, name: str, *words: str) -> None:
-        """Start a daemon, known by a name."""
+        """Start a daemon under a name."""
         with (self.folder / "daemons.log").open("ab") as log:
             self.daemons[name] = subprocess.Popen(
                 words,
@@ -103,7 +103,7 @@ class Cluster:
             )
 
     def restart_controller(self) -> None:
-        """kill -9 the controller and start it again; it reads what it had saved."""
+        """kill -9 the controller and start it again; it reads its saved state."""
         self.daemons["slurmctld"].kill()
         self.daemons["slurmctld"].wait()
         self.start("slurmctld", "slurmctld", "-D", "-i")
@@ -114,16 +114,16 @@ class Cluster:
         self.run("scontrol", "update", f"NodeName={name}", f"State={state}", *reason)
 
     def clear(self) -> None:
-        """Cancel every job, and give every node back to work."""
+        """Cancel every job, and return every node to service."""
         self.run("scancel", "--user=root")
         until(lambda: not self.run("squeue", "--noheader").strip(), "no job is left")
         for name in NODES:
-            with contextlib.suppress(AssertionError):  # it is at work
+            with contextlib.suppress(AssertionError):  # the node is busy
                 self.node(name, "resume")
 
 
 def why_not() -> str | None:
-    """Say why there can be no Slurm here, or None."""
+    """Return why Slurm cannot run here, or None."""
     if missing := [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]:
         return f"no {', '.join(missing)} here (apt-get install slurm-wlm munge)"
     if os.geteuid() != 0:
@@ -133,7 +133,7 @@ def why_not() -> str | None:
 
 @contextmanager
 def run_cluster() -> Iterator[Cluster]:
-    """Start a cluster, and stop it in the end with all that runs on it."""
+    """Start a cluster, and stop it at the end with all that runs on it."""
     with tempfile.TemporaryDirectory(prefix="tuner-slurm-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -172,7 +172,7 @@ def _start(cluster: Cluster) -> None:
     )
     munge = folder / "munge"
     files = [f"--{one}-file={munge / one}" for one in ("key", "pid", "log", "seed")]
-    # --force: the folder lies below one that everybody can write to.
+    # --force: the folder is below a world-writable one.
     cluster.start(
         "munged", "munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files
     )
@@ -195,7 +195,7 @@ def _start(cluster: Cluster) -> None:
 
 
 def _path() -> str:
-    """Where daemons are too, which a person's PATH may leave out."""
+    """The path with the daemons' folders, which a user's PATH may lack."""
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 

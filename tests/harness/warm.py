@@ -1,13 +1,11 @@
 """Programs of tuner for tests, forked from one process that has loaded their libraries.
 
-A command spends seconds on imports, and a launch starts several processes that
-import the same again: most of what a test of the command line would cost. Such a
-program differs from an executed one in how its modules got there, and in nothing
-else: it has a session, streams, a folder and an environment of its own, and the
-fork server that it starts itself is a child of its own, as always.
+A command spends seconds on imports, and a launch starts several processes that import the same
+again: most of the cost of a test of the command line. Such a program differs from an executed one
+only in how its modules were loaded: it has its own session, streams, folder and environment, and
+the fork server that it starts is its own child, as always.
 
-Tests of how Python starts (its path, its flags, its encoding, what is imported)
-execute it.
+Tests of how Python starts (its path, its flags, its encoding, its imports) execute it.
 """
 
 import contextlib
@@ -72,7 +70,7 @@ LATER = (
 
 
 def possible(environ: Mapping[str, str]) -> bool:
-    """Tell whether a program may be forked: not where a variable decides how Python starts."""
+    """Return whether a program may be forked: not if a variable affects how Python starts."""
     decides = [name for name in environ if name.startswith(("PYTHON", "LANG", "LC_"))]
     as_here = all(environ[one] == os.environ.get(one) for one in decides if one != PYTHONPATH)
     customised = any(Path(one, "sitecustomize.py").exists() for one in _searched(environ))
@@ -84,7 +82,7 @@ def _searched(environ: Mapping[str, str]) -> list[str]:
 
 
 def fork_questions() -> None:
-    """Fork, from now on, also the children that answer questions of this process."""
+    """From now on, fork also the children that answer questions of this process."""
 
     def server(environment: Mapping[str, str]) -> ForkServer | None:
         same_path = set(_searched(environment)) <= set(sys.path)
@@ -121,7 +119,7 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended, once `wait` or `poll` has told."""
+        """Its exit code, once `wait` or `poll` has returned it."""
         return self._process.returncode
 
     def terminate(self) -> None:
@@ -129,7 +127,7 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Read both outputs to their ends, and wait for its own."""
+        """Read both outputs to their ends, and wait for its exit."""
         read = {"stdout": "", "stderr": ""}
 
         def drain(name: str, stream: IO[str]) -> None:
@@ -170,7 +168,7 @@ def serve(
     modules: Sequence[str],
     beside: Sequence[str] = (),
 ) -> ForkServer:
-    """Be `ForkServer.start`, with a server that has loaded its modules: a fork of the tests' own.
+    """Replace `ForkServer.start` by a server forked from the tests' own, with modules loaded.
 
     For launches in the tests' own process: each would start one, and wait for torch.
     """
@@ -188,7 +186,7 @@ running: list[Started] = []
 
 
 def fork_server() -> ForkServer | None:
-    """Return what supervisors in the tests' own process fork their trainers from."""
+    """Return the server from which supervisors in the tests' own process fork their trainers."""
     return _server() if forkserver.AVAILABLE else None
 
 
@@ -205,14 +203,14 @@ def start(
     finally:
         for descriptor in (nothing, out_end, err_end):
             os.close(descriptor)
-    # The encoding is that of what `subprocess` would read.
+    # The encoding is the one that `subprocess` would use.
     forked = Forked(process, None, os.fdopen(out), os.fdopen(err))
     running.append(forked)
     return forked
 
 
 def end_all(since: int) -> None:
-    """kill -9 the programs that were started since and still run; what they started follows."""
+    """kill -9 the programs started since then; their children follow."""
     for process in running[since:]:
         if process.poll() is None:
             process.kill()
@@ -242,20 +240,20 @@ def _modules() -> tuple[str, ...]:
 
 @functools.cache
 def _server() -> ForkServer:
-    """Start the server that all programs of this test process fork from; it ends with them."""
+    """Start the server that all programs of this test process are forked from, and end with."""
     with contextlib.chdir(HERE):
         return _start(child_environment() | {PYTHONPATH: PATH}, _modules())
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be a program, in a fork."""
+    """Run a program, in a fork."""
     folder, called, *words = arguments
     sys.path[:0] = [one for one in _searched(os.environ) if one not in sys.path]
     os.chdir(folder)
     ours, theirs = socket.socketpair()
     own = os.fork()
     if own == 0:
-        # The fork server of this program. What it would load is loaded.
+        # The program's fork server; the modules that it would load are loaded.
         ours.close()
         os.setsid()
         with Path(os.devnull).open("r+b") as nothing:
@@ -278,7 +276,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Child:
-    """The fork server of a program, as a `subprocess.Popen` would show it."""
+    """A program's fork server, in the form of a `subprocess.Popen`."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

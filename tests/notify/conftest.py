@@ -1,4 +1,4 @@
-"""A server that takes notices."""
+"""A server that receives notices."""
 
 from collections.abc import Iterator
 

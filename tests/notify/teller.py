@@ -1,4 +1,4 @@
-"""A process that tells hooks of a study's events until its input ends."""
+"""A process that notifies hooks of a study's events until its input ends."""
 
 import sys
 
@@ -11,7 +11,7 @@ from tuner.store.database import Database
 
 
 def main(arguments: list[str]) -> int:
-    """Tell a command, in a time that a test can wait for."""
+    """Notify a command, with short intervals for tests."""
     url, study, command, lease, leave = arguments
     notifier.LOOK_SECONDS = 0.02
     notices.LEASE_SECONDS, notifier.LEAVE_SECONDS = float(lease), float(leave)

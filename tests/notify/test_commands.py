@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.skipif(not warm.possible({}), r
 
 @dataclass
 class Tellers:
-    """Processes with the same command, which writes down when it begins and ends."""
+    """Processes with the same command, which logs its start and end."""
 
     settings: Settings
     folder: Path
@@ -32,12 +32,12 @@ class Tellers:
 
     @property
     def said(self) -> list[str]:
-        """What all runs of the command wrote."""
+        """The output of all runs of the command."""
         log = self.folder / "log"
         return log.read_text().split() if log.exists() else []
 
     def start(self, lease: float, *, leave: float = 0.1) -> Forked:
-        """Start one whose claims last so long, and that waits so long at its end."""
+        """Start a process with this lease for claims, which waits this long at its end."""
         log = shlex.quote(str(self.folder / "log"))
         script = f"echo begun >>{log}; until [ -e {self.folder}/go ]; do sleep 0.05; done; "
         command = shlex.join(["sh", "-c", f"{script} echo ended >>{log}"])
@@ -58,7 +58,7 @@ class Tellers:
 
 @pytest.fixture
 def tellers(settings: Settings, tmp_path: Path) -> Iterator[Tellers]:
-    """Start processes that end with the test."""
+    """Return processes that end with the test."""
     made = Tellers(settings, tmp_path)
     yield made
     made.finish()
@@ -74,7 +74,7 @@ def bench(database: Database) -> Bench:
 
 
 def begun(bench: Bench, tellers: Tellers) -> None:
-    """End the study once every process knows it, and wait for the command."""
+    """End the study once every process knows it, and wait for the command to start."""
     until(lambda: len(bench.rows(t.hook)) == 1, "the hook is known")
     worker = bench.worker()
     finish(worker, claim_trial(worker))
@@ -83,7 +83,7 @@ def begun(bench: Bench, tellers: Tellers) -> None:
 
 
 def test_a_command_that_outlasts_its_launch_runs_once(bench: Bench, tellers: Tellers) -> None:
-    """Its runner renews its claim and exits after it; no other process ever runs it."""
+    """Its runner renews its claim and exits after it; no other process runs it."""
     both = [tellers.start(lease=0.5) for _ in range(2)]
     begun(bench, tellers)
     for process in both:
@@ -105,7 +105,7 @@ def test_a_command_that_outlasts_its_launch_runs_once(bench: Bench, tellers: Tel
 
 
 def test_a_command_whose_runner_was_killed_is_run_again(bench: Bench, tellers: Tellers) -> None:
-    """What it had done is not known: another runs it when the claim has expired."""
+    """It may not have finished: another process runs it when the claim has expired."""
     first = tellers.start(lease=0.5)
     begun(bench, tellers)
     first.kill()

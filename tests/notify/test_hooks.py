@@ -1,4 +1,4 @@
-"""Webhooks against a real server, well and badly behaved; commands as real programs."""
+"""Webhooks on a real server, well and badly behaved; commands as real programs."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ SECRET = "/services/T0/B0/s3cret"
 
 
 def test_a_webhook_gets_the_notice_as_json(receiver: Receiver) -> None:
-    """Once, with the id that tells a repetition."""
+    """It is sent once, with the id that identifies repetitions."""
     answer = Webhook.of(f"{receiver.url}{SECRET}").send(BODY)
     assert (answer.outcome, answer.reason) == ("told", "HTTP 200")
     ((path, headers, body),) = receiver.received
@@ -36,7 +36,7 @@ def test_a_webhook_gets_the_notice_as_json(receiver: Receiver) -> None:
     [(204, "told"), (400, "never"), (404, "never"), (429, "later"), (500, "later"), (503, "later")],
 )
 def test_a_status_says_whether_to_try_again(receiver: Receiver, code: int, outcome: str) -> None:
-    """The server's trouble passes; what is wrong with the address does not."""
+    """A server error is retried; an error of the address is not."""
     receiver.replies = [status(code)]
     answer = Webhook.of(receiver.url).send(BODY)
     assert (answer.outcome, answer.reason) == (outcome, f"HTTP {code}")
@@ -44,7 +44,7 @@ def test_a_status_says_whether_to_try_again(receiver: Receiver, code: int, outco
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(receiver: Receiver, code: int) -> None:
-    """The notice and the token of its address are for one server alone."""
+    """The notice and the token in its address are meant for one server only."""
     receiver.replies = [status(code, Location=f"{receiver.url}/elsewhere")]
     answer = Webhook.of(f"{receiver.url}{SECRET}").send(BODY)
     assert answer.outcome == "never"
@@ -53,7 +53,7 @@ def test_a_redirect_is_not_followed(receiver: Receiver, code: int) -> None:
 
 
 def test_a_server_that_is_not_there_is_tried_later() -> None:
-    """A connection refused, in the system's words."""
+    """A refused connection is retried later, with the system's message."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     answer = Webhook.of(f"http://127.0.0.1:{port}{SECRET}").send(BODY)
@@ -61,7 +61,7 @@ def test_a_server_that_is_not_there_is_tried_later() -> None:
 
 
 def test_a_server_that_hangs_up_is_tried_later(receiver: Receiver) -> None:
-    """It may have taken the notice; the id tells it that it comes again."""
+    """The server may have received the notice; the id identifies the repetition."""
     receiver.replies = [lambda request: request.connection.close()]
     assert Webhook.of(receiver.url).send(BODY).outcome == "later"
 
@@ -70,7 +70,7 @@ def test_a_server_that_hangs_up_is_tried_later(receiver: Receiver) -> None:
 def test_a_slow_server_is_waited_for_so_long(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, *, drips: bool
 ) -> None:
-    """All together, though one that sends a byte now and then meets no timeout of a socket."""
+    """The timeout covers the whole request, even if the server sends a byte now and then."""
 
     def slowly(request: BaseHTTPRequestHandler) -> None:
         while drips and not receiver.released.wait(0.02):
@@ -101,7 +101,7 @@ ADDRESSES = [
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_that_is_none_is_refused_unseen(address: str) -> None:
-    """The message does not show it."""
+    """The message about an invalid address does not contain it."""
     with pytest.raises(UserError) as told:
         Webhook.of(address)
     assert "s3cret" not in str(told.value)
@@ -109,7 +109,7 @@ def test_an_address_that_is_none_is_refused_unseen(address: str) -> None:
 
 
 def test_an_address_is_shown_nowhere() -> None:
-    """Neither by its name nor by its repr, nor in what is stored."""
+    """Name, repr and stored data do not contain the address."""
     webhook = Webhook.of("https://hooks.slack.com/services/s3cret?key=s3cret")
     assert webhook.name == "the webhook https://hooks.slack.com/…"
     for text in (repr(webhook), webhook.key, repr(HookSettings(webhook="s3cret"))):
@@ -117,7 +117,7 @@ def test_an_address_is_shown_nowhere() -> None:
 
 
 def test_hooks_come_from_settings(tmp_path: Path) -> None:
-    """The address from a file, or as it is; the same address is the same hook."""
+    """The address comes from a file or directly; the same address is the same hook."""
     file = tmp_path / "webhook"
     file.write_text("https://host/s3cret\n")
     (first,) = hooks_of(HookSettings(webhook_file=file))
@@ -137,7 +137,7 @@ def python(code: str) -> str:
 def test_a_command_reads_the_notice(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From its input, without the database's password; no shell reads its words."""
+    """The notice comes on its input, without the database's password; no shell parses the words."""
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     code = 'import os, sys; print(sys.argv[1], os.environ.get("PGPASSWORD"), sys.stdin.read())'
     with caplog.at_level(logging.INFO):
@@ -155,14 +155,14 @@ def test_a_command_reads_the_notice(
     ],
 )
 def test_a_command_that_fails_is_not_run_again(command: str, reason: str) -> None:
-    """What it had done before it failed is not known."""
+    """It may have done something before it failed, so it is not repeated."""
     answer = Command.of(command).send(BODY)
     assert answer.outcome == "never"
     assert reason in answer.reason
 
 
 def test_a_command_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it has started, which would hold its output open."""
+    """Its children are killed too: they would hold its output open."""
     monkeypatch.setattr(hooks, "COMMAND_SECONDS", 0.5)
     file = tmp_path / "pid"
     answer = Command.of(f"sh -c 'sleep 600 & echo $! > {file}; wait'").send(BODY)
@@ -176,13 +176,13 @@ def test_a_command_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("text", ["", "echo 'open"])
 def test_a_command_that_cannot_be_read_is_refused(text: str) -> None:
-    """Before anything is trained."""
+    """An unparsable command is refused before anything is trained."""
     with pytest.raises(UserError, match="--on-event"):
         Command.of(text)
 
 
 def test_a_command_is_one_of_each_user_on_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told on another machine, it would show nothing here."""
+    """A command is registered per user and machine: elsewhere it would have no visible effect."""
     keys = set()
     for who in ("ann@one", "ann@two", "ben@one"):
         monkeypatch.setattr(hooks, "person", lambda who=who: who)

@@ -28,7 +28,7 @@ from tuner.store.ledger.ledger import Ledger
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look often, and rest no longer than a test can wait."""
+    """Poll often, and use short rests."""
     monkeypatch.setattr(notifier_module, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(notices, "FIRST_REST_SECONDS", 0.1)
 
@@ -41,12 +41,12 @@ def bench(database: Database) -> Bench:
 
 
 def telling(bench: Bench, receiver: Receiver, path: str = "/hook", **more: Any) -> Notifier:
-    """Return what tells the server of the study's events."""
+    """Return a notifier of the study's events to the server."""
     return Notifier(bench.database, [Webhook.of(receiver.url + path)], bench.study.ref, **more)
 
 
 def complete(bench: Bench) -> Ledger:
-    """Train what is left of the study, to its end."""
+    """Train the rest of the study to its end."""
     worker = bench.worker()
     while not isinstance(answer := worker.claim(None, adopt=True), Ended):
         finish(worker, answer.lease)  # type: ignore[union-attr]
@@ -54,7 +54,7 @@ def complete(bench: Bench) -> Ledger:
 
 
 def test_the_end_of_a_study_is_told(bench: Bench, receiver: Receiver) -> None:
-    """Its counts, and a link if there is a dashboard; also where no verdict can be computed.
+    """The notice has counts, and a link if there is a dashboard, even without a verdict.
 
     These trials have no predictions on test, which those of a trainer always have.
     """
@@ -74,7 +74,7 @@ def test_the_end_of_a_study_is_told(bench: Bench, receiver: Receiver) -> None:
 
 
 def test_of_many_that_could_tell_one_does(bench: Bench, receiver: Receiver) -> None:
-    """Eight processes, as it were, with the same webhook: each event comes once."""
+    """Of eight processes with the same webhook one sends each event."""
     with ExitStack() as many:
         for _ in range(8):
             many.enter_context(telling(bench, receiver))
@@ -83,7 +83,7 @@ def test_of_many_that_could_tell_one_does(bench: Bench, receiver: Receiver) -> N
 
 
 def test_two_hooks_are_told_both(bench: Bench, receiver: Receiver) -> None:
-    """Each by itself: one that fails keeps nothing from the other."""
+    """Two hooks are independent: if one fails, the other still gets everything."""
     receiver.replies = [status(404)]
     with telling(bench, receiver, "/gone"), telling(bench, receiver, "/hook"):
         complete(bench)
@@ -93,7 +93,7 @@ def test_two_hooks_are_told_both(bench: Bench, receiver: Receiver) -> None:
 def test_a_server_in_trouble_is_tried_again_with_the_same_id(
     bench: Bench, receiver: Receiver
 ) -> None:
-    """Until it takes the notice; then no more."""
+    """The notice is repeated with its id until the server accepts it, and then no more."""
     receiver.replies = [status(500), status(503)]
     with telling(bench, receiver):
         complete(bench)
@@ -110,7 +110,7 @@ def test_a_server_that_is_away_holds_up_an_end_only_for_so_long(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The next process that has the hook sends what is left."""
+    """The process exits after a limit; the next one with the hook sends the rest."""
     monkeypatch.setattr(notifier_module, "LEAVE_SECONDS", 0.2)
     monkeypatch.setattr(notices, "FIRST_REST_SECONDS", 60.0)
     receiver.replies = [status(500)]
@@ -130,7 +130,7 @@ def test_a_server_that_is_away_holds_up_an_end_only_for_so_long(
 def test_a_sender_that_died_is_replaced_when_its_time_is_over(
     bench: Bench, receiver: Receiver
 ) -> None:
-    """Its notice is not taken before; it comes with the same id in case it had been sent."""
+    """Its notice is not taken before that, and repeated with the same id."""
     hook = Webhook.of(receiver.url + "/hook").key
     with bench.database.transaction() as connection:
         notices.register(connection, hook)
@@ -150,7 +150,7 @@ def test_a_sender_that_died_is_replaced_when_its_time_is_over(
 
 
 def test_failed_trials_are_told_together(bench: Bench, receiver: Receiver) -> None:
-    """The first at once; those that follow within a minute with the end of the study."""
+    """The first is sent at once; those within the next minute together at the study's end."""
     with telling(bench, receiver):
         worker = bench.worker()
         worker.fail(claim_trial(worker), "ValueError: <!channel> & so on")
@@ -169,7 +169,7 @@ def test_failed_trials_are_told_together(bench: Bench, receiver: Receiver) -> No
 
 
 def test_what_may_have_arrived_is_told_again_alone(bench: Bench, receiver: Receiver) -> None:
-    """A receiver drops an id that it has seen, and with it whatever else came under that id."""
+    """A receiver drops a known id, so nothing new may be added under it."""
     hook, worker = Webhook.of(receiver.url + "/hook").key, bench.worker()
     with bench.database.transaction() as connection:
         notices.register(connection, hook)
@@ -196,7 +196,7 @@ def _failed(body: dict[str, Any]) -> list[int]:
 
 
 def test_the_brake_is_told(bench: Bench, receiver: Receiver) -> None:
-    """With the reason, and no verdict."""
+    """The notice has the reason, and no verdict."""
     with telling(bench, receiver):
         worker = bench.worker()
         for _ in range(3):
@@ -208,7 +208,7 @@ def test_the_brake_is_told(bench: Bench, receiver: Receiver) -> None:
 
 
 def test_a_spent_budget_is_told(database: Database, receiver: Receiver) -> None:
-    """As the end that it is, with the reason."""
+    """A spent budget ends the study, and its notice has the reason."""
     bench = Bench.launch(database, make_spec(hours=1.0))
     with telling(bench, receiver):
         worker = bench.worker()
@@ -224,14 +224,14 @@ def test_a_spent_budget_is_told(database: Database, receiver: Receiver) -> None:
 
 
 def test_what_a_person_does_is_not_told(bench: Bench, receiver: Receiver) -> None:
-    """Whoever stops a study knows it."""
+    """A study stopped by a user sends no notice."""
     with telling(bench, receiver):
         control.stop(bench.database, bench.study, "ann@here")
     assert receiver.received == []
 
 
 def test_what_happened_before_a_hook_was_used_is_not_told(bench: Bench, receiver: Receiver) -> None:
-    """Nor is anything that happened in another study."""
+    """Earlier events and events of other studies send no notice."""
     complete(bench)
     other = Bench.launch(bench.database, make_spec("other"))
     with telling(bench, receiver):
@@ -251,7 +251,7 @@ def test_a_study_that_is_stored_later_is_told(bench: Bench, receiver: Receiver) 
 
 
 def test_a_study_that_is_deleted_meanwhile_is_not_told(bench: Bench, receiver: Receiver) -> None:
-    """Its events are gone, and so are their unsent notices."""
+    """A deleted study's events and unsent notices are gone."""
     receiver.replies = [status(500)]
     with telling(bench, receiver):
         complete(bench)
@@ -264,7 +264,7 @@ def test_a_study_that_is_deleted_meanwhile_is_not_told(bench: Bench, receiver: R
 def test_an_outage_is_waited_out(
     bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is lost, and the thread continues."""
+    """After an outage nothing is lost, and the thread continues."""
     pending, lost = notices.pending, threading.Event()
 
     def broken(connection: sa.Connection, *rest: Any) -> Any:
@@ -282,7 +282,7 @@ def test_an_outage_is_waited_out(
 
 @dataclass
 class Program:
-    """A command that runs in this process, until it is let go."""
+    """A command that runs in this process, until it is released."""
 
     answers: list[Answer] = field(default_factory=lambda: [Answer("told")])
     key: str = "command-slow"
@@ -291,7 +291,7 @@ class Program:
     runs: list[str] = field(default_factory=list)
 
     def send(self, body: Mapping[str, Any]) -> Answer:
-        """Note the run, and give the next answer; the last one for good."""
+        """Record the run, and return the next answer; the last one repeats."""
         self.runs.append(str(body["study"]))
         assert self.go.wait(20)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -300,7 +300,7 @@ class Program:
 def test_a_look_in_progress_begins_nothing_after_the_deadline(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it began then would be cut off by the end of the process, and run again by another."""
+    """After the deadline nothing begins: the exit would cut it off, and another would rerun it."""
     monkeypatch.setattr(notifier_module, "LEAVE_SECONDS", 0.0)
     program, benches = Program(), []
     with database.transaction() as connection:
@@ -324,7 +324,7 @@ def test_a_look_in_progress_begins_nothing_after_the_deadline(
 def test_what_was_told_is_not_told_again_after_an_outage(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the note is tried again, even where the notice could be taken again."""
+    """Only the result's transaction is retried, even if the claim has expired."""
     monkeypatch.setattr(notices, "LEASE_SECONDS", 0.01)
     end = notices.end
     lost: list[sa.Connection] = []
@@ -348,7 +348,7 @@ def test_what_was_told_is_not_told_again_after_an_outage(
 def test_a_rest_is_stored_when_nothing_is_renewed_any_more(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A renewal that came after it would turn seconds into the whole time of a lease."""
+    """The lease is no longer renewed then: a renewal would lengthen the rest to a whole lease."""
     put_off, renewing = notices.put_off, []
 
     def watched(*given: Any) -> None:
@@ -366,6 +366,6 @@ def test_a_rest_is_stored_when_nothing_is_renewed_any_more(
 
 @pytest.fixture(autouse=True)
 def _forget_secrets() -> Iterator[None]:
-    """Let no address of one test be hidden in another."""
+    """Forget the addresses of one test before the next."""
     yield
     logs._secrets.clear()

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, what is left out, and what the title says."""
+"""Pictures: what is drawn, what is left out, and the title."""
 
 import io
 import math
@@ -29,7 +29,7 @@ Tell = Callable[[dict[str, Value], int], Told]
 
 
 def accurate(chance: Callable[[dict[str, Value]], float], test: float = 0.15) -> Tell:
-    """Return trials that are right with a chance on validation, and with less on test."""
+    """Return trials with this accuracy on validation, and a lower one on test."""
     random = np.random.default_rng(4)
 
     def tell(chosen: dict[str, Value], _seed: int) -> Told:
@@ -55,7 +55,7 @@ def drawn(bench: Bench, kind: str, **wishes: object) -> Picture:
 
 
 def told(bench: Bench, kind: str, **wishes: object) -> str:
-    """Return what is said where a picture cannot be drawn."""
+    """Return the error if a picture cannot be drawn."""
     with pytest.raises(UserError) as caught:
         drawn(bench, kind, **wishes)
     return str(caught.value)
@@ -69,7 +69,7 @@ def plain(database: Database) -> Bench:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_drawn_in_every_format(plain: Bench, kind: str) -> None:
-    """Each says what is seen, comes in three formats, and is the same file when drawn again."""
+    """Each kind has a title, comes in three formats, and is reproducible."""
     picture = drawn(plain, kind)
     assert 15 < len(picture.title) < 250
     assert "None" not in picture.title + picture.note
@@ -94,7 +94,7 @@ def test_titles_say_what_is_seen(plain: Bench) -> None:
 
 
 def test_levels_are_told_apart_without_colour(plain: Bench) -> None:
-    """Curves of different levels differ in their markers, twelve of them and more."""
+    """Curves of different levels differ in their markers, for twelve levels and more."""
     sheet = drawn(plain, "curves", by="scheduler").sheet
     markers = {line.get_marker() for line in sheet.axes[1].lines}
     assert len(markers) == 3
@@ -103,7 +103,7 @@ def test_levels_are_told_apart_without_colour(plain: Bench) -> None:
 
 
 def test_a_mean_does_not_run_over_survivors(database: Database) -> None:
-    """A line ends where its first trial ended; stopped trials are thin, marked, and in no mean."""
+    """A mean line ends where its first trial ended; stopped trials are marked, and in no mean."""
     right = accurate(lambda _: 0.9)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -131,7 +131,7 @@ def test_a_mean_does_not_run_over_survivors(database: Database) -> None:
 
 
 def test_a_level_that_was_pruned_throughout_is_named(database: Database) -> None:
-    """It has no mean and no interval, but its row says so."""
+    """A level that was always pruned has no mean and no interval, but its row says so."""
     right = accurate(lambda _: 0.9)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -146,7 +146,7 @@ def test_a_level_that_was_pruned_throughout_is_named(database: Database) -> None
 
 
 def test_diverged_trials_are_drawn_apart_from_pruned_ones(database: Database) -> None:
-    """A level that diverged throughout is named so; a loss that is not a number is at the foot."""
+    """A level that always diverged is named; a NaN loss is drawn at the bottom."""
     right = accurate(lambda _: 0.9)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -171,14 +171,14 @@ def test_one_seed_gives_no_verdict(database: Database) -> None:
 
 
 def test_what_cannot_be_drawn_is_told(database: Database) -> None:
-    """Nothing complete, no test set, an unknown factor, kind or figure: a sentence each."""
+    """Nothing complete, no test set, an unknown factor, kind or metric: one sentence each."""
     empty = study(database, lambda *_: Told(state="RUNNING", epochs=0))
     assert "No trial of drawn is complete yet" in told(empty, "history")
     assert "no curves" in told(empty, "curves")
 
 
 def test_a_study_without_test_set(database: Database) -> None:
-    """The gap cannot be drawn, predictions are validation's."""
+    """The gap cannot be drawn, and predictions are those on validation."""
     only = Images({"val": TRUTH.labels["val"]})
     bench = study(
         database,
@@ -191,7 +191,7 @@ def test_a_study_without_test_set(database: Database) -> None:
 
 
 def test_wrong_names_are_answered(plain: Bench) -> None:
-    """A misspelt kind or factor is reported with what there is."""
+    """A misspelt kind or factor is refused with the existing ones."""
     assert "Did you mean curves" in told(plain, "curve")
     assert "varies scheduler, lr" in told(plain, "curves", by="depth")
     assert "val_loss, test_acc, gap" in told(plain, "influence", metric="seconds")
@@ -199,7 +199,7 @@ def test_wrong_names_are_answered(plain: Bench) -> None:
 
 
 def test_formulas_in_names_are_only_text(database: Database) -> None:
-    """Dollars and backslashes in a class's name are drawn as they are."""
+    """Dollars and backslashes in a class's name are drawn literally."""
     truth = Images(TRUTH.labels, classes=("$\\frac{a}", "b_$^"))
     bench = study(database, accurate(lambda _: 0.8), data=truth)
     assert drawn(bench, "confusion").render("svg")
@@ -223,7 +223,7 @@ def test_several_classes_have_a_curve_each(database: Database) -> None:
 
 
 def test_the_area_under_the_drawn_curve_is_the_area() -> None:
-    """Ties and all: the trapezoids under the ROC curve sum to the Mann-Whitney area."""
+    """The trapezoids under the ROC curve sum to the Mann-Whitney area, ties included."""
     random = np.random.default_rng(2)
     scores = random.integers(0, 6, 200).astype(float)
     truth = random.random(200) < 0.2 + scores / 10
@@ -235,7 +235,7 @@ def test_the_area_under_the_drawn_curve_is_the_area() -> None:
 
 
 def test_one_setting_alone_can_be_drawn(database: Database) -> None:
-    """A study that varies nothing: curves, history and predictions; no lines over parameters."""
+    """A study that varies nothing has curves, history and predictions; no parallel coordinates."""
     spec = make_spec("alone", dimensions=(), seeds=2, epochs=6)
     bench = fabricate(
         database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, configurations=[{}]
@@ -247,7 +247,7 @@ def test_one_setting_alone_can_be_drawn(database: Database) -> None:
 
 
 def test_a_picture_is_the_same_when_rendered_again(plain: Bench) -> None:
-    """Title, note and key are added to each file once, in whatever order they are asked for."""
+    """Title, note and key are added to each file once, in any order of requests."""
     picture = drawn(plain, "curves")
 
     def shape() -> tuple[bytes, int]:
@@ -262,14 +262,14 @@ def test_a_picture_is_the_same_when_rendered_again(plain: Bench) -> None:
 
 
 def test_every_level_has_its_schedule(plain: Bench) -> None:
-    """Levels whose rates are the same are all in the key, and the title says so."""
+    """Levels with equal learning rates are all in the key, and the title says so."""
     picture = drawn(plain, "schedules")
     assert [label for _, label in picture.sheet.key] == [f"scheduler = {one}" for one in SCHEDULERS]
     assert "was 0.001 throughout" in picture.title
 
 
 def test_several_seeds_are_not_called_one(database: Database) -> None:
-    """A study that varies nothing, under three seeds: no verdict is missed, and none is denied."""
+    """With three seeds of one setting the title does not speak of one seed."""
     spec = make_spec("alone", dimensions=(), seeds=3, epochs=6)
     bench = fabricate(
         database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, configurations=[{}]

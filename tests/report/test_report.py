@@ -1,4 +1,4 @@
-"""The report: one page that answers, escapes, needs nothing else, and can be repeated."""
+"""The report: one self-contained page that answers, escapes, and is reproducible."""
 
 import math
 import re
@@ -25,7 +25,7 @@ from tuner.store.database import Database
 
 
 class Page(HTMLParser):
-    """A page taken apart: its texts, and every address in it."""
+    """A parsed page: its texts and all addresses in it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note tags and addresses."""
+        """Record tags and addresses."""
         self.tags.append(tag)
         given = dict(attrs)
         self.addresses += [given[name] or "" for name in ("href", "src") if name in given]
         self.alternatives += [given["alt"] or ""] if "alt" in given else []
 
     def handle_data(self, data: str) -> None:
-        """Note texts."""
+        """Record texts."""
         if data.strip():
             self.texts.append(data.strip())
 
@@ -92,7 +92,7 @@ def test_the_answer_comes_first_and_everything_is_there(database: Database) -> N
 
 
 def test_the_page_needs_nothing_else(database: Database) -> None:
-    """No script, no address but its own parts and pictures inside; every picture has words."""
+    """No script and no external address; every picture has a text."""
     text = as_html(reported(study(database)))
     page = Page(text)
     assert "script" not in page.tags
@@ -109,7 +109,7 @@ NASTY = '<script>alert("1")</script> & *bold* [link](http://evil) | `code` </pre
 
 
 def test_a_study_cannot_write_into_the_page(database: Database) -> None:
-    """Tags, quotes and Markdown's signs in questions and classes stay text."""
+    """Tags, quotes and Markdown in questions and classes stay text."""
     classes = ("<img src=x onerror=1>", "b|c")
     report = reported(study(database, NASTY, Images(TRUTH.labels, classes=classes)))
     page = Page(as_html(report))
@@ -124,7 +124,7 @@ def test_a_study_cannot_write_into_the_page(database: Database) -> None:
 
 
 def test_markdown_has_the_same_words_and_whole_tables(database: Database) -> None:
-    """Rows have the cells of their head; each picture is a sentence and a command."""
+    """Rows have as many cells as their head; each picture is a sentence and a command."""
     report = reported(study(database))
     text = as_markdown(report)
     assert text.startswith("# Which?\n\nStudy `told`\n\n> **The best of 6 settings")
@@ -139,7 +139,7 @@ def test_markdown_has_the_same_words_and_whole_tables(database: Database) -> Non
 
 
 def test_the_study_file_in_it_is_the_study(database: Database) -> None:
-    """Read again, the file that the report gives has the stored study's fingerprint."""
+    """The study file in the report has the stored study's fingerprint when read again."""
     import tomllib
 
     from tests.spec.conftest import declared
@@ -166,7 +166,7 @@ def test_a_report_shows_no_password_of_checkpoints(database: Database) -> None:
 
 
 def test_a_study_without_a_complete_trial_is_reported_as_such(database: Database) -> None:
-    """The answer says so, the parts say why they are empty, provenance is there all the same."""
+    """The answer says so, empty parts give the reason, and provenance is there."""
     spec = make_spec("young", dimensions=LETTERS, seeds=2)
     bench = fabricate(database, spec, lambda *_: Told(state="RUNNING", epochs=2))
     report = reported(bench)
@@ -177,7 +177,7 @@ def test_a_study_without_a_complete_trial_is_reported_as_such(database: Database
 
 
 def test_pruned_and_failed_trials_are_counted_with_their_reasons(database: Database) -> None:
-    """By reason, with the epochs they trained and their numbers; diverged is not the pruner's."""
+    """They are counted by reason, with their epochs and numbers; diverged is not called pruned."""
     right = accurate(lambda _: 0.9)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:
@@ -203,7 +203,7 @@ def test_pruned_and_failed_trials_are_counted_with_their_reasons(database: Datab
 
 
 def test_a_study_without_test_set_says_what_that_means(database: Database) -> None:
-    """No gap is shown, and validation's accuracy is not called the accuracy on new images."""
+    """There is no gap, and validation accuracy is not called the accuracy on new images."""
     only = Images({"val": TRUTH.labels["val"]})
     spec = make_spec("untested", dimensions=LETTERS, seeds=2)
     logs = {"val": hits(TRUTH.labels["val"] >= 0, TRUTH.labels["val"])}
@@ -214,7 +214,7 @@ def test_a_study_without_test_set_says_what_that_means(database: Database) -> No
 
 
 def test_a_search_over_ranges_is_answered_by_its_best(database: Database) -> None:
-    """No levels to compare: the answer is the best trial's setting, and what matters."""
+    """Without levels to compare, the answer is the best trial's setting, and its influences."""
     spec = make_ranged("searched", trials=8, sampler="random")
     settings: list[dict[str, Value]] = [
         {"lr": 10.0 ** -(1 + at % 5), "width": 8 * (at + 1), "optimizer": "adam"} for at in range(8)
@@ -229,7 +229,7 @@ def test_a_search_over_ranges_is_answered_by_its_best(database: Database) -> Non
 
 
 def test_one_seed_is_not_a_verdict(database: Database) -> None:
-    """The answer names the best and says that one seed cannot tell it from luck."""
+    """The answer names the best and says that one seed is not enough."""
     spec = make_spec("single", dimensions=LETTERS, seeds=1)
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH})
     answer = reported(bench).answer[0]
@@ -238,7 +238,7 @@ def test_one_seed_is_not_a_verdict(database: Database) -> None:
 
 
 def test_a_running_study_says_how_far_it_is(database: Database) -> None:
-    """The first sentence begins with how many trials it stands on."""
+    """The first sentence begins with the number of ended trials."""
     spec = make_spec("half", dimensions=LETTERS, seeds=3, epochs=6)
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, seeds=2)
     first = reported(bench).answer[0]
@@ -246,7 +246,7 @@ def test_a_running_study_says_how_far_it_is(database: Database) -> None:
 
 
 def test_a_race_is_answered_by_who_is_left(database: Database) -> None:
-    """Of contenders that are not distinguishable, the answer names only the first."""
+    """Of indistinguishable contenders the answer names only the first."""
     report = reported(store_race(database, raced(), rounds=2))
     assert "no setting stands out: the 3 contenders do not differ" in report.answer[0]
     assert "has the best val_acc" in report.answer[0]

@@ -1,4 +1,4 @@
-"""A small objective, and a study that is right, for the tests to break."""
+"""A small objective, and a valid study for the tests to break."""
 
 import tomllib
 from collections.abc import Callable, Sequence

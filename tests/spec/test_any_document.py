@@ -1,4 +1,4 @@
-"""Whatever TOML holds, the checks answer with a study or with its faults."""
+"""Whatever TOML contains, the checks return a study or its faults."""
 
 import datetime
 import json
@@ -75,7 +75,7 @@ OVERRIDES = st.lists(
 
 
 def read(document: dict[str, Any], overrides: list[str]) -> Spec | None:
-    """Return the study, or None if faults were reported."""
+    """Return the study, or None if it has faults."""
     try:
         return check(document, overrides, declared, Path("small.toml"))
     except StudyFileError as error:
@@ -87,7 +87,7 @@ def read(document: dict[str, Any], overrides: list[str]) -> Spec | None:
 def test_a_study_or_its_faults_and_nothing_else(
     document: dict[str, Any], overrides: list[str]
 ) -> None:
-    """No document ends in a traceback, and a study that is read survives its way through JSON."""
+    """No document gives a traceback, and a valid study survives JSON."""
     spec = read(document, overrides)
     if spec is None:
         return
@@ -124,7 +124,7 @@ RIGHT_SPACES = st.fixed_dictionaries(
 def test_right_studies_make_complete_and_distinct_trials(
     space: dict[str, Any], seeds: int, data: st.DataObject
 ) -> None:
-    """Every grid point has exactly what is active in it, and file order is not an identity."""
+    """Every grid point has exactly its active parameters, and no two are equal."""
     document = {
         "study": {"name": "small", "question": "Which?", "objective": "chest_xray"},
         "budget": {"trials": "grid"},
@@ -162,5 +162,5 @@ def test_arbitrary_tables_are_told_as_faults(document: dict[str, Any]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=30))
 def test_every_set_value_is_a_value(text: str) -> None:
-    """What TOML cannot read is the text itself."""
+    """A value that TOML cannot parse is a text."""
     assert parse_value(text) is not None

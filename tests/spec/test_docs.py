@@ -1,4 +1,4 @@
-"""The schema and the reference in docs/ are those of the code, and the shipped studies fit them."""
+"""The schema and reference in docs/ match the code, and the shipped studies are valid."""
 
 import json
 import re
@@ -27,24 +27,24 @@ FORM = Draft202012Validator(json.loads(schema_text()))
 
 
 def faults(document: dict[str, Any]) -> list[str]:
-    """Return what the schema finds wrong."""
+    """Return the schema's faults."""
     return [error.message for error in FORM.iter_errors(document)]
 
 
 def example() -> str:
-    """Return the whole example of the page."""
+    """Return the complete example of the page."""
     found = re.search(r"<!-- example -->\n```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     return found[1]
 
 
 def test_the_schema_in_docs_is_current() -> None:
-    """To renew it: python -m tuner.spec.schema > docs/study-file.schema.json."""
+    """To update it: python -m tuner.spec.schema > docs/study-file.schema.json."""
     assert SCHEMA.read_text("utf-8") == schema_text()
 
 
 def test_the_tables_in_docs_are_current() -> None:
-    """To renew: make docs."""
+    """To update them: make docs."""
     page = PAGE.read_text("utf-8")
     tables = reference.blocks(
         reference.declarations(["objectives.chest_xray", "objectives.digits"])
@@ -54,13 +54,13 @@ def test_the_tables_in_docs_are_current() -> None:
 
 
 def test_a_table_that_does_not_exist_is_told() -> None:
-    """A misspelt block of the page is not left stale."""
+    """An unknown table name in the page is an error."""
     with pytest.raises(UserError, match="No table is named 'pruner'"):
         reference.update("<!-- begin pruner -->\n<!-- end pruner -->", {"pruners": ""})
 
 
 def test_the_page_is_rewritten_in_place(tmp_path: Path) -> None:
-    """The command replaces what is between the marks and nothing else."""
+    """The command replaces only the text between the marks."""
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- begin metrics -->\nobsolete\n<!-- end metrics -->\nb\n")
     reference.main(page, [])
@@ -72,7 +72,7 @@ def test_the_page_is_rewritten_in_place(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_page_is_a_study(tmp_path: Path) -> None:
-    """What the page shows can be launched."""
+    """The example on the page can be launched."""
     (tmp_path / "example.toml").write_text(example(), "utf-8")
     spec = load(tmp_path / "example.toml", (), lambda *_: OBJECTIVE.declarations())
     assert (spec.total_trials, spec.configurations) == (60, 12)
@@ -88,7 +88,7 @@ def test_a_shipped_study_is_right(path: Path) -> None:
 
 
 def test_the_first_study_is_the_one_it_says() -> None:
-    """3 schedules × 3 learning rates × 5 seeds of 30 epochs."""
+    """lr_sched has 3 schedules × 3 learning rates × 5 seeds of 30 epochs."""
     spec = load(ROOT / "studies" / "lr_sched.toml", (), declared)
     assert (spec.total_trials, spec.configurations, spec.replicates.seeds) == (45, 9, 5)
     assert spec.fixed["epochs"] == 30
@@ -102,7 +102,7 @@ METHODS = [
 
 @pytest.mark.parametrize(("kind", "method"), METHODS)
 def test_the_schema_knows_the_options_of_each_method(kind: str, method: Method) -> None:
-    """Its own options pass, another's do not, and required ones are asked for."""
+    """A method's own options pass, another's do not, and required ones must be given."""
     document = parsed(STUDY + "[budget]\ntrials = 3\n")
     options = {name: option.default for name, option in method.options.items()}
     document["search"] = {kind: method.name, f"{kind}_options": options}
@@ -134,11 +134,11 @@ SEEN_BY_THE_SCHEMA = [
 
 @pytest.mark.parametrize("case", SEEN_BY_THE_SCHEMA)
 def test_an_editor_sees_faults_of_form(case: str) -> None:
-    """What needs no objective and no counting is underlined while it is typed."""
+    """Faults that need neither objective nor counting are found by the schema."""
     assert faults(parsed(MALFORMED[case][0])) != []
 
 
 def test_the_schema_knows_nothing_that_toml_cannot_write() -> None:
-    """TOML has no null, so none is offered."""
+    """TOML has no null, so the schema has none."""
     assert "null" not in schema_text()
     assert faults(parsed(STUDY + GRID)) == []

@@ -18,7 +18,7 @@ def space(line: str, head: str = STUDY + GRID) -> str:
 
 
 def study(**keys: str) -> str:
-    """Return a study whose [study] has these keys beside the usual ones."""
+    """Return a study whose [study] has these additional keys."""
     usual = {"name": '"small"', "question": '"Which?"', "objective": '"chest_xray"'}
     lines = [f"{key} = {value}" for key, value in {**usual, **keys}.items() if value]
     return "[study]\n" + "\n".join(lines) + "\n" + REST
@@ -386,14 +386,14 @@ def test_a_malformed_file_is_told_with_what_to_do(case: str, read: Read) -> None
 
 @pytest.mark.parametrize("case", MALFORMED)
 def test_a_malformed_file_has_no_other_fault_than_its_own(case: str, read: Read) -> None:
-    """One mistake is one line: no fault draws others behind it."""
+    """One mistake gives one fault, without any follow-up."""
     with pytest.raises(StudyFileError) as raised:
         read(MALFORMED[case][0])
     assert len(raised.value.faults) == (2 if case in TWOFOLD else 1), str(raised.value)
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file(read: Read) -> None:
-    """One reading is enough to mend a file, from its top to its bottom."""
+    """All faults are reported together, in the order of the file."""
     text = (
         "[fixed]\ndepth = 0\n[budget]\ntrials = 7\n[replicates]\nseeds = 2\n"
         "[space]\nlr = [nan]\ndepht = [1]\ndropout = { low = 0, high = 0.5 }\n"
@@ -415,7 +415,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(read: Read) -> Non
 
 
 def test_a_faulty_parent_is_not_a_second_fault(read: Read) -> None:
-    """What hangs on a dimension with a fault waits until that is mended."""
+    """Dependents of a faulty dimension are not reported until it is fixed."""
     lines = 'scheduler = ["stepp"]\nstep_size = { values = [5], when = { scheduler = "step" } }'
     with pytest.raises(StudyFileError) as raised:
         read(space(lines))
@@ -423,7 +423,7 @@ def test_a_faulty_parent_is_not_a_second_fault(read: Read) -> None:
 
 
 def test_a_grid_with_a_faulty_dimension_is_not_counted(read: Read) -> None:
-    """A budget is compared with the grid that is meant, not with what is left of it."""
+    """A budget is not compared with a grid that lacks a faulty dimension."""
     text = STUDY + "[budget]\ntrials = 4\n[space]\nlr = [1, 2]\ndepth = [1, 0]\n"
     with pytest.raises(StudyFileError) as raised:
         read(text)
@@ -441,7 +441,7 @@ def test_an_unknown_objective_does_not_hide_other_faults(read: Read) -> None:
 
 
 def test_shared_parameters_are_checked_without_an_objective(read: Read) -> None:
-    """What all objectives have is checked; what only this one can know of is named as unchecked."""
+    """Shared parameters are checked; an objective's own are listed as unchecked."""
     for objective in ('"digits"', '"../x"', "7"):
         head = STUDY.replace('"chest_xray"', objective) + GRID
         text = space('scheduler = ["steep"]\ndepth = [0, 1]', head)
@@ -455,7 +455,7 @@ def test_shared_parameters_are_checked_without_an_objective(read: Read) -> None:
 
 
 def test_a_slip_is_asked_about_without_an_objective(read: Read) -> None:
-    """A name like a shared one may be a slip, or the objective's own: it is asked, not judged."""
+    """A name close to a shared one is asked about, since the objective may declare it."""
     head = STUDY.replace('"chest_xray"', '"digits"') + GRID
     text = space('schedular = ["step", "cosine"]\ndepth = [0, 1]', head)
     with pytest.raises(StudyFileError) as raised:
@@ -469,13 +469,13 @@ def test_a_slip_is_asked_about_without_an_objective(read: Read) -> None:
 
 
 def test_the_count_and_the_file_are_named(read: Read, tmp_path: Path) -> None:
-    """The first line says which file, how many faults, and that nothing happened."""
+    """The first line names the file, the number of faults, and that nothing was created."""
     with pytest.raises(StudyFileError, match=r"small\.toml has 1 fault; nothing was created"):
         read(space("lrr = [1]"))
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """A missing file is the user's mistake, not a crash."""
+    """A missing file is the user's error, not a crash."""
     with pytest.raises(StudyFileError, match=r"cannot be read: No such file"):
         load(tmp_path / "none.toml", (), declared)
 
@@ -491,7 +491,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     ids=["5,000 digits", "hexadecimal", "4,000 digits", "exponent"],
 )
 def test_a_number_of_any_length_is_a_fault(tmp_path: Path, number: str, told: str) -> None:
-    """No number is too long to be reported as a fault, in the file and on the command line."""
+    """A number of any length is reported as a fault, in the file and on the command line."""
     path = tmp_path / "long.toml"
     path.write_text(f"budget.trials = {number}\n" + STUDY + "[space]\nlr = [1e-3, 1e-2]\n")
     with pytest.raises(StudyFileError, match=told.replace("trials: a", "budget.trials: a")):
@@ -509,6 +509,6 @@ def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
-    """Files saved by an editor that marks UTF-8 are read."""
+    """Files with a UTF-8 byte order mark are read."""
     (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + (STUDY + REST).encode())
     assert load(tmp_path / "marked.toml", (), declared).name == "small"

@@ -1,4 +1,4 @@
-"""A study file is found by name in the folders given, or by its path."""
+"""A study file is found by name in given folders, or by its path."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_a_name_is_looked_for_in_the_folders_in_order(tmp_path: Path) -> None:
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
-    """Whatever ends in .toml is a path; if nothing is there, reading it says so."""
+    """Anything that ends in .toml is a path; a missing file is reported when it is read."""
     assert find(StudyRef.parse("some/where.toml"), [tmp_path]) == Path("some/where.toml")
 
 
@@ -38,7 +38,7 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_name_like_no_other_gets_the_list(tmp_path: Path) -> None:
-    """Where nothing is near, everything is listed."""
+    """If no name is near, all are listed."""
     with pytest.raises(UserError, match=r"none was found.*in no folder"):
         find(StudyRef.parse("digits"), [])
     (tmp_path / "lr_sched.toml").touch()
@@ -47,7 +47,7 @@ def test_a_name_like_no_other_gets_the_list(tmp_path: Path) -> None:
 
 
 def test_a_file_names_its_study(tmp_path: Path) -> None:
-    """By [study] name where it can be read, else by its own name, whatever else is wrong."""
+    """A study is named by its [study] name if that is readable, else by its file."""
     path = tmp_path / "mine.toml"
     assert named_by(path) == "mine"
     path.write_text('[study]\nname = "yours"\n[space]\nlr = 7\n')
@@ -58,7 +58,7 @@ def test_a_file_names_its_study(tmp_path: Path) -> None:
 
 
 def test_a_name_leads_out_of_no_folder(tmp_path: Path) -> None:
-    """A name is a name: separators find nothing."""
+    """A name with path separators finds nothing."""
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.toml").touch()
     with pytest.raises(UserError, match="no study"):
@@ -67,7 +67,7 @@ def test_a_name_leads_out_of_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["lr", "lr@2", "some/where.toml", "a@b/lr.toml"])
 def test_what_is_typed_for_a_study_is_parsed_once(text: str) -> None:
-    """A name, a version or a path; shown again as it was typed."""
+    """A name, a version or a path is shown again as it was typed."""
     ref = StudyRef.parse(text)
     assert str(ref) == text
     expected = {"lr": ("lr", None), "lr@2": ("lr", 2), "some/where.toml": ("where", None)}

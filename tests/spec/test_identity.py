@@ -1,4 +1,4 @@
-"""When two studies are the same, when one extends the other, and what differs."""
+"""When two studies are the same, when one extends the other, and which keys differ."""
 
 import pytest
 
@@ -25,7 +25,7 @@ SAME = {
 
 @pytest.mark.parametrize("case", SAME)
 def test_files_that_mean_the_same_have_one_identity(read: Read, case: str) -> None:
-    """Comments, order and the way a number is written carry no meaning."""
+    """Comments, order and number formats do not affect a study's identity."""
     assert fingerprint(read(SAME[case])) == fingerprint(read(BASE))
     assert compare(read(BASE), read(SAME[case])).same
 
@@ -60,7 +60,7 @@ def test_every_other_change_is_named_by_its_key(read: Read, override: str, key: 
 
 
 def test_the_override_itself_is_no_part_of_the_identity(read: Read) -> None:
-    """Only what an override led to counts."""
+    """Only an override's effect counts."""
     written = read(BASE.replace("epochs = 3", "epochs = 4"))
     assert fingerprint(read(BASE, ["epochs=4"])) == fingerprint(written)
 
@@ -85,12 +85,12 @@ def test_the_override_itself_is_no_part_of_the_identity(read: Read) -> None:
     ],
 )
 def test_only_more_of_the_same_extends(read: Read, overrides: list[str], extends: bool) -> None:
-    """More trials and seeds extend, without unmaking a configuration; so do harmless limits."""
+    """More trials and seeds extend a study without losing a configuration; so do some limits."""
     assert compare(read(BASE), read(BASE, overrides)).extends is extends
 
 
 def test_fewer_seeds_are_no_extension(read: Read) -> None:
-    """The same number under fewer seeds explores more, but replicates what is there less."""
+    """The same number of trials under fewer seeds is not an extension: replicates would be lost."""
     stored = read(BASE, ["replicates.seeds=2"])
     assert not compare(stored, read(BASE)).extends
     assert not compare(stored, read(BASE, ["budget.trials=40"])).extends
@@ -105,7 +105,7 @@ def test_a_grid_grows_by_seeds_alone(read: Read) -> None:
 
 
 def test_a_change_is_told_in_words(read: Read) -> None:
-    """A person reads the key, the stored value and the given one."""
+    """A change is shown as key, stored value and given value."""
     changes = compare(read(BASE), read(BASE, ["lr={low=0.1, high=1, log=true}"])).changes
     assert [str(change) for change in changes] == [
         "space.lr: stored { values = [0.001, 1] }, given { low = 0.1, high = 1, log = true }"
@@ -115,7 +115,7 @@ def test_a_change_is_told_in_words(read: Read) -> None:
 
 
 def test_an_extension_keeps_the_stored_settings(read: Read) -> None:
-    """Extent and limits are the given ones; everything a result depends on is the stored one."""
+    """Size and limits come from the given file, all that affects results from the stored one."""
     stored, given = read(BASE), read(BASE, ["budget.trials=40", "limits.attempts=9"])
     grown = extended(stored, given)
     assert (grown.total_trials, grown.limits.attempts) == (40, 9)

@@ -1,4 +1,4 @@
-"""A key of the study file is declared once: all else follows from the declaration."""
+"""A key of the study file is declared once; everything else follows from the declaration."""
 
 import json
 from dataclasses import replace
@@ -87,7 +87,7 @@ def test_a_key_is_read_written_documented_and_part_of_the_identity(section: str,
 
 
 def test_what_may_change_is_what_an_extension_changes() -> None:
-    """Growing and harmless keys come from the given study, all else from the stored one."""
+    """Extendable and harmless keys come from the given study, all others from the stored one."""
     stored = read(EVERY)
     given = read(
         {
@@ -106,7 +106,7 @@ def test_what_may_change_is_what_an_extension_changes() -> None:
 
 @pytest.mark.parametrize("fixed", [{}, {"epochs": 3, "dropout": 0}])
 def test_more_epochs_are_what_an_override_makes_of_the_file(fixed: dict[str, object]) -> None:
-    """A study is made longer without reading its file again."""
+    """with_epochs equals reading the file with --set epochs."""
     document = {**EVERY, "fixed": fixed}
     longer = read(document).with_epochs(40)
     again = read(document, ("epochs=40",))
@@ -117,7 +117,7 @@ def test_more_epochs_are_what_an_override_makes_of_the_file(fixed: dict[str, obj
 @pytest.mark.parametrize("written", ["hours", "gpu_hours"])
 @pytest.mark.parametrize("given", ["hours", "gpu_hours"])
 def test_either_name_of_a_key_replaces_the_other(written: str, given: str) -> None:
-    """A file's gpu_hours is read as hours, and --set may use whichever name."""
+    """gpu_hours in a file is read as hours, and --set accepts either name."""
     budget = {**EVERY["budget"], written: 40}
     if written != "hours":
         del budget["hours"]

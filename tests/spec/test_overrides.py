@@ -38,7 +38,7 @@ BASE = (
     ],
 )
 def test_a_value_is_toml_or_else_a_text(text: str, value: Any) -> None:
-    """A shell needs no quotes around words, and nothing beyond the value gets in."""
+    """A shell needs no quotes around words, and a value cannot inject further TOML."""
     assert parse_value(text) == value
 
 
@@ -58,7 +58,7 @@ def test_a_fixed_parameter_and_a_default_are_replaced(read: Read) -> None:
 
 
 def test_a_list_or_table_varies_a_parameter(read: Read) -> None:
-    """A list is a choice, a table a range, in place of what was there."""
+    """A list becomes a choice, a table a range, in place of the old value."""
     spec = read(BASE, ["lr={low=1, high=3, step=1}", "width=[8, 16]", "data.shift=[0, 1]"])
     assert spec.space.dimensions[0] == Range("lr", 1.0, 3.0, step=1.0)
     assert spec.space.dimensions[-2:] == (
@@ -70,14 +70,14 @@ def test_a_list_or_table_varies_a_parameter(read: Read) -> None:
 
 
 def test_data_keys_are_set(read: Read) -> None:
-    """A key of [data] is set with its section in front, also where it varied before."""
+    """A key of [data] is set with its section as prefix, even if it varied before."""
     assert read(BASE, ["data.image_size=128"]).data == {"shift": 0.5, "image_size": 128}
     spec = read(BASE, ["data.shift=[0, 1]", "data.shift=0"])
     assert (spec.data, spec.varied[-1]) == ({"shift": 0.0}, "depth")
 
 
 def test_keys_of_sections_are_set(read: Read) -> None:
-    """Every key of the fixed sections can be set, options too, and sections are made."""
+    """Every key of the fixed sections can be set, options too; missing sections are created."""
     spec = read(
         BASE,
         [
@@ -98,14 +98,14 @@ def test_keys_of_sections_are_set(read: Read) -> None:
 
 
 def test_another_pruner_drops_the_options_of_the_old_one(read: Read) -> None:
-    """`search.pruner=none` is enough; the file's options were median's."""
+    """`search.pruner=none` alone is enough: the old pruner's options are dropped."""
     assert read(BASE, ["search.pruner=none"]).search.pruner_options == {}
     overrides = ["search.pruner=percentile", "search.pruner_options.percentile=50"]
     assert read(BASE, overrides).search.pruner_options["percentile"] == 50.0
 
 
 def test_conditions_on_a_held_dimension_are_resolved(read: Read) -> None:
-    """What it switches on varies freely; what it switches off goes, with what hangs on that."""
+    """Parameters that it enables vary freely; disabled ones and their dependents are dropped."""
     assert read(BASE, ["scheduler=step"]).varied == ("lr", "step_size", "depth")
     assert read(BASE, ["scheduler=step"]).space.dimensions[1].when == {}
     assert read(BASE, ["scheduler=cosine"]).varied == ("lr",)
@@ -113,7 +113,7 @@ def test_conditions_on_a_held_dimension_are_resolved(read: Read) -> None:
 
 
 def test_everything_may_be_held(read: Read) -> None:
-    """One configuration of a search can be run by itself."""
+    """A single configuration of a search can be run."""
     assert read(STUDY + TPE + RATES, ["lr=1"]).varied == ()
 
 
@@ -135,7 +135,7 @@ def test_everything_may_be_held(read: Read) -> None:
     ],
 )
 def test_a_bad_override_is_a_fault_like_any_other(read: Read, override: str, fragment: str) -> None:
-    """It is reported with the text that it came from and the nearest valid name."""
+    """A bad override is reported with its text and the nearest valid name."""
     with pytest.raises(StudyFileError) as raised:
         read(BASE, [override])
     assert fragment in str(raised.value)
@@ -150,6 +150,6 @@ def test_faults_of_the_file_and_of_overrides_are_told_together(read: Read) -> No
 
 
 def test_a_text_that_is_no_utf8_is_told(read: Read) -> None:
-    """A path of a Latin-1 archive cannot be stored with the study, so it is refused at once."""
+    """A text that is not UTF-8, as in a Latin-1 path, is refused at once."""
     with pytest.raises(StudyFileError, match="a text that is not UTF-8"):
         read(BASE, ["data.shift=caf\udce9"])

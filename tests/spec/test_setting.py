@@ -1,4 +1,4 @@
-"""A setting given by a person: read from words, and checked against the space."""
+"""A setting given by a user: parsed from words, and checked against the space."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tuner.spec.space import Choice, Range
 
 
 def test_values_become_those_of_the_space() -> None:
-    """A whole number for a float range is a float; what a condition switches off is left out."""
+    """A whole number for a float range becomes a float; inactive parameters are left out."""
     spec = make_ranged()
     given = read_setting(spec, ("optimizer=adam", "width=16", "lr=1e-3"))
     assert check_setting(spec, given) == {"lr": 1e-3, "width": 16, "optimizer": "adam"}
@@ -20,7 +20,7 @@ def test_values_become_those_of_the_space() -> None:
 
 
 def test_every_fault_is_told_at_once() -> None:
-    """Outside the range, off the step, missing, switched off, misspelt and fixed otherwise."""
+    """Out of range, off the step, missing, inactive, misspelt and fixed otherwise."""
     spec = make_ranged()
     with pytest.raises(UserError) as told:
         check_setting(
@@ -46,7 +46,7 @@ def test_what_only_looks_like_a_value_is_refused(value: object) -> None:
 
 
 def test_words_are_read_as_toml_or_as_listed_texts() -> None:
-    """A text that the space lists stays a text, though it looks like a number."""
+    """A text that the space lists stays a text, even if it looks like a number."""
     spec = make_spec(dimensions=(Choice("kind", ("1", "two")), Choice("flag", (True, False))))
     given = read_setting(spec, ("kind=1", "flag=true"))
     assert check_setting(spec, given) == {"kind": "1", "flag": True}
@@ -56,7 +56,7 @@ def test_words_are_read_as_toml_or_as_listed_texts() -> None:
 
 
 def test_values_of_other_libraries_are_plain_ones() -> None:
-    """Numbers and arrays of numpy, tuples and paths become what a study file holds."""
+    """numpy's numbers and arrays, tuples and paths become plain values of a study file."""
     import json
     from pathlib import Path
 

@@ -11,7 +11,7 @@ STEP_SIZE = Range("step_size", 10, 20, step=10, integer=True, when={"scheduler":
 
 
 def test_the_first_dimension_varies_slowest() -> None:
-    """A grid is read like a table: the first column changes least."""
+    """In a grid the first dimension varies slowest, like the first column of a table."""
     space = Space((Choice("a", (1, 2)), Choice("b", ("x", "y"))))
     assert [tuple(point.values()) for point in space.grid()] == [
         (1, "x"),
@@ -33,7 +33,7 @@ def test_a_condition_expands_only_where_it_holds() -> None:
 
 
 def test_a_child_may_come_before_its_parent_in_the_file() -> None:
-    """The order of the file rules the grid, whatever depends on what."""
+    """The grid's order is that of the file, even if a child comes before its parent."""
     space = Space((STEP_SIZE, SCHEDULER))
     assert [dimension.name for dimension in space.ordered()] == ["scheduler", "step_size"]
     assert space.names == ("step_size", "scheduler")
@@ -46,7 +46,7 @@ def test_a_child_may_come_before_its_parent_in_the_file() -> None:
 
 
 def test_conditions_chain() -> None:
-    """Where a parent is inactive, so is its child."""
+    """A child of an inactive parent is inactive."""
     child = Choice("width", (1,), when={"step_size": (20,)})
     space = Space((SCHEDULER, STEP_SIZE, child))
     assert [point for point in space.grid() if "width" in point] == [
@@ -81,14 +81,14 @@ def test_a_huge_grid_is_counted_only_so_far() -> None:
 
 
 def test_an_empty_space_has_one_combination() -> None:
-    """A study that varies nothing but seeds is a grid of one."""
+    """A study that varies only seeds is a grid of one."""
     assert Space().grid() == ({},)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True), max_size=4))
 def test_a_grid_without_conditions_is_the_product(lists: list[list[int]]) -> None:
-    """Its size is the product, no point comes twice, and its order is that of the lists."""
+    """Its size is the product, no point repeats, and it is in the order of the lists."""
     space = Space(tuple(Choice(f"p{i}", tuple(values)) for i, values in enumerate(lists)))
     points = [tuple(map(int, point.values())) for point in space.grid()]
     expected = 1
@@ -100,7 +100,7 @@ def test_a_grid_without_conditions_is_the_product(lists: list[list[int]]) -> Non
 
 
 def test_a_circle_is_our_own_mistake_here() -> None:
-    """The reader refuses circles; a space built of one by hand is a bug, not a hang."""
+    """The reader refuses cycles; a space with one built by hand fails an assertion."""
     circle = Space((Choice("a", (1,), {"b": (1,)}), Choice("b", (1,), {"a": (1,)})))
     with pytest.raises(AssertionError, match="circle: a, b"):
         circle.ordered()

@@ -1,4 +1,4 @@
-"""The division into training and validation as a part of what is replicated."""
+"""Replicates that train on different divisions into training and validation."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ REPLICATES = "[replicates]\nseeds = 5\nsplits = {}\n"
 
 
 def divided(_objective: str, _folder: Path) -> Declarations:
-    """Stand in for an objective whose data can be divided, and whose models read a file."""
+    """Stand in for an objective with divisible data and models that read a file."""
     from tests.spec.conftest import DECLARATIONS
 
     seed = Parameter("split_seed", "int", 0, "seed of the train/validation split", low=0)
@@ -40,19 +40,19 @@ def split_seeds(spec: Spec) -> list[object]:
 
 
 def test_every_seed_has_its_division(tmp_path: Path) -> None:
-    """Seeds go through the divisions one after another, from the file's own on."""
+    """Seeds cycle through the divisions, starting with the file's own."""
     assert split_seeds(study(tmp_path, 5)) == [0, 1, 2, 3, 4]
     assert split_seeds(study(tmp_path, 2)) == [0, 1, 0, 1, 0]
     assert split_seeds(study(tmp_path, 5, "[data]\nsplit_seed = 10\n")) == [10, 11, 12, 13, 14]
 
 
 def test_one_division_is_the_file_s(tmp_path: Path) -> None:
-    """Without splits every seed trains on the same images."""
+    """Without splits every seed has the same images."""
     assert split_seeds(study(tmp_path, 1, "[data]\nsplit_seed = 7\n")) == [7] * 5
 
 
 def test_another_number_of_divisions_is_another_study(tmp_path: Path) -> None:
-    """It changes what trials are trained on; written as 1 it is the same as left out."""
+    """Another number of divisions is another study; writing 1 is the same as leaving it out."""
     (tmp_path / "without").mkdir()
     path = tmp_path / "without" / "small.toml"
     path.write_text(STUDY + GRID + RATES + "[replicates]\nseeds = 5\n")
@@ -64,7 +64,7 @@ def test_another_number_of_divisions_is_another_study(tmp_path: Path) -> None:
 
 
 def test_a_stored_study_keeps_its_divisions(tmp_path: Path) -> None:
-    """A worker that has only the stored study divides as the file said."""
+    """A worker with only the stored study divides as the file says."""
     spec = study(tmp_path, 5)
     assert split_seeds(Spec.from_json(spec.to_json())) == split_seeds(spec)
 
@@ -82,13 +82,13 @@ def test_a_division_chosen_twice_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_cannot_divide_is_a_fault(read: Read) -> None:
-    """Data that are divided in one way only cannot be replicated over divisions."""
+    """splits is a fault for data that can be divided in only one way."""
     with pytest.raises(StudyFileError, match="has only one split"):
         read(STUDY + GRID + RATES + REPLICATES.format(5))
 
 
 def test_a_file_of_weights_lies_beside_the_study(tmp_path: Path) -> None:
-    """A relative path of weights starts where the study file lies, from wherever it is trained."""
+    """A relative path of weights starts at the study file's folder."""
     spec = study(tmp_path, 1, '[fixed]\nweights = "start.safetensors"\n')
     assert spec.job({}, 0).parameters["weights"] == str(tmp_path / "start.safetensors")
     assert study(tmp_path, 1).job({}, 0).parameters["weights"] == ""

@@ -1,7 +1,6 @@
-"""Studies that are stored keep their meaning: what is read from them, and their identity.
+"""Stored studies keep their meaning: how they are read, and their identity.
 
-`stored.json` holds studies as this or an earlier tuner stored them. It is data: add to it, change
-nothing in it.
+`stored.json` holds studies as this or an earlier tuner stored them. It is data: only add to it.
 """
 
 import json
@@ -18,7 +17,7 @@ PINNED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "stored.json"
 
 @pytest.mark.parametrize("pinned", PINNED, ids=lambda pinned: pinned["study"])
 def test_a_stored_study_keeps_its_identity(pinned: dict[str, Any]) -> None:
-    """A key that is added later changes neither canonical form nor hash of older studies."""
+    """A key added later changes neither canonical form nor hash of older studies."""
     spec = Spec.from_json(pinned["stored"])
     form = canonical(spec)
     assert form == pinned["canonical"]
@@ -35,7 +34,7 @@ def test_a_stored_study_is_stored_again_as_it_was(pinned: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("section", ["search.pack", "replicates.splits", "checkpoints"])
 def test_a_study_stored_before_a_key_existed_has_its_default(section: str) -> None:
-    """A study that an older tuner stored has the identity of the same file read today."""
+    """A study stored before a key existed has the identity of the same file read today."""
     pinned = next(each for each in PINNED if each["study"] == "shipped lr_sched")
     *path, key = section.split(".")
     older = json.loads(json.dumps(pinned["stored"]))
@@ -44,7 +43,7 @@ def test_a_study_stored_before_a_key_existed_has_its_default(section: str) -> No
 
 
 def part(form: Any, of: Any) -> Any:
-    """Return a form without the keys that another form lacks."""
+    """Return a form, without keys that another form lacks."""
     if isinstance(form, dict) and isinstance(of, dict):
         return {key: part(value, of[key]) for key, value in form.items() if key in of}
     if isinstance(form, list) and isinstance(of, list) and len(form) == len(of):

@@ -1,4 +1,4 @@
-"""What a study says about its trials, and its way through JSON."""
+"""A study's trials, and its conversion to JSON and back."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ WHOLE = (
 
 
 def test_every_section_arrives(read: Read) -> None:
-    """What the file says is what the study holds, in the units of the study."""
+    """Each section of the file arrives in the study, in the study's units."""
     spec = read(WHOLE)
     assert spec.limits == Limits(90.0, 5, 2 * 2**30, 2)
     assert (spec.search.metric, spec.search.at, spec.search.seed) == ("val_auc", "last", 4)
@@ -43,14 +43,14 @@ def test_options_are_complete(read: Read) -> None:
 
 
 def test_an_option_without_default_stays_absent(read: Read) -> None:
-    """A threshold that is not written does not prune."""
+    """An option without default stays absent."""
     text = STUDY + TPE + 'pruner = "threshold"\npruner_options = { upper = 1 }\n' + RATES
     options = read(text).search.pruner_options
     assert options == {"upper": 1.0, "warmup": 0, "interval": 1}
 
 
 def test_whole_numbers_become_floats_where_the_parameter_is_one(read: Read) -> None:
-    """1 and 1.0 are one learning rate, in fixed values, choices, ranges and data keys."""
+    """1 and 1.0 are the same value of a float parameter, wherever it is set."""
     spec = read(WHOLE)
     scheduler, lr, step_size, shift = spec.space.dimensions
     assert repr(spec.fixed["dropout"]) == "0.0"
@@ -62,7 +62,7 @@ def test_whole_numbers_become_floats_where_the_parameter_is_one(read: Read) -> N
 
 
 def test_a_job_has_every_parameter(read: Read) -> None:
-    """Chosen values win over fixed ones, those over declared defaults; data keys go to data."""
+    """Chosen values override fixed ones, and those override defaults; data keys go to data."""
     job = read(WHOLE).job({"scheduler": "step", "lr": 0.5, "data.shift": 0.0}, seed=7)
     assert job.parameters["scheduler"] == "step"
     assert job.parameters["lr"] == 0.5
@@ -76,7 +76,7 @@ def test_a_job_has_every_parameter(read: Read) -> None:
 
 
 def test_a_relative_path_starts_at_the_study_file(read: Read, tmp_path: Path) -> None:
-    """Where a worker is started does not matter; addresses and absolute paths stay."""
+    """The folder in which a worker starts does not matter; addresses and absolute paths stay."""
     assert read(WHOLE).job({}, 0).data["path"] == str(tmp_path / "images")
     for path in ("/images", "s3://bucket/images"):
         spec = read(STUDY + GRID + RATES + f'[data]\npath = "{path}"\n')
@@ -85,7 +85,7 @@ def test_a_relative_path_starts_at_the_study_file(read: Read, tmp_path: Path) ->
 
 
 def test_a_study_survives_json_whole(read: Read) -> None:
-    """A worker on another machine rebuilds the same study without the file."""
+    """A worker on another machine restores the same study without the file."""
     spec = read(WHOLE, ["budget.trials=40"])
     again = Spec.from_json(json.loads(json.dumps(spec.to_json())))
     assert again == spec
@@ -94,13 +94,13 @@ def test_a_study_survives_json_whole(read: Read) -> None:
 
 
 def test_a_newer_form_is_refused(read: Read) -> None:
-    """A study stored by a newer tuner is not guessed at."""
+    """A study stored by a newer tuner is refused."""
     with pytest.raises(DatabaseNewerError, match=r"format 99.*Upgrade"):
         Spec.from_json({**read(WHOLE).to_json(), "format": 99})
 
 
 def test_a_damaged_form_is_told() -> None:
-    """What is not a study is reported as one of the database's faults."""
+    """A damaged stored study is reported as a fault of the database."""
     with pytest.raises(DatabaseError, match="stored study cannot be read"):
         Spec.from_json({"format": 1, "name": "small"})
 

@@ -52,17 +52,17 @@ def test_every_section_survives_being_written(read: Read, override: str) -> None
     spec = read(EVERYTHING, [override])
     written = as_toml(spec)
     assert compare(spec, read(written)).changes == ()
-    # What was set on the command line is in the file now, and need not be typed again.
+    # An override is in the written file, and need not be repeated.
     assert read(written).overrides == ()
 
 
 @given(st.integers(1, 2**50))
 def test_every_size_is_written_as_what_it_is(size: int) -> None:
-    """Bytes that no unit divides too."""
+    """A size is written exactly, also if no unit divides it."""
     assert parse_bytes(write_bytes(size)) == size
 
 
 @given(st.integers(1, 10**6), st.sampled_from((1.0, 0.5, 0.25, 60.0)))
 def test_every_duration_is_written_as_what_it_is(count: int, unit: float) -> None:
-    """Minutes, and parts of a second."""
+    """A duration is written exactly, from minutes to parts of a second."""
     assert parse_seconds(write_seconds(count * unit)) == count * unit

@@ -1,4 +1,4 @@
-"""Means over seeds and images: the known formulas at the edges, and the right error in between."""
+"""Means over seeds and images: the known formulas in limiting cases, correct errors in between."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ Array = NDArray[np.float64]
 
 
 def whole(values: Array) -> Panel:
-    """Return a panel of figures that have no images."""
+    """Return a panel of figures without images."""
     return Panel((values[:, :, None],), counts_images=False)
 
 
 @given(st.integers(1, 60), st.integers(2, 6))
 @settings(max_examples=30, deadline=None)
 def test_one_unknown_variance_gives_students_t_and_tukeys_range(freedom: int, levels: int) -> None:
-    """Averaging over chi square is the textbook's way, to three digits."""
+    """With a single variance the intervals are Student's t and Tukey's range, to three digits."""
     spread = Spread.of(1.0, freedom, 0.0, 0.0)
     assert spread.half_width() == pytest.approx(t.ppf(0.975, freedom), rel=2e-3)
     if freedom > 1:
@@ -49,18 +49,18 @@ def test_two_levels_without_images_are_a_paired_t_test() -> None:
 
 
 def test_two_groups_without_images_are_students_t_test() -> None:
-    """Unpaired trials are compared as by scipy if variances are equal."""
+    """Unpaired trials are compared as in scipy with equal variances."""
     chance = np.random.default_rng(2)
     one, other = chance.standard_normal(9), chance.standard_normal(6)
     groups = Groups((Group(one, (), (), ()), Group(other, (), (), ())), counts_images=False)
     found = groups.difference(0, 1)
     assert found.value == pytest.approx(one.mean() - other.mean())
-    # Never narrower than what the two show by themselves (Welch's variance).
+    # Never narrower than by the two groups' own variances (Welch).
     assert found.p_value() >= ttest_ind(one, other).pvalue - 1e-3
 
 
 def test_one_value_per_level_leaves_no_interval() -> None:
-    """Nothing shows how much a single seed without images varies: no limits, and no evidence."""
+    """One value per level gives no limits and no evidence."""
     panel = whole(np.array([[0.9], [0.5]]))
     assert panel.mean(0).value == 0.9
     assert not panel.mean(0).bounded
@@ -85,7 +85,7 @@ def test_one_seed_leaves_wilsons_interval() -> None:
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_all_equal_is_not_certainty(right: float) -> None:
-    """Where every image of every seed is right, or wrong, there still is an interval."""
+    """If all images of all seeds are right, or wrong, the interval still has a width."""
     panel = Panel((np.full((3, 4, 200), right),))
     mean = panel.mean(0)
     assert mean.value == right
@@ -97,7 +97,7 @@ def test_all_equal_is_not_certainty(right: float) -> None:
 
 @pytest.mark.parametrize("each", [3, 7, 13])
 def test_patients_who_are_all_alike_have_an_interval(each: int) -> None:
-    """The same share right of every patient under every seed: what scatters is rounding."""
+    """If all patients have the same share under every seed, rounding is not taken for variance."""
     clusters = Clusters.of([f"p{at // each}" for at in range(77 * each)])
     right = np.tile((np.arange(each) < each - 1).astype(float), 77)
     panel = Panel((clusters.linearise(np.tile(right, (1, 5, 1))),), clusters=(clusters,))
@@ -107,7 +107,7 @@ def test_patients_who_are_all_alike_have_an_interval(each: int) -> None:
 
 
 def test_settings_that_like_different_images_are_not_settled_by_seeds() -> None:
-    """A paired t test over seeds alone is sure of results that other images would reverse."""
+    """A paired t test over seeds alone is certain of differences that other images reverse."""
     chance = np.random.default_rng(4)
     liking = chance.random((2, 1, 400)) < 0.8
     noise = chance.random((2, 10, 400)) < 0.02
@@ -118,7 +118,7 @@ def test_settings_that_like_different_images_are_not_settled_by_seeds() -> None:
 
 
 def test_a_gap_has_the_images_of_both_splits_in_it() -> None:
-    """Validation's and test's images each add what they scatter."""
+    """The variances of validation and test images add up."""
     chance = np.random.default_rng(6)
     val = (chance.random((1, 1, 300)) < 0.95).astype(float)
     test = (chance.random((1, 1, 100)) < 0.75).astype(float)
@@ -143,7 +143,7 @@ def test_verdicts_without_an_effect_are_wrong_in_5_of_100_studies_at_most() -> N
 
 
 def test_a_level_that_scatters_is_not_taken_for_one_of_the_quiet_ones() -> None:
-    """A difference from a wild level is as uncertain as that level is."""
+    """A difference from a level with large variance is as uncertain as that level."""
     chance = np.random.default_rng(9)
     values = 0.01 * chance.standard_normal((5, 6))
     values[0] = chance.standard_normal(6)
@@ -152,7 +152,7 @@ def test_a_level_that_scatters_is_not_taken_for_one_of_the_quiet_ones() -> None:
 
 
 def test_best_is_held_against_all_and_the_far_one_is_told() -> None:
-    """Two levels tie, one is behind; the verdicts agree with their intervals."""
+    """Two levels tie, one is worse; the verdicts agree with their intervals."""
     chance = np.random.default_rng(10)
     values = 0.01 * chance.standard_normal((3, 6)) + np.array([[0.9], [0.9], [0.7]])
     verdict = against_best(whole(values), larger=True)
@@ -167,7 +167,7 @@ def test_best_is_held_against_all_and_the_far_one_is_told() -> None:
 
 
 def test_named_reference_is_held_against_each() -> None:
-    """Every other level stands against it once, corrected by Holm."""
+    """Every other level is compared with the reference once, corrected by Holm."""
     chance = np.random.default_rng(11)
     values = 0.01 * chance.standard_normal((4, 5)) + np.array([[0.9], [0.8], [0.9], [0.9]])
     verdict = against(whole(values), 1, larger=True)
@@ -196,7 +196,7 @@ def test_plan_keeps_its_promise() -> None:
 
 
 def test_plan_says_how_rough_it_is() -> None:
-    """From 3 seeds nearly anything may be, from 300 nearly nothing; the truth is in between."""
+    """The plan's range is wide from 3 seeds and narrow from 300, and contains the truth."""
     chance = np.random.default_rng(14)
     truth = plan(
         Observed(VarianceComponents(2 * 0.02**2 / 300, 299, 0.0, 0.0), 300, 0, 2), 0.02
@@ -218,7 +218,7 @@ def test_plan_says_how_rough_it_is() -> None:
 
 
 def test_plan_asks_for_images_where_seeds_would_not_do() -> None:
-    """What the images make uncertain no seed takes away."""
+    """If the uncertainty comes from images, the plan asks for images, not seeds."""
     chance = np.random.default_rng(13)
     liking = (chance.random((3, 1, 200)) < 0.8).astype(float)
     panel = Panel((np.repeat(liking, 5, axis=1),))
@@ -231,7 +231,7 @@ def test_plan_asks_for_images_where_seeds_would_not_do() -> None:
 
 
 def test_shares_of_own_images_are_never_without_spread() -> None:
-    """Two seeds that differ by exactly the same: steps of one image are not certainty."""
+    """With two equal differences a share's step of one image still counts as variance."""
     same = (np.array([[[0.90], [0.85]], [[0.85], [0.80]]]),)
     assert Panel(same, False).difference(0, 1).p_value() < 1e-6
     assert Panel(same, False, own_images=20).difference(0, 1).p_value() > 0.05
@@ -241,7 +241,7 @@ def test_shares_of_own_images_are_never_without_spread() -> None:
 
 
 def test_equal_settings_with_own_images_are_seldom_told_apart() -> None:
-    """Of 400 pairs of equal settings on 20 images a seed, few are called different."""
+    """Of 400 pairs of equal settings on 20 images per seed, few are called different."""
     chance = np.random.default_rng(4)
     wrong = 0
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""The area under the ROC curve, compared with scikit-learn and with pairs counted one by one."""
+"""The area under the ROC curve, compared with scikit-learn and with counted pairs."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ OTHER = SCORES + 0.8 * CHANCE.standard_normal(300)
 
 
 def counted(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return for each positive and negative whether they are in order, ties counting half."""
+    """Return for each positive and negative whether they are ordered, ties counting half."""
     apart = scores[truth][:, None] - scores[~truth][None, :]
     return np.asarray((apart > 0) + 0.5 * (apart == 0))
 
 
 def test_area_is_that_of_scikit_learn() -> None:
-    """Ties and all."""
+    """The area is scikit-learn's, with ties."""
     found = delong(SCORES, TRUTH)
     assert found is not None
     assert found.value == pytest.approx(roc_auc_score(TRUTH, SCORES))
@@ -33,7 +33,7 @@ def test_area_is_that_of_scikit_learn() -> None:
 
 
 def test_placements_are_the_rows_of_all_pairs() -> None:
-    """Ranks give what counting every pair gives."""
+    """Ranks give the same placements as counting every pair."""
     found = placements(SCORES, TRUTH)
     pairs = counted(SCORES, TRUTH)
     assert found is not None
@@ -42,7 +42,7 @@ def test_placements_are_the_rows_of_all_pairs() -> None:
 
 
 def test_difference_has_delongs_variance() -> None:
-    """The variance of a difference is that of the differences of the placements."""
+    """The variance of a difference is that of the placements' differences."""
     answer = delong_difference(SCORES, OTHER, TRUTH)
     assert answer is not None
     found, chance = answer
@@ -55,7 +55,7 @@ def test_difference_has_delongs_variance() -> None:
 
 
 def test_intervals_hold_what_they_promise() -> None:
-    """95 in 100 intervals have the true area, of normal scores one standard deviation apart."""
+    """95% of intervals cover the true area of normal scores one standard deviation apart."""
     chance, hits = np.random.default_rng(8), 0
     for _ in range(400):
         truth = np.arange(80) < 30
@@ -66,7 +66,7 @@ def test_intervals_hold_what_they_promise() -> None:
 
 
 def test_shares_add_up_to_the_area() -> None:
-    """Each image's share: their mean is the area, and their scatter gives DeLong's variance."""
+    """The images' shares average to the area, and their variance is DeLong's."""
     shares = shares_of_area(SCORES, TRUTH)
     placed = placements(SCORES, TRUTH)
     assert shares is not None
@@ -77,13 +77,13 @@ def test_shares_add_up_to_the_area() -> None:
 
 
 def test_one_class_alone_has_no_area() -> None:
-    """There is nothing to rank against."""
+    """With one class alone there is no area."""
     assert delong(SCORES, np.ones(300, bool)) is None
     assert shares_of_area(SCORES, np.zeros(300, bool)) is None
 
 
 def test_perfect_order_is_not_certainty() -> None:
-    """With an area of 1 the interval still says how many images that is over."""
+    """With an area of 1 the interval still reflects the number of images."""
     found = delong(np.arange(10.0), np.arange(10) > 4)
     assert found is not None
     assert (found.value, found.high) == (1.0, 1.0)
@@ -91,7 +91,7 @@ def test_perfect_order_is_not_certainty() -> None:
 
 
 def test_one_image_of_a_class_is_no_certainty() -> None:
-    """How an area scatters is not known from a single positive."""
+    """A single positive gives no estimate of the area's variance."""
     truth = np.arange(100) == 7
     assert delong(SCORES[:100], truth) is None
     assert delong_difference(SCORES[:100], OTHER[:100], truth) is None

@@ -14,7 +14,7 @@ CHANCE = np.random.default_rng(5)
 
 
 def test_brier_is_twice_that_of_two_classes_in_scikit_learn() -> None:
-    """Summed over both classes the binary score counts twice."""
+    """Our Brier score sums over both classes, so it is twice the binary one."""
     second = CHANCE.random(500)
     labels = (CHANCE.random(500) < second).astype(np.int64)
     found = reliability(np.column_stack([1 - second, second]), labels)
@@ -22,7 +22,7 @@ def test_brier_is_twice_that_of_two_classes_in_scikit_learn() -> None:
 
 
 def test_honest_probabilities_have_little_error_and_boasting_ones_much() -> None:
-    """Where confidence comes true the error is near 0; where 0.99 is right half the time, 0.49."""
+    """The calibration error of true probabilities is near 0; of 0.99 that is half right, 0.49."""
     second = CHANCE.random(20_000)
     labels = (CHANCE.random(20_000) < second).astype(np.int64)
     honest = reliability(np.column_stack([1 - second, second]), labels)
@@ -35,7 +35,7 @@ def test_honest_probabilities_have_little_error_and_boasting_ones_much() -> None
 
 
 def test_losses_are_resampled_in_pairs() -> None:
-    """The interval is about that of scipy's bias-corrected bootstrap, and the same every time."""
+    """The interval is close to scipy's bias-corrected bootstrap, and reproducible."""
     one, other = CHANCE.exponential(1.0, 400), CHANCE.exponential(0.8, 400)
     found = mean_difference(one, other)
     assert found == mean_difference(one, other)
@@ -47,8 +47,8 @@ def test_losses_are_resampled_in_pairs() -> None:
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
-    """With an interval that has the truth; of three pairs, or of a constant, nothing is said."""
-    # Its own numbers, whichever tests ran before: one interval in twenty misses the truth.
+    """The interval covers the truth; with three pairs or a constant there is no correlation."""
+    # A separate generator, independent of other tests: one interval in twenty misses the truth.
     chance = np.random.default_rng(5)
     one = chance.standard_normal(200)
     other = one + chance.standard_normal(200)
@@ -68,7 +68,7 @@ def test_rank_correlation_is_that_of_scipy() -> None:
 
 
 def test_rank_correlation_is_scipys_with_ties_too() -> None:
-    """Few and many pairs, hardly any tied and nearly all; a figure that is unknown makes it so."""
+    """With few and many ties the correlation is scipy's; NaN gives NaN."""
     for count in (4, 5, 12, 300):
         for values in (2, 4, 1000):
             one, other = CHANCE.integers(0, values, (2, count)).astype(float)
@@ -84,7 +84,7 @@ def test_rank_correlation_is_scipys_with_ties_too() -> None:
 
 
 def test_holm_is_that_of_statsmodels() -> None:
-    """In the order given, never above 1 and never falling."""
+    """Adjusted p values stay in the given order, are never above 1 and never decrease."""
     from statsmodels.stats.multitest import multipletests
 
     chances = [0.04, 0.001, 0.5, 0.02, 0.02]

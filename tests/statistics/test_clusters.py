@@ -1,4 +1,4 @@
-"""Images of one patient: their values by patient, and what these say of a mean and its spread."""
+"""Images of one patient: values by patient, and the mean and variance over patients."""
 
 from collections.abc import Callable
 from itertools import product
@@ -39,7 +39,7 @@ def test_a_name_is_a_patient_and_no_name_is_nobody_else() -> None:
 
 @given(PEOPLE, st.integers(0, 2**31))
 def test_values_by_patient_have_the_mean_of_the_images(people: list[int], seed: int) -> None:
-    """Whatever the sizes; and they are linear, so that differences stay differences."""
+    """For any sizes; they are linear, so that differences stay differences."""
     clusters = of(people)
     one, other = np.random.default_rng(seed).normal(3, 1, (2, len(people)))
     assert clusters.linearise(one).shape == (clusters.patients,)
@@ -50,7 +50,7 @@ def test_values_by_patient_have_the_mean_of_the_images(people: list[int], seed: 
 
 @given(PEOPLE, st.integers(0, 2**31))
 def test_the_variance_is_the_jackknife_s(people: list[int], seed: int) -> None:
-    """Leaving out one patient after the other, and their means' spread."""
+    """The variance is the spread of the means without one patient each."""
     clusters = of(people)
     if clusters.patients < 2:
         return
@@ -74,7 +74,7 @@ def test_equal_patients_count_by_their_means() -> None:
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1, 1), (2, 3, 4, 5, 6), (40, 1, 2, 1, 2, 1), (7, 2)])
 def test_degrees_of_freedom_are_bell_and_mccaffrey_s(sizes: tuple[int, ...]) -> None:
-    """By whole matrices: the moments of a quadratic form in the patients' sums."""
+    """They match the moments of a quadratic form in the patients' sums, by full matrices."""
     clusters = Clusters(np.repeat(np.arange(len(sizes)), sizes))
     share = np.array(sizes) / sum(sizes)
     residuals = np.eye(len(sizes)) - np.outer(share, np.ones(len(sizes)))
@@ -85,7 +85,7 @@ def test_degrees_of_freedom_are_bell_and_mccaffrey_s(sizes: tuple[int, ...]) -> 
 
 
 def test_a_giant_patient_leaves_one_degree_of_freedom() -> None:
-    """Nine of ten images are of one patient: the rest can say next to nothing of its like."""
+    """If nine of ten images are one patient's, one degree of freedom is left."""
     clusters = Clusters(np.concatenate([np.zeros(360, int), np.arange(1, 41)]))
     assert 1.0 <= clusters.freedom < 1.1
     assert clusters.largest == 0.9
@@ -95,7 +95,7 @@ def test_a_giant_patient_leaves_one_degree_of_freedom() -> None:
 
 
 def test_one_patient_says_nothing() -> None:
-    """All images are one person's: no interval is narrower than the whole range."""
+    """With one patient no interval is narrower than the whole range."""
     clusters = Clusters(np.zeros(400, int))
     panel = Panel((clusters.linearise(_panel_values(400)),), clusters=(clusters,))
     assert panel.images == 400
@@ -133,7 +133,7 @@ QUESTIONS: dict[str, Question] = {
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
 def test_one_image_a_patient_is_today_s_answer(question: str, world: object) -> None:
-    """To the last bit: a panel by patient with single images is the panel by image."""
+    """A panel by patient with single images is the panel by image, to the last bit."""
     shape = Shape(world, 3, 4, 300)  # type: ignore[arg-type]
     plain = draw(shape, np.random.default_rng(9))
     clusters = Clusters(np.random.default_rng(1).permutation(300))
@@ -147,7 +147,7 @@ def _two(images: int = 60) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def test_two_networks_on_single_images_are_today_s_answer() -> None:
-    """Exact test, intervals, bootstrap and areas are to the last bit those by image."""
+    """Exact test, intervals, bootstrap and areas equal those by image, to the last bit."""
     one, other = _two()
     single = Clusters(np.arange(60))
     mine, plain = mcnemar(one, other, single), mcnemar(one, other)
@@ -166,7 +166,7 @@ def test_two_networks_on_single_images_are_today_s_answer() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_exact_test_over_patients_throws_all_signs(seed: int) -> None:
-    """As counted over all the signs that ten patients' balances could have."""
+    """The p value is that of all sign patterns of ten patients' balances."""
     chance = np.random.default_rng(seed)
     one, other = chance.random((2, 40)) < np.array([[0.9], [0.6]])
     clusters = Clusters(np.concatenate([np.arange(10), chance.integers(0, 10, 30)]))
@@ -177,7 +177,7 @@ def test_the_exact_test_over_patients_throws_all_signs(seed: int) -> None:
 
 
 def test_a_patient_who_decides_alone_decides_nothing() -> None:
-    """50 images of one patient that only one network has right are one patient's taste."""
+    """50 images of one patient that only one network has right are not significant."""
     one = np.ones(200, bool)
     other = np.arange(200) >= 50
     clusters = Clusters(np.concatenate([np.zeros(50, int), np.arange(1, 151)]))
@@ -189,7 +189,7 @@ def test_a_patient_who_decides_alone_decides_nothing() -> None:
 
 
 def test_equal_copies_are_worth_one_image_each() -> None:
-    """5 copies of each image: the interval is, but for t, that of the images themselves."""
+    """With 5 copies of each image the interval is, but for t, that of the images."""
     hits = np.random.default_rng(2).random(500) < 0.8
     clusters = Clusters(np.repeat(np.arange(500), 5))
     copied, plain = share_of(np.repeat(hits, 5), clusters), share_of(hits, None)
@@ -201,7 +201,7 @@ def test_equal_copies_are_worth_one_image_each() -> None:
 
 
 def test_the_area_s_variance_is_obuchowski_s() -> None:
-    """Patients with images of both classes: her three sums over patients (1997)."""
+    """For patients with images of both classes: her three sums over patients (1997)."""
     chance = np.random.default_rng(8)
     patients, each = 30, 4
     truth = np.tile([True, True, False, False], patients)
@@ -232,7 +232,7 @@ def test_the_area_s_variance_is_obuchowski_s() -> None:
 
 
 def test_settings_that_prefer_patients_are_not_told_apart_by_them() -> None:
-    """Nothing differs: by image a third of studies claims it does, by patient 5 in 100 at most."""
+    """Without effects a third of studies is significant by image, at most 5 in 100 by patient."""
     world = PATIENTS[0]
     assert (world.by_patient, world.sizes) == (1.0, "equal")
     studies = 100

@@ -26,7 +26,7 @@ def table(both: int, only_one: int, only_other: int, neither: int) -> tuple[Righ
 
 @given(st.integers(1, 2000), st.floats(0, 1))
 def test_wilson_is_that_of_statsmodels(images: int, share: float) -> None:
-    """For all counts, the ends of the range among them."""
+    """Wilson's interval is statsmodels', for all counts including the ends of the range."""
     right = round(share * images)
     found = wilson(right, images)
     low, high = proportion_confint(right, images, method="wilson")
@@ -39,7 +39,7 @@ def test_wilson_is_that_of_statsmodels(images: int, share: float) -> None:
     ("right", "images", "other", "others"), [(190, 200, 150, 200), (0, 50, 3, 70), (80, 80, 60, 60)]
 )
 def test_newcombe_is_that_of_statsmodels(right: int, images: int, other: int, others: int) -> None:
-    """The difference of two shares of different images, at the ends of the range too."""
+    """The difference of two shares of different images, including the ends of the range."""
     found = newcombe(right, images, other, others)
     low, high = confint_proportions_2indep(
         right, images, other, others, method="newcomb", compare="diff"
@@ -66,7 +66,7 @@ def test_paired_difference_is_as_published() -> None:
 
 
 def test_paired_difference_covers_what_it_promises() -> None:
-    """95 of 100 intervals have the true difference, of two that are often right together."""
+    """95% of intervals cover the true difference of two classifiers that are often both right."""
     chance, covered = np.random.default_rng(14), 0
     for _ in range(2000):
         counts = chance.multinomial(200, (0.8, 0.08, 0.03, 0.09))
@@ -76,7 +76,7 @@ def test_paired_difference_covers_what_it_promises() -> None:
 
 
 def test_paired_difference_turns_with_the_order() -> None:
-    """Who comes first changes the sign and nothing else."""
+    """Exchanging the two changes only the sign."""
     one, other = table(300, 30, 55, 15)
     there, back = newcombe_paired(one, other), newcombe_paired(other, one)
     assert (there.value, there.low, there.high) == pytest.approx(
@@ -85,7 +85,7 @@ def test_paired_difference_turns_with_the_order() -> None:
 
 
 def test_interval_says_what_the_test_says() -> None:
-    """Where the exact test sees no difference, 0 is in the interval, and else it is not."""
+    """0 is in the interval exactly if the exact test sees no difference."""
     for only_one in range(12):
         for only_other in range(12):
             found = mcnemar(*table(6, only_one, only_other, 3))

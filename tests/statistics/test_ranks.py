@@ -13,7 +13,7 @@ CHANCE = np.random.default_rng(23)
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
 @pytest.mark.parametrize("values", [1, 2, 30, 10**9])
 def test_ranks_are_scipys(size: int, kind: type[np.generic], values: int) -> None:
-    """To the bit: all alike, many alike, hardly any alike."""
+    """Ranks are scipy's exactly: with all, many and hardly any ties."""
     drawn = (CHANCE.integers(0, values, size) - values // 2).astype(kind)
     found = average_ranks(drawn)
     assert found.dtype == np.float64
@@ -27,5 +27,5 @@ def test_infinities_and_both_zeros_have_ranks() -> None:
 
 
 def test_with_what_is_no_number_nothing_has_a_rank() -> None:
-    """As in scipy: a value that cannot be compared leaves no place known."""
+    """As in scipy, NaN among the values makes all ranks NaN."""
     assert np.isnan(average_ranks(np.array([1.0, np.nan, 2.0]))).all()

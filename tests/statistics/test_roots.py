@@ -30,7 +30,7 @@ SHAPES: dict[str, Function] = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("within", [1e-3, 1e-9, 1e-13])
 def test_root_is_where_it_is(shape: str, within: float) -> None:
-    """Within what is asked, from either end, by as many evaluations as halving three times over."""
+    """Within the tolerance, from either end, in at most three times bisection's evaluations."""
     for _ in range(60):
         place, down, up = CHANCE.uniform(-2, 2), *CHANCE.uniform(1e-6, 20, 2)
         low, high = place - down, place + up
@@ -49,7 +49,7 @@ def test_root_is_where_it_is(shape: str, within: float) -> None:
 
 
 def test_roots_are_brents() -> None:
-    """For half-widths of intervals, over spreads of every kind."""
+    """Half-widths of intervals agree with Brent's, over many spreads."""
     calls = {"ours": 0, "Brent's": 0}
     for _ in range(100):
         by_seed, by_image = 10 ** CHANCE.uniform(-6, 0, 2)
@@ -67,26 +67,26 @@ def test_roots_are_brents() -> None:
 
 
 def test_an_end_may_be_the_root() -> None:
-    """Then nothing is searched for."""
+    """An end that is the root needs no search."""
     assert root(lambda at: at, 0.0, 3.0, 1e-9) == 0
     assert root(lambda at: at, -3.0, 0.0, 1e-9) == 0
     assert root(lambda at: 0 * at, 1.0, 2.0, 1e-9) == 1
 
 
 def test_infinite_values_have_a_sign() -> None:
-    """A function that is infinite at an end is halved towards its root."""
+    """A function that is infinite at an end is bisected towards its root."""
     found = root(lambda at: math.log(at) if at else -math.inf, 0.0, 5.0, 1e-10)
     assert found == pytest.approx(1, abs=1e-10)
 
 
 def test_ends_on_one_side_are_refused() -> None:
-    """With both ends and their values in the message."""
+    """Ends with the same sign are refused with both values in the message."""
     with pytest.raises(ValueError, match=r"no sign change from 1\.0 \(2\.0\) to 3\.0 \(10\.0\)"):
         root(lambda at: at**2 + 1, 1.0, 3.0, 1e-9)
 
 
 @pytest.mark.parametrize("bad", [0.0, 1.0, 0.5])
 def test_what_is_no_number_is_refused(bad: float) -> None:
-    """At an end or on the way, and not taken for a sign."""
+    """NaN at an end or on the way is refused."""
     with pytest.raises(ValueError, match=f"not a number at {bad}"):
         root(lambda at: math.nan if at == bad else at - 0.7, 0.0, 1.0, 1e-9)

@@ -1,4 +1,4 @@
-"""Selection bias of the best setting's mean, against studies whose truth is known."""
+"""Selection bias of the best setting's mean, against simulated studies with a known truth."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ BEST_OF_20 = 1.867
 
 
 def tried(generator: np.random.Generator, apart: float) -> Candidates:
-    """Make a study whose settings differ by `apart`, with seeds that scatter by 1."""
+    """Make a study whose settings differ by `apart`, with a seed variance of 1."""
     settings = np.repeat(np.arange(SETTINGS), SEEDS)
     means = apart * settings + generator.standard_normal(len(settings))
     return Candidates(
@@ -20,7 +20,7 @@ def tried(generator: np.random.Generator, apart: float) -> Candidates:
 
 
 def test_it_is_what_the_best_of_equal_settings_is_ahead_by() -> None:
-    """With equal settings the best mean of 5 seeds is luck, as large as order statistics say."""
+    """With equal settings the bias is the expected maximum of the means (order statistics)."""
     generator = np.random.default_rng(1)
     found = [selection_bias_of_mean(tried(generator, 0.0), larger=True) for _ in range(40)]
     values = [one.value for one in found if one is not None]
@@ -31,7 +31,7 @@ def test_it_is_what_the_best_of_equal_settings_is_ahead_by() -> None:
 
 
 def test_a_mean_over_seeds_is_less_biased_than_a_single_trial() -> None:
-    """What ranks settings by several seeds picks less luck than what ranks trials."""
+    """Ranking settings by several seeds has less bias than ranking single trials."""
     study = tried(np.random.default_rng(2), 0.0)
     setting, trial = selection_bias_of_mean(study, larger=True), selection_bias(study, larger=True)
     assert setting is not None
@@ -40,14 +40,14 @@ def test_a_mean_over_seeds_is_less_biased_than_a_single_trial() -> None:
 
 
 def test_a_setting_far_ahead_owes_nothing_to_luck() -> None:
-    """If no other could have been the best, there is no bias; it is never negative."""
+    """If no other setting could have been the best, there is no bias; it is never negative."""
     found = selection_bias_of_mean(tried(np.random.default_rng(3), 100.0), larger=False)
     assert found is not None
     assert 0.0 <= found.value < 0.1
 
 
 def test_a_trial_far_ahead_owes_nothing_to_luck() -> None:
-    """Nor is the bias of a single trial ever negative, however the images are drawn."""
+    """The bias of a single trial is never negative either."""
     generator = np.random.default_rng(4)
     places = np.arange(SETTINGS)
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: one small study with its ledger; another user's python."""
+"""Fixtures of the store's tests: a small study with its ledger; another user's Python."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def bench(database: Database) -> Bench:
 
 @pytest.fixture(scope="module")
 def nobodys_python() -> tuple[str, dict[str, str]]:
-    """A python that the user nobody can run our code with."""
+    """A Python in which the user nobody can run our code."""
     if os.geteuid() != 0:
         pytest.skip("running as another user needs root")
     paths = [str(CODE), *(path for path in sys.path if path.endswith("-packages"))]

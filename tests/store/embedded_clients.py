@@ -1,4 +1,4 @@
-"""Processes that use an embedded server, to be ended in every way there is."""
+"""Processes that use an embedded server, to be ended in every possible way."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from tuner.store.embedded import postmaster as embedded_postmaster
 from tuner.store.embedded import server as embedded
 from tuner.store.embedded.status import keeper_pid
 
-# In memory where there is such a folder: what is tested here is not the disk.
+# In memory if there is such a folder: these tests are not about the disk.
 _FOLDER = next(folder for folder in ("/dev/shm", "/tmp") if os.access(folder, os.W_OK))
 CODE = Path(embedded.__file__).resolve().parents[3]
 NOBODY = 65534
@@ -34,7 +34,7 @@ with embedded.join(Path(sys.argv[1])):
 
 
 class Client:
-    """A process that joins at once and leaves when asked to, or when killed."""
+    """A process that joins at once and leaves on request, or is killed."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Client:
         )
 
     def joined(self) -> "Client":
-        """Wait until the client is in; fail with what it said if it did not come in."""
+        """Wait until the client has joined; fail with its output if it has not."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line != "joined\n":
@@ -63,7 +63,7 @@ class Client:
         return self
 
     def leave(self) -> None:
-        """Let the client leave in good order."""
+        """Let the client leave properly."""
         self.process.communicate()
 
     def kill(self) -> None:
@@ -81,32 +81,32 @@ def eventually(holds: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 def server_pid(home: Path) -> int:
-    """Return the running server's process; 0 where there is none."""
+    """Return the running server's process id; 0 if there is none."""
     places = embedded_places.find(home)
     found = embedded_postmaster.find(places.data) if places else None
     return found.pid if found else 0
 
 
 def servers(data: Path) -> set[int]:
-    """Return all servers of the data folder, found without their pid file."""
+    """Return all server processes of the data folder, found without their pid file."""
     found = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if "-D" in process.cmdline() and str(data) in process.cmdline():
                 found[process.pid] = process.ppid()
-    # A session that was forked a moment ago still bears its server's command line.
+    # A session that was just forked still has its server's command line.
     return {pid for pid, parent in found.items() if parent not in found}
 
 
 def gone(home: Path) -> bool:
-    """Whether neither server nor keeper of `home` are left."""
+    """Whether neither server nor keeper of `home` is left."""
     places = embedded_places.find(home)
     return places is None or not (keeper_pid(places) or servers(places.data))
 
 
 @contextmanager
 def fresh_home(below: Path | None = None) -> Iterator[Path]:
-    """A home that the server's account reaches, as pytest's own private folders are not."""
+    """A home that the server's account can reach, unlike pytest's private folders."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-test-", dir=below or _FOLDER))
     folder.chmod(0o755)
     home = folder / ".tuner"
@@ -118,7 +118,7 @@ def fresh_home(below: Path | None = None) -> Iterator[Path]:
 
 
 def clear(home: Path) -> None:
-    """Stop whatever a test left running, and remove what lies outside the home."""
+    """Stop whatever a test left running, and remove its files outside the home."""
     places = embedded_places.find(home) if home.exists() else None
     if places is None:
         return

@@ -47,7 +47,7 @@ def make_spec(
     full: float | None = None,
     **search: Any,
 ) -> Spec:
-    """Build a study of three learning rates, or of what is given."""
+    """Build a study of three learning rates, or of the given dimensions."""
     return Spec(
         name=name,
         question="Which?",
@@ -108,7 +108,7 @@ def make_curve(*losses: float) -> list[Epoch]:
 
 
 def make_result(curve: list[Epoch]) -> Result:
-    """Make what a trial with this curve leaves at its end."""
+    """Make the result of a trial with this curve."""
     best = min(curve, key=lambda one: one.val_loss)
     scores = np.log(np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32))
     return Result(
@@ -133,7 +133,7 @@ def _figures(one: Epoch) -> Figures:
 
 @dataclass
 class Bench:
-    """One stored study, and as many workers on it as a test wants."""
+    """One stored study, and as many workers on it as a test needs."""
 
     database: Database
     binding: Binding
@@ -155,7 +155,7 @@ class Bench:
         return Ledger(used, Binding(used), self.study, post.worker_id, timing)
 
     def expire(self, held: Lease) -> None:
-        """Let a lease run out, as if its holder had been silent for long."""
+        """Let a lease expire, as if its holder had been silent for long."""
         with self.database.transaction() as connection:
             connection.execute(
                 sa.update(t.lease)
@@ -164,7 +164,7 @@ class Bench:
             )
 
     def lease_row(self, held: Lease) -> Any:
-        """Return a trial's lease as the database has it."""
+        """Return a trial's lease from the database."""
         with self.database.transaction() as connection:
             return connection.execute(
                 sa.select(t.lease).where(t.lease.c.trial_id == held.trial_id)
@@ -181,7 +181,7 @@ class Bench:
             return studies.find(connection, self.study.ref).state
 
     def contents(self) -> dict[str, list[str]]:
-        """Return every row of both schemas but the workers' signs of life, to compare later."""
+        """Return every row of both schemas except when workers were last seen, to compare later."""
         with self.database.transaction() as connection:
             return {
                 str(table): sorted(map(as_text, connection.execute(sa.select(table))))
@@ -191,7 +191,7 @@ class Bench:
 
 
 def as_text(row: sa.Row[Any]) -> str:
-    """Return a row so that two different bits look different, and NaN equals itself."""
+    """Return a row as text that distinguishes bits and makes NaN equal to itself."""
     return repr([bytes(value) if isinstance(value, memoryview) else value for value in row])
 
 
@@ -203,7 +203,7 @@ def optuna_tables() -> list[sa.Table]:
 
 
 def claim_trial(worker: Ledger, *, adopt: bool = True) -> Lease:
-    """Claim a trial that must be there; a learning sampler's proposals are made up."""
+    """Claim a trial that must exist; a learning sampler's proposals are made up."""
     answer = worker.claim(None, adopt=adopt)
     if isinstance(answer, NeedsProposal):
         chosen = made_up(worker.study.spec, answer.configuration)
@@ -213,7 +213,7 @@ def claim_trial(worker: Ledger, *, adopt: bool = True) -> Lease:
 
 
 def optuna_trials(worker: Ledger) -> list[FrozenTrial]:
-    """Return the trials as Optuna's storage has them, which samplers must be told no otherwise."""
+    """Return Optuna's stored trials, after checking that our observations are the same."""
     with worker._transaction() as transaction:
         trials: list[FrozenTrial] = transaction.storage.get_all_trials(
             worker.study.study_id, deepcopy=False
@@ -223,7 +223,7 @@ def optuna_trials(worker: Ledger) -> list[FrozenTrial]:
 
 
 def as_observed(trial: FrozenTrial) -> object:
-    """Return all that a sampler looks at in a trial, so that NaN equals itself."""
+    """Return all that a sampler reads of a trial, so that NaN equals itself."""
     last = trial.last_step if trial.state == TrialState.PRUNED else None
     return (
         trial.number,
@@ -239,7 +239,7 @@ def as_observed(trial: FrozenTrial) -> object:
 
 
 def made_up(spec: Spec, configuration: int) -> Mapping[str, Value]:
-    """Return some parameters inside the space."""
+    """Return some parameters within the space."""
     from tuner.store import sampling
 
     random = replace(spec, search=replace(spec.search, sampler="random", sampler_options={}))

@@ -29,13 +29,13 @@ def test_any_password_survives_being_written_and_read(password: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(sorted(LIBPQ_OPTIONS - {"host", "port"})), passwords))
 def test_any_option_survives_being_written_and_read(parameters: dict[str, str]) -> None:
-    """Every option libpq knows reads back as it was written, whatever its value."""
+    """Every libpq option reads back as it was written, whatever its value."""
     assert parse(Address(parameters).url(show_password=True)) == Address(parameters)
 
 
 @given(st.text(characters, min_size=4))
 def test_shown_forms_never_hold_the_password(password: str) -> None:
-    """Neither the masked URL nor the repr tells a password, raw or quoted."""
+    """Neither the masked URL nor the repr contains the password, raw or quoted."""
     parameters = {"host": "h1", "user": "u1", "dbname": "d1"}
     template = repr(Address({**parameters, "password": "x"}))
     assume(password not in template)
@@ -47,7 +47,7 @@ def test_shown_forms_never_hold_the_password(password: str) -> None:
 
 @given(passwords)
 def test_libpq_reads_our_urls_as_we_do(password: str) -> None:
-    """The URL that `db url --show-password` prints means the same to libpq itself."""
+    """The URL printed by `db url --show-password` means the same to libpq."""
     address = Address(
         {"host": "db", "port": "5433", "user": "lab", "password": password, "dbname": "t"}
     )
@@ -56,14 +56,14 @@ def test_libpq_reads_our_urls_as_we_do(password: str) -> None:
 
 @given(st.text(st.sampled_from("{}%@:/#?&= ü'\"\\$[]"), min_size=1))
 def test_raw_odd_passwords_are_understood(odd: str) -> None:
-    """A raw password with any odd character is read whole: the last @ ends it."""
+    """A raw password with special characters is read completely: the last @ ends it."""
     password = f"p{odd}w"
     assert parse(f"postgresql://lab:{password}@db/t").parameters["password"] == password
 
 
 @given(st.text(characters))
 def test_a_fault_repeats_nothing_of_the_url(text: str) -> None:
-    """Whatever is given, it is read or refused, and a refusal does not repeat the secret."""
+    """Any text is read or refused, and a refusal does not repeat the secret."""
     with pytest.raises(UserError) as caught:
         parse(f"postgresql://lab:s3cr3t{text}@host with space/t")
     assert "s3cr3t" not in str(caught.value)
@@ -71,7 +71,7 @@ def test_a_fault_repeats_nothing_of_the_url(text: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
 def test_three_schemes_mean_the_same(scheme: str) -> None:
-    """The spellings that tools print are all accepted."""
+    """The three schemes that other tools print are all accepted."""
     assert parse(f"{scheme}://lab:pw@db:5433/t").parameters == {
         "host": "db",
         "port": "5433",
@@ -123,7 +123,7 @@ def test_forms(url: str, expected: dict[str, str]) -> None:
     ],
 )
 def test_unreadable_addresses_are_refused_without_repeating_them(url: str) -> None:
-    """What cannot be read is a user's error that says what is expected, and no secret."""
+    """An invalid address is a user's error that gives the expected form, and no secret."""
     with pytest.raises(UserError, match="postgresql://USER:PASSWORD@HOST") as caught:
         parse(url)
     assert "hunter2" not in str(caught.value)
@@ -131,7 +131,7 @@ def test_unreadable_addresses_are_refused_without_repeating_them(url: str) -> No
 
 
 def test_secrets_among_the_options_are_masked_too() -> None:
-    """A password given as an option is a secret as well."""
+    """A password given as an option is masked too."""
     address = parse("postgresql://db/t?password=hunter2&sslpassword=hunter3")
     assert address.parameters["password"] == "hunter2"
     assert "hunter" not in address.masked
@@ -145,7 +145,7 @@ def test_no_parameters_leave_everything_to_libpq() -> None:
 
 
 def test_a_password_file_fills_in_what_the_address_lacks(tmp_path: Path) -> None:
-    """Its password is added to a URL without one, and to libpq's variables; a URL's own wins."""
+    """It adds its password to a URL without one and to libpq's variables; a URL's own wins."""
     file = tmp_path / "password"
     file.write_text("p@ss wörd\n")
 

@@ -65,7 +65,7 @@ def test_extension_keeps_what_was_done(before: tuple[int, int], more: tuple[int,
 def test_any_order_of_endings_makes_the_same_cells(
     configurations: int, seeds: int, data: st.DataObject
 ) -> None:
-    """With trials running side by side and failing at will the same cells are filled."""
+    """With parallel trials and random failures the same (configuration, seed) pairs are filled."""
     spec = make(configurations, Replicates(seeds))
     done: list[Existing] = []
     while (found := next_assignment(spec, done)) is not None:
@@ -78,7 +78,7 @@ def test_any_order_of_endings_makes_the_same_cells(
 
 @given(configurations=st.integers(2, 20), seeds=st.integers(2, 4), top=st.integers(1, 5))
 def test_top_replicates_the_contenders_only(configurations: int, seeds: int, top: int) -> None:
-    """After the exploration the best ones are repeated under the other seeds, and no others."""
+    """After the exploration only the best ones are repeated under further seeds."""
     top = min(top, configurations)
     done = run(make(configurations, Replicates(seeds, "top", top)))
     assert [one.configuration for one in done[:configurations]] == [*range(configurations)]
