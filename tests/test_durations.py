@@ -15,13 +15,13 @@ REPORT = """
 
 
 def test_a_test_is_as_long_as_its_longest_parameters_with_their_setup() -> None:
-    """Setup and call count together; what is short is not on the list."""
+    """Setup and call are added up; short tests are not on the list."""
     long = ["tests/a/test_one.py::test_first", "tests/a/test_one.py::test_second"]
     assert measured(REPORT.splitlines()) == long
 
 
 def test_what_is_listed_is_there() -> None:
-    """The list names no test that was renamed or removed."""
+    """The list has no test that was renamed or removed."""
     root = Path(__file__).resolve().parents[1]
     listed = long_tests()
     assert len(listed) > 100

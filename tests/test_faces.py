@@ -1,4 +1,4 @@
-"""Faces of packages: what a type checker sees is what is loaded, and no module hides a name."""
+"""Package faces: exported names are their modules', and no module hides a name."""
 
 import ast
 import importlib
@@ -11,7 +11,7 @@ import tuner
 
 @pytest.mark.parametrize("room", ["pictures", "results", "statistics"])
 def test_a_face_gives_what_it_declares(room: str) -> None:
-    """Every declared name is its module's; none is a module's name, which would hide it."""
+    """Every exported name is its module's, and none is a module's name, which would hide it."""
     folder = Path(tuner.__file__).parent / room
     modules = {path.stem for path in folder.glob("*.py")}
     package = importlib.import_module(f"tuner.{room}")
@@ -39,7 +39,7 @@ ANSWERS = {
 
 
 def used(path: Path) -> set[tuple[str, str]]:
-    """Return the names that a file takes from modules of answers, each with its module."""
+    """Return the names that a file imports from modules of answers, each with its module."""
     tree = ast.parse(path.read_text("utf-8"))
     found: set[tuple[str, str]] = set()
     called: dict[str, str] = {}
@@ -63,7 +63,7 @@ def used(path: Path) -> set[tuple[str, str]]:
 
 
 def test_other_rooms_use_of_an_answer_what_it_lists() -> None:
-    """Each module of answers is a face: its __all__ names what other rooms may use."""
+    """Each module of answers is a face: its __all__ lists what other rooms may use."""
     listed = {
         (module, name)
         for module in ANSWERS
@@ -73,7 +73,7 @@ def test_other_rooms_use_of_an_answer_what_it_lists() -> None:
     taken = {pair for path in others for pair in used(path)}
     assert taken
     assert taken - listed == set(), "add these to the __all__ of their module, or use another name"
-    # And no unused name stays on a list; templates use words by their names, too.
+    # No unused name stays in a list; templates use words by their names, too.
     templates = "".join(path.read_text("utf-8") for path in ROOT.rglob("*.j2"))
     unused = {(module, name) for module, name in listed - taken if f"words.{name}" not in templates}
     assert unused == set()

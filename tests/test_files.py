@@ -1,4 +1,4 @@
-"""Files that people name: whole or not at all, and never over their own work."""
+"""Files named by users: written completely or not at all, and never over a user's work."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from tuner.files import begins_with, check_output, contains, open_special, whole
 
 
 def test_file_appears_whole(tmp_path: Path) -> None:
-    """The file holds the text, its folder is made, and nothing else is left there."""
+    """The file has the text, its folder is created, and nothing else is left there."""
     path = tmp_path / "new" / "best.csv"
     assert write_output(path, "a,ü\n") is False
     assert path.read_text(encoding="utf-8") == "a,ü\n"
@@ -25,7 +25,7 @@ def test_file_appears_whole(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    """A failed write says why, and touches nothing."""
+    """A failed write gives the reason and changes nothing."""
     path = tmp_path / "out.csv"
     path.mkdir()
     with pytest.raises(MachineError, match=r"out\.csv cannot be written: Is a directory"):
@@ -39,7 +39,7 @@ def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_somebodys_file_is_kept(tmp_path: Path) -> None:
-    """A file that tuner did not write is refused, with the way to replace it, and then replaced."""
+    """A file not written by tuner is refused, with the way to replace it, and then replaced."""
     path = tmp_path / "notes.csv"
     path.write_text("patient,finding\n")
     recognised = begins_with("trial,seed\n")
@@ -51,7 +51,7 @@ def test_somebodys_file_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_earlier_output_is_replaced_and_said(tmp_path: Path) -> None:
-    """What is recognised as tuner's own, and a file without content, may be replaced."""
+    """tuner's own output, and an empty file, may be replaced."""
     table, page, empty = tmp_path / "a.csv", tmp_path / "a.html", tmp_path / "empty"
     table.write_text("trial,seed\n0,1\n")
     page.write_text("<html>by tuner</html>")
@@ -63,7 +63,7 @@ def test_an_earlier_output_is_replaced_and_said(tmp_path: Path) -> None:
 
 
 def test_permissions_are_kept(tmp_path: Path) -> None:
-    """A file that is replaced keeps who may read it."""
+    """A replaced file keeps its permissions."""
     path = tmp_path / "private.csv"
     path.write_text("old")
     path.chmod(0o640)
@@ -73,7 +73,7 @@ def test_permissions_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_the_owner_is_kept(tmp_path: Path) -> None:
-    """Root that replaces a user's file leaves it the user's."""
+    """A user's file replaced by root still belongs to the user."""
     path = tmp_path / "theirs.csv"
     path.write_text("old")
     os.chown(path, 1234, 1235)
@@ -83,7 +83,7 @@ def test_the_owner_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["there.csv", "folder/there.csv", "missing.csv"])
 def test_a_link_stays_a_link(tmp_path: Path, target: str) -> None:
-    """The file that a symbolic link names is written, whether it is there already or not."""
+    """The target of a symbolic link is written, whether it exists or not."""
     (tmp_path / "folder").mkdir()
     for there in ("there.csv", "folder/there.csv"):
         (tmp_path / there).write_text("old")
@@ -96,7 +96,7 @@ def test_a_link_stays_a_link(tmp_path: Path, target: str) -> None:
 
 
 def test_a_linked_file_is_somebodys_too(tmp_path: Path) -> None:
-    """The work at the end of a link is protected like any other."""
+    """A file behind a link is protected like any other."""
     (tmp_path / "work.txt").write_text("mine")
     (tmp_path / "link").symlink_to("work.txt")
     with pytest.raises(UserError, match="exists already"):
@@ -105,7 +105,7 @@ def test_a_linked_file_is_somebodys_too(tmp_path: Path) -> None:
 
 
 def test_a_fifo_is_written_through(tmp_path: Path) -> None:
-    """A reader at a FIFO gets everything, and the FIFO is still there."""
+    """A reader at a FIFO gets everything, and the FIFO remains."""
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     got: list[bytes] = []
@@ -119,7 +119,7 @@ def test_a_fifo_is_written_through(tmp_path: Path) -> None:
 
 
 def test_a_device_is_written_through() -> None:
-    """What is written to a terminal's device arrives there, and the device is still there."""
+    """Output to a terminal's device arrives there, and the device remains."""
     ours, theirs = os.openpty()
     device = Path(os.ttyname(theirs))
     write_output(device, "new\n")
@@ -132,7 +132,7 @@ def test_a_device_is_written_through() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make devices")
 @pytest.mark.parametrize(("kind", "number"), [(stat.S_IFCHR, (1, 3)), (stat.S_IFBLK, (7, 250))])
 def test_root_destroys_no_device(tmp_path: Path, kind: int, number: tuple[int, int]) -> None:
-    """As root, too, /dev/null stays /dev/null, and a disk is refused."""
+    """Even for root /dev/null stays /dev/null, and a disk is refused."""
     device = tmp_path / "device"
     try:
         os.mknod(device, kind | 0o666, os.makedev(*number))
@@ -144,14 +144,14 @@ def test_root_destroys_no_device(tmp_path: Path, kind: int, number: tuple[int, i
         assert kind == stat.S_IFBLK
         assert "is a disk" in str(error)  # noqa: PT017  # the other kind raises nothing
     except MachineError as error:
-        # A container may make devices and yet not open them.
+        # A container may create devices without being able to open them.
         assert "not permitted" in str(error)  # noqa: PT017
     assert stat.S_IFMT(device.stat().st_mode) == kind
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_by_its_path_goes_on_where_it_is(tmp_path: Path, name: str) -> None:
-    """`-o /dev/stdout >> file` appends, as printing does, and leaves the file in its place."""
+    """`-o /dev/stdout >> file` appends, as printing does, and does not replace the file."""
     log = tmp_path / "log"
     log.write_text("before\n")
     inode = log.stat().st_ino
@@ -168,7 +168,7 @@ print("after")
 
 
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
-    """A file created by somebody else while tuner computes is not replaced."""
+    """A file created by another program during the computation is not replaced."""
     path = tmp_path / "out.csv"
     assert check_output(path, overwrite=False) is False
 
@@ -184,7 +184,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
-    """When what fills the draft fails, the earlier file is as it was and the draft is gone."""
+    """If writing the draft fails, the earlier file is unchanged and the draft is removed."""
     path = tmp_path / "out.csv"
     path.write_text("old")
 
@@ -200,7 +200,7 @@ def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_regular_file_is_not_special(tmp_path: Path) -> None:
-    """Files, and names that are free, are written aside and not through."""
+    """Existing files and free names are written to a draft, not directly."""
     (tmp_path / "file").touch()
     for name in ("file", "free"):
         with open_special(tmp_path / name) as special:

@@ -1,4 +1,4 @@
-"""Log records as JSON: one object a line, with what it is about and without secrets."""
+"""Log records as JSON: one object per line, with study and trial, and without secrets."""
 
 import io
 import json
@@ -16,7 +16,7 @@ logger = logging.getLogger("tuner.test_logs")
 
 @pytest.fixture
 def written() -> Iterator[io.StringIO]:
-    """Return what the logger writes as JSON."""
+    """Return the logger's output as JSON."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.JsonFormatter())
@@ -33,7 +33,7 @@ def lines(written: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_record_is_one_object_on_one_line(written: io.StringIO) -> None:
-    """Whatever is in its message; nothing in it is obeyed by a terminal."""
+    """Any message gives one line, without control characters for a terminal."""
     with logs.about("lr@1", 7):
         logger.info("trial %d\n\x1b[31m ü\u2028", 3, extra=logs.trial(3))
     logger.warning("free")
@@ -49,7 +49,7 @@ def test_a_record_is_one_object_on_one_line(written: io.StringIO) -> None:
 
 
 def test_an_exception_is_a_field(written: io.StringIO) -> None:
-    """With its traceback, whose lines are one text."""
+    """It has its traceback as one text."""
     try:
         raise ValueError("no \x9b")
     except ValueError:
@@ -61,7 +61,7 @@ def test_an_exception_is_a_field(written: io.StringIO) -> None:
 
 
 def test_secrets_are_hidden_in_both_formats(written: io.StringIO) -> None:
-    """In messages and in tracebacks, also where JSON would escape them."""
+    """In messages and in tracebacks, also if JSON escapes them."""
     logs.hide('https://host/"s3cret')
     try:
         raise ValueError('https://host/"s3cret')

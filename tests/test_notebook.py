@@ -1,4 +1,4 @@
-"""`tuner.open` where it cannot: clear errors, and nothing left open."""
+"""`tuner.open` on errors: clear messages, and nothing left open."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tuner.store.database import Database
 
 
 def test_a_server_that_is_away_is_told_in_one_line() -> None:
-    """No SQL and no link, only where nothing answered."""
+    """The message has no SQL and no link, only the address that did not answer."""
     with pytest.raises(DatabaseUnreachableError, match="cannot be reached") as told:
         tuner.open("lr_sched", database="postgresql://nobody@127.0.0.1:9/none")
     assert "sqlalche.me" not in str(told.value)
@@ -20,7 +20,7 @@ def test_a_server_that_is_away_is_told_in_one_line() -> None:
 def test_an_unknown_study_is_told_and_a_known_one_opened(
     settings: Settings, database: Database
 ) -> None:
-    """A name that is not there is refused; one without trials gives empty frames with columns."""
+    """An unknown name is refused; a study without trials gives empty frames with columns."""
     url = str(settings.database_url)
     with pytest.raises(UnknownStudyError, match="no study 'nowhere'"):
         tuner.open("nowhere", database=url)

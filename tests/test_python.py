@@ -1,4 +1,4 @@
-"""`tuner.launch`, `tuner.studies` and an opened study: what the commands do, from Python."""
+"""`tuner.launch`, `tuner.studies` and an opened study: the commands from Python."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ STUDY: dict[str, Any] = {
 def project(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Project]:
-    """Stand in a project's folder, with its database in the environment."""
+    """Change to a project's folder, with its database in the environment."""
     project = make_project(tmp_path / "project", {"TUNER_DATABASE_URL": str(settings.database_url)})
     for name, value in {**QUICK, "TUNER_DATABASE_URL": str(settings.database_url)}.items():
         monkeypatch.setenv(name, value)
@@ -52,7 +52,7 @@ def project(
 
 @pytest.fixture
 def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the launches of a test, several of them, not wait for torch each."""
+    """Start the fork servers of a test's launches with torch loaded."""
     if forkserver.AVAILABLE:
         monkeypatch.setattr(forkserver.ForkServer, "start", warm.serve)
 
@@ -62,7 +62,7 @@ def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dict_is_launched_and_comes_back_opened(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The study is trained and shown as by the command, and its answers are at hand."""
+    """The study is trained and shown as by the command, and returned opened."""
     with tuner.launch(STUDY, workers=1) as study:
         assert repr(study) == "<tuner study rates@1>"
         assert list(study.trials.state) == ["COMPLETE", "COMPLETE"]
@@ -96,7 +96,7 @@ def test_a_dict_is_launched_and_comes_back_opened(
 
 
 def test_what_the_command_refuses_is_raised(project: Project) -> None:
-    """All faults of a dict at once, an unknown study, a server that is away; never SystemExit."""
+    """All faults of a dict at once, an unknown study, an unreachable server; never SystemExit."""
     faulty = {**STUDY, "space": {"lrr": [1e-3]}, "fixed": {"epochs": "many"}}
     with pytest.raises(StudyFileError) as told:
         tuner.launch(faulty)
@@ -117,7 +117,7 @@ def test_what_the_command_refuses_is_raised(project: Project) -> None:
 @pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_workers_that_cannot_train_are_an_error_with_their_words(project: Project) -> None:
-    """A device that is not there ends the launch with the workers' words."""
+    """A missing device ends the launch with the workers' output."""
     with pytest.raises(StudyFailedError, match="is paused") as told:
         tuner.launch(STUDY, device="cuda:7")
     assert "cuda:7" in str(told.value)
@@ -127,7 +127,7 @@ def test_workers_that_cannot_train_are_an_error_with_their_words(project: Projec
 @pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_interrupting_gives_trials_back_and_raises(project: Project) -> None:
-    """An interrupt while trials run raises KeyboardInterrupt, and signal handlers are restored."""
+    """An interrupt during trials raises KeyboardInterrupt, and signal handlers are restored."""
     before = signal.getsignal(signal.SIGINT)
     long = {**STUDY, "fixed": {"epochs": 100_000, "hidden": 4}}
 
@@ -147,7 +147,7 @@ def test_interrupting_gives_trials_back_and_raises(project: Project) -> None:
 
 
 def test_a_launch_on_another_thread_trains_too(project: Project) -> None:
-    """Signals only arrive on the main thread; a launch in another thread does without them."""
+    """Signals arrive only on the main thread; a launch on another one does without them."""
     opened: list[Any] = []
     thread = threading.Thread(target=lambda: opened.append(tuner.launch(STUDY, workers=1)))
     thread.start()
@@ -160,7 +160,7 @@ def test_a_launch_on_another_thread_trains_too(project: Project) -> None:
 @pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_a_known_good_setting_is_trained_first(project: Project) -> None:
-    """By `enqueue` of a launch or of an opened study, and by the command; faults are reported."""
+    """`enqueue` works in a launch, in an opened study and as a command; faults are reported."""
     with pytest.raises(UserError, match=r"lr: 0\.5 is not 0\.001 or 0\.01"):
         tuner.launch(STUDY, enqueue=[{"lr": 0.5}])
     assert tuner.studies() == []

@@ -100,7 +100,7 @@ def test_arrays_that_were_submitted_stay_in_the_handle(commands: Commands, tmp_p
 def test_passwords_of_fleets_that_ended_unseen_are_removed(
     commands: Commands, tmp_path: Path
 ) -> None:
-    """The next launch removes them, except those of running, other clusters' and unknown fleets."""
+    """The next launch removes passwords of ended fleets, not of running, unknown or other ones."""
     shown = {"gone": "2|0|CANCELLED|1:00|None", "works": "3|0|RUNNING|1:00|None"}
     for name, cluster, job in (("gone", "here", 2), ("works", "here", 3), ("far", "there", 4)):
         home_folder.make_folder(tmp_path / "fleet" / name)

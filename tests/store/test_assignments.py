@@ -87,7 +87,7 @@ def test_top_replicates_the_contenders_only(configurations: int, seeds: int, top
 
 
 def test_contenders_wait_for_the_exploration() -> None:
-    """While an exploration trial is running, the contenders are not yet known."""
+    """While an exploration trial is running, the contenders are not known yet."""
     spec = make(3, Replicates(2, "top", 1))
     done = [Existing(0, 0, True, 0.1), Existing(1, 0, True, 0.2), Existing(2, 0, False, None)]
     assert next_assignment(spec, done) == PENDING
@@ -96,7 +96,7 @@ def test_contenders_wait_for_the_exploration() -> None:
 
 
 def test_top_is_a_ceiling() -> None:
-    """If fewer trials completed than contenders were asked for, fewer are replicated."""
+    """If fewer trials completed than contenders are wanted, fewer are replicated."""
     spec = make(3, Replicates(3, "top", 2))
     explored = [Existing(0, 0, True, None), Existing(1, 0, True, 0.2), Existing(2, 0, True, None)]
     done = run(spec, explored)
@@ -105,7 +105,7 @@ def test_top_is_a_ceiling() -> None:
 
 
 def test_ties_fall_to_the_older_configuration() -> None:
-    """Equal values make one order for every worker."""
+    """Equal values are ordered by age, so that every worker has the same order."""
     spec = make(3, Replicates(2, "top", 2))
     explored = [Existing(c, 0, True, 0.5) for c in (2, 0, 1)]
     done = run(spec, explored)

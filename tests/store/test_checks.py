@@ -1,4 +1,4 @@
-"""What `tuner check` found is kept with its study."""
+"""The findings of `tuner check` are stored with their study."""
 
 from tests.store.specs import Bench, make_spec
 from tuner.store import checks
@@ -6,7 +6,7 @@ from tuner.store.database import Database
 
 
 def test_the_newest_examination_is_found(database: Database) -> None:
-    """Of several examinations the last one counts; one of another study does not."""
+    """Of several checks the newest counts; another study's does not."""
     bench, other = (Bench.launch(database, make_spec(name)) for name in ("small", "other"))
     with database.transaction() as connection:
         checks.keep(connection, bench.study.study_id, {"auc": 0.5})
@@ -20,7 +20,7 @@ def test_the_newest_examination_is_found(database: Database) -> None:
 
 
 def test_data_are_known_from_any_version(database: Database) -> None:
-    """By the same data and objective; the newest examination counts, other studies' do not."""
+    """A check is found by data and objective; the newest counts, other studies' do not."""
     bench = Bench.launch(database, make_spec("small"))
     again = Bench.launch(database, make_spec("small", epochs=5), new_version=True)
     other = Bench.launch(database, make_spec("other"))

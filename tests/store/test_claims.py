@@ -53,7 +53,7 @@ def stale_and_new(bench: Bench) -> tuple[Ledger, Lease, Ledger, Lease]:
 def test_adoption_gives_the_next_token(bench: Bench) -> None:
     """An adopter continues the same trial, number and parameters under a new token.
 
-    Alone, as whatever interrupted it may have been the trial itself.
+    It is trained alone, since the trial itself may have caused the interruption.
     """
     _, old, _, new = stale_and_new(bench)
     assert new.alone
@@ -78,7 +78,7 @@ def test_a_lease_that_has_not_expired_is_not_adopted(bench: Bench) -> None:
 
 
 def test_released_trials_are_adopted_at_once(bench: Bench) -> None:
-    """What was given back goes to the next claim, before anything new and without a strike."""
+    """A trial that was given back goes to the next claim, before new ones and without a strike."""
     first, second = bench.worker(), bench.worker()
     held = claim_trial(first)
     first.give_back(held, "a test")
@@ -88,7 +88,7 @@ def test_released_trials_are_adopted_at_once(bench: Bench) -> None:
 
 
 def test_an_expired_lease_nobody_adopted_is_renewed(bench: Bench) -> None:
-    """Only another token takes a trial away: its holder may come back late."""
+    """Only another token takes a trial away: its holder may return late."""
     late = bench.worker()
     held = claim_trial(late)
     bench.expire(held)
@@ -121,7 +121,7 @@ def test_a_stale_holder_writes_nothing(bench: Bench, deed: str) -> None:
 def test_the_holder_of_a_trial_failed_by_a_peer_writes_nothing(
     bench: Bench, deed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trial that a peer ended for interruptions stays ended when its holder wakes up."""
+    """A trial that a peer failed for its interruptions stays failed when its holder returns."""
     monkeypatch.setattr(endings, "INTERRUPTIONS", 1)
     fragile = Bench.launch(bench.database, make_spec("fragile"))
     slow, quick = fragile.worker(), fragile.worker()
@@ -142,7 +142,7 @@ def test_the_holder_of_a_trial_failed_by_a_peer_writes_nothing(
 def test_an_unchanged_clock_of_a_worker_does_not_matter(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Leases run by the server's clock: a worker whose clock is a day off adopts nothing."""
+    """Leases use the server's clock: a worker whose clock is a day off adopts nothing."""
     import time
 
     claim_trial(bench.worker())
@@ -152,7 +152,7 @@ def test_an_unchanged_clock_of_a_worker_does_not_matter(
 
 
 def lose(bench: Bench, times: int, hosts: int = 1) -> None:
-    """Claim the first trial and fall silent, again and again, on this many machines in turn."""
+    """Claim the first trial and fall silent, repeatedly, on this many machines in turn."""
     for attempt in range(times):
         holder = bench.worker()
         with bench.database.transaction() as connection:
@@ -167,7 +167,7 @@ def lose(bench: Bench, times: int, hosts: int = 1) -> None:
 
 
 def test_a_trial_whose_workers_die_is_not_failed(database: Database) -> None:
-    """Preemption is not the trial's fault: 40 losses in a row cost no attempt; it completes."""
+    """40 losses in a row by preemption cost the trial no attempt; it completes."""
     bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
     lose(bench, 40, hosts=4)
     held = claim_trial(last := bench.worker())
@@ -181,7 +181,7 @@ def test_a_trial_whose_workers_die_is_not_failed(database: Database) -> None:
 def test_a_trial_that_takes_its_workers_with_it_ends(
     database: Database, monkeypatch: pytest.MonkeyPatch, limit: str, hosts: int
 ) -> None:
-    """Beyond what preemption does it is FAILED in both schemas, and the reason says what to do."""
+    """Beyond what preemption explains it is FAILED in both schemas, with a reason and advice."""
     monkeypatch.setattr(endings, limit, 6)
     bench = Bench.launch(database, make_spec(dimensions=()))
     lose(bench, 6, hosts)
@@ -197,14 +197,14 @@ def test_a_trial_that_takes_its_workers_with_it_ends(
 
 
 def test_a_trial_that_is_often_interrupted_lets_others_go_first(bench: Bench) -> None:
-    """It may be what kills the workers: new trials come first, and then it is tried again."""
-    lose(bench, claims.YIELDS + 1)  # the last loss is counted when it is taken up
+    """It may be killing its workers: new trials come first, and then it is tried again."""
+    lose(bench, claims.YIELDS + 1)  # the last loss is counted when the trial is adopted
     peers = [bench.worker() for _ in range(3)]
     assert [claim_trial(peer).number for peer in peers] == [1, 2, 0]
 
 
 def test_a_trainer_killed_from_outside_costs_no_attempt(database: Database) -> None:
-    """Its trial is given back at once, and the interruption is reported in the history."""
+    """Its trial is given back at once, and the interruption is in the history."""
     bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
     first = bench.worker()
     held = claim_trial(first)
@@ -218,7 +218,7 @@ def test_a_trainer_killed_from_outside_costs_no_attempt(database: Database) -> N
 
 
 def test_a_new_epoch_wipes_out_the_interruptions(database: Database) -> None:
-    """A trial that makes progress between its losses never fails, however often it is lost."""
+    """A trial with progress between its losses never fails, however often it is lost."""
     bench = Bench.launch(database, make_spec(dimensions=(), epochs=9))
     for number in range(1, 9):
         holder = bench.worker()
@@ -244,13 +244,13 @@ def test_an_old_epoch_again_is_no_progress(database: Database) -> None:
 
 
 def bench_lease(bench: Bench) -> Lease:
-    """Return the only lease there is, as far as finding its row needs it."""
+    """Return the only lease, with what identifies its row."""
     (row,) = bench.rows(t.lease)
     return Lease(row.trial_id, 0, 0, 0, {}, row.token, 0)
 
 
 def test_the_least_interrupted_orphan_goes_first(bench: Bench) -> None:
-    """A trial that keeps killing its workers does not keep others from being taken up."""
+    """A trial that keeps killing its workers does not delay the adoption of others."""
     first, second = bench.worker(), bench.worker()
     cursed, sound = claim_trial(first), claim_trial(second)
     bench.expire(cursed)
@@ -261,7 +261,7 @@ def test_the_least_interrupted_orphan_goes_first(bench: Bench) -> None:
 
 
 def test_the_budget_of_hours_stops_the_study(database: Database) -> None:
-    """Once the workers' active hours are spent no trial is given out, and the reason is kept."""
+    """Once the workers' active hours are used up no trial is assigned, and the reason is stored."""
     bench = Bench.launch(database, make_spec(hours=2.0))
     with database.transaction() as connection:
         connection.execute(
@@ -288,7 +288,7 @@ def test_a_stopped_study_gives_out_nothing(bench: Bench) -> None:
 
 
 def test_learning_samplers_ask_for_a_proposal_first(database: Database) -> None:
-    """TPE's parameters come from outside the lock; those of another configuration are not used."""
+    """TPE's proposal is made outside the lock; one for another configuration is not used."""
     bench = Bench.launch(database, make_ranged(trials=4, sampler="tpe"))
     holder = bench.worker()
     assert holder.claim(None, adopt=True) == NeedsProposal(0)
@@ -311,13 +311,14 @@ def test_a_proposal_for_any_configuration_is_never_made_again(database: Database
         answer = holder.claim(proposal, adopt=True)
         assert isinstance(answer, Claimed)
         assert (answer.lease.configuration, answer.lease.chosen["lr"]) == (place, lr)
-        # Asked again because the answer was lost, it has that trial and uses nothing twice.
+        # Repeated because its answer was lost, the claim returns the same trial and uses nothing
+        # twice.
         assert holder.claim(proposal, adopt=True) == answer
     assert [one.params["lr"] for one in optuna_trials(holders[0])] == rates
 
 
 def test_replicates_repeat_the_stored_parameters(database: Database) -> None:
-    """A learning sampler is not asked about seeds 1, 2, …: they get what seed 0 got."""
+    """A learning sampler is not asked for seeds 1, 2, …: they get the parameters of seed 0."""
     bench = Bench.launch(database, make_ranged(trials=2, sampler="tpe"))
     stored = bench.study.spec
     spec = replace(stored, replicates=replace(stored.replicates, seeds=2))
@@ -342,7 +343,7 @@ def test_an_extended_study_is_seen_by_workers_that_run(database: Database) -> No
 
 
 def test_the_history_tells_of_losses_and_adoptions(bench: Bench) -> None:
-    """Who lost a trial and who adopted it can be read afterwards."""
+    """The history has who lost a trial and who adopted it."""
     stale_and_new(bench)
     kinds = [row.kind for row in bench.rows(t.event)]
     assert kinds == ["launched", "created", "lost", "adopted"]

@@ -1,4 +1,4 @@
-"""Trials claimed to be trained beside others: of one kind, in order, no more than a share."""
+"""Claims of trials to train beside others: of one kind, in order, within a worker's share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ def join(worker: Ledger, *held: Lease, fits: Fits = lambda *_: True) -> Lease | 
 
 
 def all_of(worker: Ledger) -> list[Lease]:
-    """Claim a trial, and others beside it until there is none."""
+    """Claim a trial, and others beside it until there are none."""
     held = [claim_trial(worker)]
     while isinstance(found := join(worker, *held), Lease):
         held.append(found)
@@ -38,7 +38,7 @@ def all_of(worker: Ledger) -> list[Lease]:
 
 
 def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
-    """Each is claimed once, has its own lease, and is recorded in its history."""
+    """Each is claimed once, with its own lease, and recorded in its history."""
     bench = Bench.launch(database, make_spec(seeds=2))
     held = all_of(bench.worker(PATIENT))
     assert [one.number for one in held] == list(range(6))
@@ -56,7 +56,7 @@ def test_a_worker_takes_no_more_than_its_share(database: Database) -> None:
     assert len(held) == 4
     for one in held:
         finish(second, one)
-    # Of the 8 that are left each of the three has a share of 3.
+    # Of the 8 remaining trials each of the three workers has a share of 3.
     assert len(all_of(second)) == 3
 
 
@@ -91,7 +91,7 @@ def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -
 
 @pytest.mark.parametrize("deed", ["interrupt", "fail", "expire"])
 def test_who_was_interrupted_is_waited_for_and_not_joined_by(database: Database, deed: str) -> None:
-    """No company is filled up before a trial that must be trained alone: it ends, and then."""
+    """No companion is claimed while an interrupted trial waits, which must be trained alone."""
     bench = Bench.launch(database, make_spec(seeds=2))
     other, worker = bench.worker(PATIENT), bench.worker(PATIENT)
     held, odd = claim_trial(worker), claim_trial(other)
@@ -108,7 +108,7 @@ def test_who_was_interrupted_is_waited_for_and_not_joined_by(database: Database,
 
 
 def test_workers_that_died_have_no_share(database: Database) -> None:
-    """Nobody notes the end of a worker that was killed; it was not seen for a lease."""
+    """A killed worker's exit is not recorded; not seen for a lease, it has no share."""
     bench = Bench.launch(database, make_spec(seeds=2))
     worker, dead = bench.worker(PATIENT), bench.worker(PATIENT)
     with database.transaction() as connection:
@@ -119,7 +119,7 @@ def test_workers_that_died_have_no_share(database: Database) -> None:
 
 
 def test_what_a_sampler_must_choose_first_is_left_to_others(database: Database) -> None:
-    """A learning sampler is asked by who is free; seeds of a known configuration need none."""
+    """Only a free worker asks a learning sampler; seeds of a known configuration need none."""
     spec = make_ranged(trials=6, sampler="tpe", sampler_options={"n_startup_trials": 2})
     bench = Bench.launch(database, spec)
     worker = bench.worker(PATIENT)
@@ -128,7 +128,7 @@ def test_what_a_sampler_must_choose_first_is_left_to_others(database: Database) 
 
 
 def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) -> None:
-    """The worker has it already, and does not know: it is found before any other is made."""
+    """The worker has it already without knowing: it is returned before a new one is created."""
     bench = Bench.launch(database, make_spec(seeds=2))
     worker = bench.worker(PATIENT)
     first = claim_trial(worker)
@@ -139,7 +139,7 @@ def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) 
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])
 def test_a_study_that_takes_no_more_gives_no_company(database: Database, state: str) -> None:
-    """Trials in training continue; none joins."""
+    """In a stopped or paused study trials in training continue; none joins."""
     bench = Bench.launch(database, make_spec(seeds=2))
     worker = bench.worker(PATIENT)
     held = claim_trial(worker)

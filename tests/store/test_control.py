@@ -1,4 +1,4 @@
-"""What a person does to a study: stop it, and open its failed trials again."""
+"""A user's actions on a study: stop it, and retry its failed trials."""
 
 import math
 from collections.abc import Callable
@@ -57,14 +57,14 @@ def test_retry_opens_all_failed_trials(fragile: Bench) -> None:
 
 
 def test_retry_of_one_leaves_the_others(fragile: Bench) -> None:
-    """Only the trials named are opened."""
+    """Only the named trials are retried."""
     assert control.retry(fragile.database, fragile.binding, fragile.study, [2]) == [2]
     assert claim_trial(fragile.worker()).number == 2
     assert sorted(row.state for row in fragile.rows(t.outcome)) == ["COMPLETE", "FAILED"]
 
 
 def test_retry_of_what_did_not_fail_is_refused(fragile: Bench) -> None:
-    """Numbers that did not fail are named, with those that did; nothing is opened."""
+    """Numbers that did not fail are named, with those that did; nothing is retried."""
     before = fragile.contents()
     with pytest.raises(UserError, match=r"1, 7\. Failed trials of small: 0, 2"):
         control.retry(fragile.database, fragile.binding, fragile.study, [2, 1, 7])
@@ -72,9 +72,9 @@ def test_retry_of_what_did_not_fail_is_refused(fragile: Bench) -> None:
 
 
 def test_retry_without_failures_keeps_a_complete_study_complete(bench: Bench) -> None:
-    """There is nothing to do, and nothing is done, though it was still open when it was looked at.
+    """Nothing is done, even if the study was still open when it was read.
 
-    A study without failures that is open stays as it is, too.
+    An open study without failures stays open, too.
     """
     opened = bench.contents()
     assert control.retry(bench.database, bench.binding, bench.study, []) is None
@@ -90,7 +90,7 @@ def test_retry_without_failures_keeps_a_complete_study_complete(bench: Bench) ->
 
 
 def test_retry_of_a_paused_study_without_failures_opens_it(bench: Bench) -> None:
-    """And says who did it, and what the study was."""
+    """The history has who did it, and the study's former state."""
     control.pause(bench.database, bench.study, "maria")
     assert control.retry(bench.database, bench.binding, bench.study, [], "paul") == []
     assert bench.state() == "open"
@@ -98,7 +98,7 @@ def test_retry_of_a_paused_study_without_failures_opens_it(bench: Bench) -> None
 
 
 def test_an_action_never_meets_another_study_of_the_same_name(bench: Bench) -> None:
-    """A study is deleted and another launched under its name while somebody acts on the first."""
+    """If a study is deleted and another takes its name, an action on the first has no effect."""
     seen = bench.study
     with bench.database.transaction() as connection:
         studies.delete(connection, seen)
@@ -124,7 +124,7 @@ def test_an_action_never_meets_another_study_of_the_same_name(bench: Bench) -> N
 
 
 def test_a_worker_that_saw_the_failure_sees_the_retry(fragile: Bench) -> None:
-    """A worker that keeps ended trials in memory is not misled when one is opened again."""
+    """A worker that has ended trials in memory is not misled by a retry."""
     worker = fragile.worker()
     assert optuna_trials(worker)[0].state == TrialState.FAIL
     control.retry(fragile.database, fragile.binding, fragile.study, [0])
@@ -136,7 +136,7 @@ def test_a_worker_that_saw_the_failure_sees_the_retry(fragile: Bench) -> None:
 def test_peers_that_saw_the_failure_see_the_retry(database: Database, seen: str) -> None:
     """A worker that had the failed trial in memory counts it again once it is complete.
 
-    `trials` is what samplers are given, `record` asks the pruner.
+    `trials` is for samplers, `record` asks the pruner.
     """
     options = {"startup": 1, "warmup": 0, "interval": 1}
     spec = limited(make_spec(pruner="median", pruner_options=options), attempts=1)
@@ -155,7 +155,7 @@ def test_peers_that_saw_the_failure_see_the_retry(database: Database, seen: str)
 
 
 def test_stopping_is_told_in_the_history(bench: Bench) -> None:
-    """The state and the reason can be read afterwards."""
+    """The state and the reason are in the history."""
     control.stop(bench.database, bench.study)
     assert bench.state() == "stopped"
     with bench.database.transaction() as connection:
@@ -179,7 +179,7 @@ def test_a_trial_that_diverged_is_not_told_as_pruned(bench: Bench) -> None:
 
 
 def test_outputs_and_events_are_read_by_trial(fragile: Bench) -> None:
-    """The history of one trial has its own lines only, with attempts numbered."""
+    """The history of one trial has only its own lines, with numbered attempts."""
     control.retry(fragile.database, fragile.binding, fragile.study, [])
     worker = fragile.worker()
     held = claim_trial(worker)
@@ -197,14 +197,14 @@ def test_outputs_and_events_are_read_by_trial(fragile: Bench) -> None:
 
 
 def who_did(database: Database, study: Study) -> list[tuple[str, str, str]]:
-    """Return the history of what people did."""
+    """Return the history of users' actions."""
     with database.transaction() as connection:
         happened = histories.events(connection, study, None)
     return [(one.kind, one.text, one.who) for one in happened if one.who]
 
 
 def test_the_history_says_who(database: Database) -> None:
-    """Each thing that a person does leaves a line with their name; what changes nothing, none."""
+    """Each action leaves a line with the user's name; one without effect leaves none."""
     bench = Bench.launch(database, make_spec())
     study = bench.study
     control.pause(database, study, "maria")
@@ -232,7 +232,7 @@ def test_the_history_says_who(database: Database) -> None:
 
 
 def test_a_retry_says_who(database: Database) -> None:
-    """Each trial that is opened again, too."""
+    """Each retried trial has a line with the user's name."""
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "not today")
@@ -241,7 +241,7 @@ def test_a_retry_says_who(database: Database) -> None:
 
 
 def test_a_paused_study_begins_no_trial_and_goes_on(database: Database) -> None:
-    """A worker keeps its trial to the end, and gets no other until the study is resumed."""
+    """A worker finishes its trial, and gets no other until the study is resumed."""
     bench = Bench.launch(database, make_spec())
     worker = bench.worker()
     lease = claim_trial(worker)
@@ -268,7 +268,7 @@ def test_a_paused_study_begins_no_trial_and_goes_on(database: Database) -> None:
 def test_what_does_not_extend_a_study_is_told(
     database: Database, numbers: dict[str, int], says: str
 ) -> None:
-    """Fewer, as many, none, or a number that does not fit; nothing is changed."""
+    """Fewer, equal, missing or invalid numbers are refused; nothing is changed."""
     bench = Bench.launch(database, make_spec(seeds=2))
     before = bench.contents()
     with pytest.raises(UserError, match=says):
@@ -291,7 +291,7 @@ def test_a_complete_study_is_neither_stopped_nor_paused_but_extended(database: D
 
 
 def test_odd_tags_and_endless_notes_are_refused(database: Database) -> None:
-    """What would break a list of words or fill a page."""
+    """A tag that would break a list of words, or a note that would fill a page, is refused."""
     bench = Bench.launch(database, make_spec())
     for word in ("", "a b", "a,b", "<b>", "x" * 41):
         with pytest.raises(UserError, match="cannot be a tag"):

@@ -1,4 +1,4 @@
-"""The connection: what counts as an outage, and how long one is borne."""
+"""The connection: which errors count as an outage, and for how long one is waited out."""
 
 import re
 from typing import Any
@@ -43,12 +43,12 @@ def wrapped(error: Exception) -> Exception:
     ],
 )
 def test_an_outage_is_told_from_a_fault(error: Exception, passes: bool) -> None:
-    """Lost connections and lost races pass when tried again; faults of ours do not."""
+    """Lost connections and lost races are retried; faults of ours are not."""
     assert is_outage(error) is passes
 
 
 def test_work_is_tried_again_until_it_passes() -> None:
-    """Outages are borne, each is reported, and the result comes in the end."""
+    """Outages are waited out, each is reported, and the result is returned."""
     told: list[BaseException] = []
     tries = iter([OperationalError("x", {}, CUT), wrapped(OperationalError("x", {}, CUT)), None])
 
@@ -66,7 +66,7 @@ def test_work_is_tried_again_until_it_passes() -> None:
 def test_a_stubborn_refusal_is_tried_a_few_times_only(
     database: Database, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    """A full disk or a timeout may pass, but is not an outage that is waited out for ever."""
+    """A full disk or a timeout is retried a few times, but not like an outage."""
     monkeypatch.setattr(stored, "STUBBORN_TRIES", 3)
     tries: list[BaseException] = []
 
@@ -83,7 +83,7 @@ def test_a_stubborn_refusal_is_tried_a_few_times_only(
 
 
 def test_faults_are_not_tried_again() -> None:
-    """What will not pass is raised at once, as it is."""
+    """Permanent errors are raised at once, unchanged."""
     tries = []
 
     def work() -> None:
@@ -96,7 +96,7 @@ def test_faults_are_not_tried_again() -> None:
 
 
 def test_a_cut_pool_heals(database: Database) -> None:
-    """Connections that died while they lay in the pool are replaced unnoticed."""
+    """Connections that died in the pool are replaced without an error."""
     with database.transaction() as connection:
         pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
     with Database(database.address) as other, other.transaction() as killer:
@@ -118,7 +118,7 @@ def test_an_unreachable_server_is_explained_without_the_password(server: Address
 
 
 def test_a_refusal_is_no_outage(database: Database) -> None:
-    """An answer that says no is distinguished from no answer."""
+    """A refused statement is distinguished from a missing answer."""
     with pytest.raises(DBAPIError) as caught, database.transaction() as connection:
         connection.execute(sa.text("SELECT * FROM nowhere"))
     explained = database.explain(caught.value)
@@ -126,7 +126,7 @@ def test_a_refusal_is_no_outage(database: Database) -> None:
 
 
 def test_connections_carry_their_timeouts(database: Database) -> None:
-    """A frozen peer cannot block us for ever: the server knows how long we wait."""
+    """The server has our timeouts, so a frozen peer cannot block us for ever."""
     with database.transaction() as connection:
         for name in ("lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
             assert connection.execute(sa.text(f"SHOW {name}")).scalar_one() != "0"
@@ -136,7 +136,7 @@ def test_connections_carry_their_timeouts(database: Database) -> None:
 def test_a_pooler_without_our_settings_is_refused(
     database: Database, monkeypatch: pytest.MonkeyPatch, refuses: bool
 ) -> None:
-    """PgBouncer drops or refuses `options`: the error says which settings to give to the role."""
+    """If PgBouncer drops or refuses `options`, the error lists the settings for the role."""
     connect = psycopg2.connect
 
     def pooled(dsn: str, **arguments: Any) -> Any:
@@ -153,7 +153,7 @@ def test_a_pooler_without_our_settings_is_refused(
     with database.transaction() as connection:
         for statement in statements:
             connection.execute(sa.text(statement))
-    # As the message promises: with these, the pooler is good enough.
+    # With the settings from the message the pooler works.
     monkeypatch.setattr(psycopg2, "connect", pooled)
     with Database(database.address) as behind, behind.transaction() as connection:
         for name, value in stored.SERVER_SIDE.items():
@@ -163,7 +163,7 @@ def test_a_pooler_without_our_settings_is_refused(
 def test_a_rolled_back_trial_leaves_no_phantom(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Optuna's storage forgets what it learnt in a rolled-back transaction."""
+    """Optuna's storage forgets everything from a rolled-back transaction."""
     worker = bench.worker()
     held = claim_trial(worker)
 

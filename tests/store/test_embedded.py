@@ -40,14 +40,14 @@ def home() -> Iterator[Path]:
 
 
 def places_of(home: Path) -> Places:
-    """Return the places of a home that is known to be settled."""
+    """Return the places of a home that is already settled."""
     places = embedded_places.find(home)
     assert places is not None
     return places
 
 
 def query(address: Address, statement: str) -> str:
-    """Return the single value of a statement, from its own connection."""
+    """Return the value of a statement on a separate connection."""
     keywords: dict[str, Any] = {**address.parameters}
     connection = psycopg2.connect("", **keywords)
     try:
@@ -59,7 +59,7 @@ def query(address: Address, statement: str) -> str:
 
 
 def test_first_join_makes_a_database_and_the_last_leave_stops_it(home: Path) -> None:
-    """From nothing to a UTF-8 database with our settings, and to rest again."""
+    """A new database is UTF-8 with our settings, and its server stops after the last client."""
     with embedded.join(home) as membership:
         assert query(membership.address, "SHOW server_encoding") == "UTF8"
         assert query(membership.address, "SHOW listen_addresses") == ""
@@ -80,7 +80,7 @@ def test_what_was_written_is_there_at_the_next_start(home: Path) -> None:
 
 
 def test_joining_while_the_server_shuts_down_gives_a_running_one(home: Path) -> None:
-    """A newcomer at the very moment of the last leave is served all the same."""
+    """A client that joins while the last one leaves still gets a running server."""
     with embedded.join(home):
         stopping = subprocess.Popen(
             [sys.executable, "-c", _STOP, home], cwd=CODE, stdout=subprocess.PIPE
@@ -101,7 +101,7 @@ embedded.stop(Path(sys.argv[1]), force=True)
 
 
 def test_simultaneous_first_starts_give_one_server(home: Path) -> None:
-    """Four processes that find nothing end up with one server and one keeper."""
+    """Four processes without a server end up with one server and one keeper."""
     clients = [Client(home) for _ in range(4)]
     for client in clients:
         client.joined()
@@ -116,7 +116,7 @@ def test_simultaneous_first_starts_give_one_server(home: Path) -> None:
 
 
 def test_the_starters_death_neither_stops_nor_leaks_the_server(home: Path) -> None:
-    """kill -9 of the starter is nothing to the others; the last one's stops the server."""
+    """kill -9 of the starter does not affect the others; the last one to leave stops the server."""
     starter = Client(home).joined()
     other = Client(home).joined()
     before = server_pid(home)
@@ -129,7 +129,7 @@ def test_the_starters_death_neither_stops_nor_leaks_the_server(home: Path) -> No
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_server(home: Path) -> None:
-    """SIGINT and SIGHUP to the group and session of the starter leave the server alone."""
+    """SIGINT and SIGHUP to the starter's group and session do not reach the server."""
     client = Client(home, start_new_session=True).joined()
     keeper = psutil.Process(embedded.status(home).keeper)
     for process in (keeper, psutil.Process(server_pid(home))):
@@ -208,7 +208,7 @@ assert not embedded.status(home).running
 
 
 def test_a_server_without_a_keeper_can_be_stopped(home: Path) -> None:
-    """`stop` finds a server that its keeper's death left behind."""
+    """`stop` finds a server without its keeper."""
     client = Client(home).joined()
     keeper = embedded.status(home).keeper
     assert keeper is not None
@@ -221,7 +221,7 @@ def test_a_server_without_a_keeper_can_be_stopped(home: Path) -> None:
 
 
 def test_a_server_that_dies_is_started_again(home: Path) -> None:
-    """kill -9 of the server costs the sessions, not the database."""
+    """kill -9 of the server ends the sessions, and the database is started again."""
     with embedded.join(home) as membership:
         before = server_pid(home)
         query(membership.address, "CREATE TABLE t AS SELECT 7 AS x; SELECT 1")
@@ -232,7 +232,7 @@ def test_a_server_that_dies_is_started_again(home: Path) -> None:
 
 
 def test_a_stale_pid_file_with_a_reused_pid_is_recognised(home: Path) -> None:
-    """A pid file naming a living process that is not a server of ours stops no one."""
+    """A pid file that names another program's process stops no one."""
     with embedded.join(home):
         places = places_of(home)
         lines = (places.data / "postmaster.pid").read_text().splitlines()
@@ -251,17 +251,17 @@ def test_a_stale_pid_file_with_a_reused_pid_is_recognised(home: Path) -> None:
 
 
 def _as_server(places: Places) -> dict[str, Any]:
-    """Run as the server's account, which PostgreSQL itself could not tell from a server."""
+    """Run as the server's account, so that PostgreSQL cannot distinguish it from a server."""
     return {"user": places.account.uid} if places.account else {}
 
 
 def test_pinning_keeps_the_server_until_it_is_stopped(home: Path) -> None:
-    """A started server outlives its last client until it is stopped; its log stays bounded."""
+    """A pinned server outlives its last client until it is stopped; its log stays bounded."""
     embedded.start(home).leave()
     before, log = server_pid(home), places_of(home).log
     with log.open("a") as file:
         file.write("x" * 6_000_000)
-    # Cutting the log shows that the keeper looked, and found nobody.
+    # The shortened log shows that the keeper has looked, and found no client.
     eventually(lambda: log.stat().st_size < 1_000_000)
     assert log.with_name("server.log.1").stat().st_size > 6_000_000
     with embedded.join(home):
@@ -274,7 +274,7 @@ def test_pinning_keeps_the_server_until_it_is_stopped(home: Path) -> None:
 
 
 def test_stop_names_those_who_still_use_the_server(home: Path) -> None:
-    """A used server is stopped only by force."""
+    """A server in use is stopped only with force."""
     client = Client(home).joined()
     with pytest.raises(UserError, match=str(client.process.pid)):
         embedded.stop(home)
@@ -285,7 +285,7 @@ def test_stop_names_those_who_still_use_the_server(home: Path) -> None:
 
 
 def test_programs_that_a_client_starts_do_not_hold_the_server(home: Path) -> None:
-    """A child program that outlives its parent is not a client."""
+    """A child program that outlives its parent does not count as a client."""
     with embedded.join(home):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     eventually(lambda: gone(home))
@@ -294,7 +294,7 @@ def test_programs_that_a_client_starts_do_not_hold_the_server(home: Path) -> Non
 
 
 def test_data_of_another_major_version_are_refused_with_advice(home: Path) -> None:
-    """The message names the version, the folder and the way across."""
+    """The message names the version, the folder and the way to upgrade."""
     with embedded.join(home):
         data = places_of(home).data
     eventually(lambda: gone(home))
@@ -306,7 +306,7 @@ def test_data_of_another_major_version_are_refused_with_advice(home: Path) -> No
 
 
 def test_a_failed_start_shows_the_end_of_the_log(home: Path) -> None:
-    """What PostgreSQL said is in the error, with the log's path; mending it mends all."""
+    """The error has PostgreSQL's message and the log's path; once the cause is fixed it starts."""
     with embedded.join(home):
         places = places_of(home)
     eventually(lambda: gone(home))
@@ -321,7 +321,7 @@ def test_a_failed_start_shows_the_end_of_the_log(home: Path) -> None:
 
 
 def test_a_failed_first_start_leaves_nothing_half_made(home: Path) -> None:
-    """If initdb fails, there is no data folder, and the next start is a first start."""
+    """If initdb fails there is no data folder, and the next start is a first start."""
     make_home(home)
     places = embedded_places.settle(home)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2)"
@@ -340,7 +340,7 @@ def test_a_failed_first_start_leaves_nothing_half_made(home: Path) -> None:
 
 
 def test_files_are_synced_one_by_one_where_the_file_system_cannot_be_synced(home: Path) -> None:
-    """An error of another program's files does not keep a database from being made."""
+    """If syncing the whole file system fails, files are synced one by one."""
     make_home(home)
     places = embedded_places.settle(home)
     program, tried = places.root / "initdb", places.root / "tried"
@@ -368,7 +368,7 @@ except TunerError as error:
 
 
 def test_a_lost_password_file_is_replaced(home: Path) -> None:
-    """Deleting the password does not lock anyone out: the next start sets a new one."""
+    """If the password file is deleted, the next start sets a new password."""
     with embedded.join(home) as membership:
         old = membership.address.parameters["password"]
     eventually(lambda: gone(home))
@@ -379,7 +379,7 @@ def test_a_lost_password_file_is_replaced(home: Path) -> None:
 
 
 def test_nobody_without_the_password_comes_in(home: Path) -> None:
-    """The password file is private and the server asks for the password."""
+    """The password file is private, and the server requires the password."""
     with embedded.join(home) as membership:
         assert stat.S_IMODE(places_of(home).password_file.stat().st_mode) == 0o600
         assert stat.S_IMODE(places_of(home).socket.stat().st_mode) == 0o700
@@ -389,7 +389,7 @@ def test_nobody_without_the_password_comes_in(home: Path) -> None:
 
 
 def test_the_home_may_be_deleted_under_the_server(home: Path) -> None:
-    """Removing the home ends its server, and a new home starts from nothing."""
+    """Removing the home ends its server, and a new home starts empty."""
     client = Client(home).joined()
     with embedded.join(home) as membership:
         query(membership.address, "CREATE TABLE t AS SELECT 7 AS x; SELECT 1")
@@ -404,7 +404,7 @@ def test_the_home_may_be_deleted_under_the_server(home: Path) -> None:
 
 
 def test_status_of_an_unused_home_changes_nothing(home: Path) -> None:
-    """Asking is free: nothing is made, nothing runs, and stopping is not an error."""
+    """Status creates nothing and starts nothing, and stopping is not an error."""
     found = embedded.status(home)
     assert (found.running, found.data, found.clients, found.bytes_on_disk) == (False, None, (), 0)
     assert found.version.startswith("18")

@@ -1,7 +1,7 @@
 """One data folder and several machines: only one of them runs a server on it.
 
-A machine is a set of namespaces with its own processes, host name and boot. Locks that other
-machines do not see are lock files that are replaced under their holders.
+A machine is simulated by namespaces with their own processes, host name and boot. Locks that are
+not shared are simulated by lock files that are replaced under their holders.
 """
 
 import os
@@ -70,7 +70,7 @@ def places_of(home: Path) -> Places:
 
 
 def commit_something(home: Path) -> None:
-    """Commit a table, from this machine; sockets do not care for namespaces."""
+    """Commit a table from this machine; sockets work across namespaces."""
     places = places_of(home)
     connection = psycopg2.connect(
         host=str(places.socket),
@@ -84,7 +84,7 @@ def commit_something(home: Path) -> None:
 
 
 def read_it(home: Path) -> int:
-    """Join and read what was committed."""
+    """Join and read the committed table."""
     with embedded.join(home) as membership:
         keywords: dict[str, Any] = {**membership.address.parameters}
         connection = psycopg2.connect("", **keywords)
@@ -96,7 +96,7 @@ def read_it(home: Path) -> int:
 
 
 def power_cut(client: Client, home: Path) -> None:
-    """End a machine and every process on it at once."""
+    """Kill a machine's processes all at once."""
     client.kill()
     eventually(lambda: not servers(places_of(home).data))
 
@@ -104,7 +104,7 @@ def power_cut(client: Client, home: Path) -> None:
 def test_data_that_another_machine_did_not_shut_down_are_refused(
     home: Path, tmp_path: Path
 ) -> None:
-    """The error names machine and way out; its pid file stays; the way out loses nothing."""
+    """The error names the machine and the way out; the pid file stays; no data are lost."""
     client = client_on("far-away", "boot-1", home, tmp_path)
     commit_something(home)
     power_cut(client, home)
@@ -124,7 +124,7 @@ def test_data_that_another_machine_did_not_shut_down_are_refused(
 def test_a_server_behind_locks_that_are_not_shared_is_left_alone(
     home: Path, tmp_path: Path
 ) -> None:
-    """Locks seen by one machine only let no second server in; later the data may move over."""
+    """With locks that other machines do not see, no second server starts on the data."""
     client = client_on("far-away", "boot-1", home, tmp_path)
     places = places_of(home)
     for name in ("server.lock", "postmaster.lock"):
@@ -140,7 +140,7 @@ def test_a_server_behind_locks_that_are_not_shared_is_left_alone(
 
 
 def test_the_same_machine_goes_on_after_a_power_cut(home: Path, tmp_path: Path) -> None:
-    """Another boot of the same host has lost the processes of the one before: no questions."""
+    """After a reboot the same host takes its data over without questions."""
     client = client_on("node", "boot-1", home, tmp_path)
     commit_something(home)
     power_cut(client, home)
@@ -150,7 +150,7 @@ def test_the_same_machine_goes_on_after_a_power_cut(home: Path, tmp_path: Path) 
 
 
 def test_containers_of_one_machine_share_their_locks(home: Path, tmp_path: Path) -> None:
-    """A new container on the same kernel takes over what a killed one left, whatever its name."""
+    """A new container on the same kernel takes over from a killed one, whatever its name."""
     client = client_on("container-a", "boot-1", home, tmp_path)
     commit_something(home)
     power_cut(client, home)
@@ -160,7 +160,7 @@ def test_containers_of_one_machine_share_their_locks(home: Path, tmp_path: Path)
 
 
 def test_a_killed_keeper_and_server_leave_the_data_to_their_own_machine(home: Path) -> None:
-    """kill -9 of both keeps the note, which stops no one here; the next clean stop removes it."""
+    """After kill -9 of both the note stays, which only stops other machines, until a clean stop."""
     client = Client(home).joined()
     commit_something(home)
     found = embedded.status(home)
@@ -179,7 +179,7 @@ def test_a_killed_keeper_and_server_leave_the_data_to_their_own_machine(home: Pa
 def test_data_outside_a_shared_home_are_not_replaced_by_another_machine(
     tmp_path: Path,
 ) -> None:
-    """A home whose data lie on another machine's own disk is refused, and its note stays."""
+    """A home whose data are on another machine's own disk is refused, and its note stays."""
     tmp_path.chmod(0o700)
     home = tmp_path / ".tuner"
     with embedded.join(home):
@@ -201,7 +201,7 @@ def test_data_outside_a_shared_home_are_not_replaced_by_another_machine(
 
 
 def test_many_machines_that_start_at_once_give_one_server(home: Path, tmp_path: Path) -> None:
-    """Of several machines without common locks one gets the data, the others are refused."""
+    """Of several machines without shared locks one gets the data; the others are refused."""
     with embedded.join(home):
         places = places_of(home)
     eventually(lambda: gone(home))

@@ -1,4 +1,4 @@
-"""Where the embedded server lives, and as whom: long paths, private folders, several users."""
+"""Where and as whom the embedded server runs: long paths, private folders, several users."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what root does for other
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A home folder that does not exist yet, where the server's account reaches it."""
+    """A home folder that does not exist yet, within reach of the server's account."""
     with fresh_home() as home:
         yield home
 
@@ -52,7 +52,7 @@ def modes(path: Path) -> list[tuple[Path, int, int]]:
 
 
 def settled(home: Path) -> Places:
-    """Return the places of a home that is known to be settled."""
+    """Return the places of a home that is already settled."""
     places = find(home)
     assert places is not None
     return places
@@ -60,7 +60,7 @@ def settled(home: Path) -> Places:
 
 @as_root
 def test_a_home_out_of_the_servers_reach_keeps_its_data_elsewhere(private_home: Path) -> None:
-    """Below a 0700 folder root gets a working database, status says where, nothing is opened up."""
+    """Below a 0700 folder root gets a working database elsewhere; no permission is changed."""
     before = modes(private_home.parent)
     with embedded.join(private_home):
         found = embedded.status(private_home)
@@ -77,7 +77,7 @@ def test_a_home_out_of_the_servers_reach_keeps_its_data_elsewhere(private_home: 
 
 @as_root
 def test_a_deleted_home_does_not_come_back(private_home: Path) -> None:
-    """A new home at an old path starts from nothing, though the old data lie elsewhere."""
+    """A new home at an old path starts empty, even if the old data are elsewhere."""
     with embedded.join(private_home):
         old = settled(private_home).root
     eventually(lambda: gone(private_home))
@@ -92,7 +92,7 @@ def test_a_deleted_home_does_not_come_back(private_home: Path) -> None:
 
 @as_root
 def test_programs_out_of_the_accounts_reach_are_copied(tmp_path: Path) -> None:
-    """The account runs a copy when it cannot enter the wheel's folder, which stays closed."""
+    """If the account cannot enter the wheel's folder it runs a copy; the folder stays private."""
     site = tmp_path / "site"
     installed = binaries._wheel()
     for name in (binaries.PACKAGE, f"{binaries.PACKAGE}.libs"):
@@ -122,14 +122,14 @@ def test_programs_out_of_the_accounts_reach_are_copied(tmp_path: Path) -> None:
 
 
 def test_programs_in_reach_are_used_where_they_are() -> None:
-    """Without need nothing is copied: we ourselves run the wheel's programs."""
+    """If the wheel's programs are within reach, nothing is copied."""
     found = binaries.locate_for(None)
     assert found.folder.is_relative_to(binaries._wheel())
     assert found.version.startswith(f"{binaries.MAJOR}.")
 
 
 def test_a_long_path_gets_a_short_socket(home: Path) -> None:
-    """A home deeper than a socket may be works, with a private folder for the socket."""
+    """A home with a path too long for a socket works, with a private folder for the socket."""
     deep = home.parent / ("a" * 60) / ("b" * 60) / ".tuner"
     try:
         with embedded.join(deep):
@@ -144,7 +144,7 @@ def test_a_long_path_gets_a_short_socket(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["space, comma, quotes '\"", "-ünïcode%41"])
 def test_odd_names_of_folders_work(home: Path, name: str) -> None:
-    """Neither libpq's nor the server's list syntax trips over a folder's name."""
+    """Special characters in a folder's name break neither libpq's nor the server's lists."""
     odd = home.parent / name / ".tuner"
     try:
         with embedded.join(odd) as membership:
@@ -155,7 +155,7 @@ def test_odd_names_of_folders_work(home: Path, name: str) -> None:
 
 
 def test_a_socket_folder_that_somebody_else_made_is_refused(home: Path) -> None:
-    """A folder in /tmp that is open to others, or a link, is not trusted with the socket."""
+    """A folder in /tmp that others can write to, or a link, is not used for the socket."""
     deep = home.parent / ("a" * 60) / ("b" * 60) / ".tuner"
     make_home(deep)
     places = embedded_places.settle(deep)
@@ -176,7 +176,7 @@ def test_a_socket_folder_that_somebody_else_made_is_refused(home: Path) -> None:
 
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    """Where a file is in the way the message names it and TUNER_HOME."""
+    """If a file is in the way the message names it and TUNER_HOME."""
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="TUNER_HOME"):
         embedded.join(tmp_path / "file" / ".tuner")
@@ -190,7 +190,7 @@ def nobodys_client(home: Path, python: tuple[str, dict[str, str]]) -> Client:
 def test_a_normal_user_has_a_server_of_their_own(
     home: Path, nobodys_python: tuple[str, dict[str, str]]
 ) -> None:
-    """Without root everything belongs to the user; root may join, and leaves it theirs."""
+    """Without root everything belongs to the user; root may join, and changes no owner."""
     os.chown(home.parent, NOBODY, NOBODY)
     client = nobodys_client(home, nobodys_python).joined()
     with embedded.join(home):
@@ -209,7 +209,7 @@ def test_a_normal_user_has_a_server_of_their_own(
 
 @as_root
 def test_root_leaves_a_users_home_theirs(home: Path) -> None:
-    """What root makes in the home of another user is handed to that user, the server too."""
+    """Files and server that root creates in another user's home belong to that user."""
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
     with embedded.join(home):
@@ -220,6 +220,6 @@ def test_root_leaves_a_users_home_theirs(home: Path) -> None:
 def test_another_users_database_is_told_from_ones_own(
     home: Path, nobodys_python: tuple[str, dict[str, str]]
 ) -> None:
-    """A user who may not use a home gets an error that says what to do."""
+    """A user without access to a home gets an error that says what to do."""
     with embedded.join(home), pytest.raises(AssertionError, match="TUNER_HOME"):
         nobodys_client(home, nobodys_python).joined()

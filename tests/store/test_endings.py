@@ -1,4 +1,4 @@
-"""How trials end, what is kept of them, and the brake."""
+"""How trials end, what is stored of them, and the brake."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ SAME = "FileNotFoundError: no such folder"
 
 
 def test_a_complete_trial_leaves_its_figures(bench: Bench) -> None:
-    """Figures at best and last, the setup, predictions and labels are kept."""
+    """Figures at best and last, setup, predictions and labels are stored."""
     worker = bench.worker()
     finish(worker, claim_trial(worker), 0.6, 0.4, 0.5)
     (row,) = bench.rows(t.outcome)
@@ -48,7 +48,7 @@ def test_a_complete_trial_leaves_its_figures(bench: Bench) -> None:
 
 
 def test_data_seen_by_several_trials_is_kept_once(bench: Bench) -> None:
-    """Labels belong to the data, not to the trial."""
+    """Labels belong to the data, not to the trial, and are stored once."""
     worker = bench.worker()
     for _ in range(3):
         finish(worker, claim_trial(worker))
@@ -57,7 +57,7 @@ def test_data_seen_by_several_trials_is_kept_once(bench: Bench) -> None:
 
 
 def test_patients_are_stored_with_the_labels(bench: Bench) -> None:
-    """Data that name no patients have an empty list; a later list for the same images is added."""
+    """Data without patients have an empty list; a later list for the same images is added."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     assert [row.patients for row in bench.rows(t.label)] == [[]]
@@ -71,7 +71,7 @@ def test_patients_are_stored_with_the_labels(bench: Bench) -> None:
 
 
 def test_labels_stored_before_patients_were_kept_get_them(bench: Bench) -> None:
-    """NULL says that nothing is known; the next trial on the same data says what there is."""
+    """NULL means unknown; the next trial on the same data stores its patients."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     for patients in ((), ("ann", "bob")):
@@ -96,7 +96,7 @@ def _complete_with_patients(bench: Bench, patients: tuple[str, ...]) -> None:
 def test_optuna_gets_the_value_the_study_asks_for(
     database: Database, at: str, value: float
 ) -> None:
-    """The trial's value is the metric at its best epoch, or at its last."""
+    """Optuna's value is the metric at the best epoch, or at the last."""
     bench = Bench.launch(database, make_spec(at=at))
     worker = bench.worker()
     finish(worker, claim_trial(worker), 0.6, 0.4, 0.5)
@@ -113,7 +113,7 @@ def test_optuna_gets_the_value_the_study_asks_for(
 
 
 def test_a_pruned_trial_shows_its_last_value(bench: Bench) -> None:
-    """A pruned trial has the reason and the metric at its last epoch, in both schemas."""
+    """A pruned trial has its reason and the metric at its last epoch, in both schemas."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, make_curve(0.6, 0.5, 0.7))
@@ -128,7 +128,7 @@ def test_a_pruned_trial_shows_its_last_value(bench: Bench) -> None:
 
 
 def test_a_diverged_epoch_is_not_the_best(database: Database) -> None:
-    """Where the metric is still a number, the epoch of a NaN loss is not the best one."""
+    """An epoch with a NaN loss is not the best one, even if the metric is a number."""
     bench = Bench.launch(database, make_spec(metric="val_acc"))
     worker = bench.worker()
     held = claim_trial(worker)
@@ -140,7 +140,7 @@ def test_a_diverged_epoch_is_not_the_best(database: Database) -> None:
 
 
 def test_a_trial_that_diverges_at_once_has_no_best(bench: Bench) -> None:
-    """NaN in the first epoch leaves a last epoch and no best one."""
+    """NaN in the first epoch gives a last epoch and no best one."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, make_curve(math.nan))
@@ -167,7 +167,7 @@ def test_a_failed_attempt_is_tried_again(bench: Bench) -> None:
 
 
 def test_attempts_run_out(bench: Bench) -> None:
-    """The third failure in a row without an epoch ends a trial as FAILED; the study goes on."""
+    """The third failure in a row without an epoch ends a trial as FAILED; the study continues."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     verdicts = [fail_once(bench, SAME) for _ in range(3)]
@@ -180,7 +180,7 @@ def test_attempts_run_out(bench: Bench) -> None:
 
 
 def test_a_failed_trial_can_be_failed_again_without_effect(bench: Bench) -> None:
-    """The answer to the last failure may be lost: telling it again changes nothing."""
+    """If the answer to the last failure was lost, repeating it changes nothing."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     for _ in range(2):
@@ -194,7 +194,7 @@ def test_a_failed_trial_can_be_failed_again_without_effect(bench: Bench) -> None
 
 
 def test_a_failure_told_twice_counts_once(bench: Bench) -> None:
-    """A failure whose answer was lost is refused the second time: the trial was given back."""
+    """A repeated failure is refused, because the trial was given back."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.fail(held, SAME)
@@ -206,7 +206,7 @@ def test_a_failure_told_twice_counts_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize("text", ["a\x00b", "bad \udcff name", "x" * 3_000_000])
 def test_any_error_text_can_be_a_reason(bench: Bench, text: str) -> None:
-    """Error texts of other people's code hold NUL, half characters or megabytes: kept as can be."""
+    """Error texts with NUL, lone surrogates or megabytes are stored as far as possible."""
     worker = bench.worker()
     worker.fail(claim_trial(worker), f"OSError: {text}")
     (told,) = [row.text for row in bench.rows(t.event) if row.kind == "attempt failed"]
@@ -215,7 +215,7 @@ def test_any_error_text_can_be_a_reason(bench: Bench, text: str) -> None:
 
 
 def drive(bench: Bench, reason: Callable[[int], str], limit: int = 40) -> Ended | None:
-    """Fail every trial there is, as workers would, until the study ends."""
+    """Fail every trial, as workers would, until the study ends."""
     for turn in range(limit):
         worker = bench.worker()
         answer = worker.claim(None, adopt=True)
@@ -227,7 +227,7 @@ def drive(bench: Bench, reason: Callable[[int], str], limit: int = 40) -> Ended 
 
 
 def test_the_brake_pauses_a_study_whose_trials_all_fail_alike(database: Database) -> None:
-    """One reason for every failure pauses the study within three trials; none is left FAILED."""
+    """One reason for all failures pauses the study within three trials; none stays FAILED."""
     bench = Bench.launch(database, make_spec(seeds=5))
     ended = drive(bench, lambda _: SAME)
     assert ended is not None
@@ -239,7 +239,7 @@ def test_the_brake_pauses_a_study_whose_trials_all_fail_alike(database: Database
 
 
 def test_a_paused_study_goes_on_after_retry(database: Database) -> None:
-    """Once mended and retried, the same trials are trained, with a clean record."""
+    """After a repair and a retry the same trials are trained, their failures reset."""
     bench = Bench.launch(database, make_spec(seeds=5))
     drive(bench, lambda _: SAME)
     control.retry(database, bench.binding, bench.study, [])
@@ -262,7 +262,7 @@ def test_the_brake_looks_only_at_failures_since_the_study_was_opened(database: D
 
 
 def test_different_reasons_do_not_trip_the_brake(database: Database) -> None:
-    """Trials that fail each for its own reason end as FAILED; the study comes to its end."""
+    """Trials that fail for different reasons end as FAILED; the study ends."""
     bench = Bench.launch(database, make_spec(seeds=2))
     ended = drive(bench, lambda turn: f"reason {turn}")
     assert ended == Ended("complete", "")
@@ -270,7 +270,7 @@ def test_different_reasons_do_not_trip_the_brake(database: Database) -> None:
 
 
 def test_one_success_disables_the_brake(database: Database) -> None:
-    """If one trial succeeded, the others' failures are their own."""
+    """If one trial succeeded, the brake does not act."""
     bench = Bench.launch(database, make_spec(seeds=2))
     worker = bench.worker()
     finish(worker, claim_trial(worker))
@@ -280,7 +280,7 @@ def test_one_success_disables_the_brake(database: Database) -> None:
 
 
 def test_a_study_of_one_trial_is_paused_after_its_attempts(database: Database) -> None:
-    """The only trial failing alike in all attempts pauses the study: nothing else can succeed."""
+    """If the only trial fails alike in all attempts the study is paused."""
     bench = Bench.launch(database, make_spec(dimensions=()))
     ended = drive(bench, lambda _: SAME)
     assert ended is not None
@@ -289,7 +289,7 @@ def test_a_study_of_one_trial_is_paused_after_its_attempts(database: Database) -
 
 
 def test_the_brake_with_a_single_attempt(database: Database) -> None:
-    """With attempts = 1 the brake reopens what had failed for good."""
+    """With attempts = 1 the brake reopens finally failed trials."""
     bench = Bench.launch(database, limited(make_spec(seeds=5), attempts=1))
     ended = drive(bench, lambda _: SAME)
     assert ended is not None
@@ -299,7 +299,7 @@ def test_the_brake_with_a_single_attempt(database: Database) -> None:
 
 
 def test_a_completed_trial_keeps_no_reason_of_an_earlier_failure(database: Database) -> None:
-    """What failed, was retried and then completed shows no failure's reason any more."""
+    """A trial that failed, was retried and completed has no reason any more."""
     bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "bad luck")
@@ -313,7 +313,7 @@ def test_a_completed_trial_keeps_no_reason_of_an_earlier_failure(database: Datab
 
 
 def test_a_curve_with_a_hole_cannot_complete(bench: Bench) -> None:
-    """An outcome is never written over a curve that is not whole."""
+    """A trial whose curve has a gap cannot complete."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, [make_epoch(1), make_epoch(3)])

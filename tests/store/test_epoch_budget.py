@@ -1,4 +1,4 @@
-"""A budget in epochs: met exactly, whoever trains, dies, prunes, reuses, pauses or goes on."""
+"""A budget in epochs is met exactly, through deaths, pruning, reuse, pauses and resumption."""
 
 import random
 from collections.abc import Sequence
@@ -39,12 +39,12 @@ def limited(spec: Spec, epochs: int | None, **more: Any) -> Spec:
 
 
 def trained(bench: Bench) -> int:
-    """Count the epochs that are stored and were not reused."""
+    """Count the stored epochs that were not reused."""
     return sum(not row.reused for row in bench.rows(t.epoch))
 
 
 def left(bench: Bench, spec: Spec) -> int:
-    """Return how many epochs may still be granted."""
+    """Return how many epochs are not granted yet."""
     with bench.database.transaction() as connection:
         transaction = Transaction(connection, lambda: bench.binding.storage, bench.study, 0)
         more = grants.left(transaction, spec)
@@ -54,7 +54,7 @@ def left(bench: Bench, spec: Spec) -> int:
 
 @dataclass
 class Simulated:
-    """A worker that trains without training."""
+    """A worker that stores epochs without training."""
 
     ledger: Ledger
     held: list[Lease] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Simulation:
         elif isinstance(answer, Claimed):
             worker.held.append(answer.lease)
             curve = make_curve(*(1 / epoch for epoch in range(1, answer.lease.stored_epochs + 1)))
-            # A new trial may begin with epochs of another one.
+            # A new trial may begin with another trial's epochs.
             if not curve and self.chance.random() < 0.3:
                 curve = [replace(make_epoch(1), reused=True)]
                 worker.ledger.record(answer.lease, curve)
@@ -131,7 +131,7 @@ class Simulation:
         worker.held.remove(lease)
 
     def _kill(self, worker: Simulated) -> None:
-        """Kill a worker as kill -9 does: it tells nobody, and its leases run out."""
+        """Kill a worker like kill -9: nothing is recorded, and its leases expire."""
         for lease in worker.held:
             self.bench.expire(lease)
         self.workers.remove(worker)
@@ -139,7 +139,7 @@ class Simulation:
 
 
 def kinds() -> Sequence[Any]:
-    """Return studies of several kinds, of which each has more than 40 epochs to train."""
+    """Return studies of several kinds, each with more than 40 epochs to train."""
     raced = small(trials=14 + 4, finish=3)
     raced = replace(raced, replicates=replace(raced.replicates, seeds=3, of="top", top=2))
     return [
@@ -152,7 +152,7 @@ def kinds() -> Sequence[Any]:
 
 @pytest.mark.parametrize("spec", kinds())
 def test_the_budget_is_met_exactly(database: Database, spec: Spec) -> None:
-    """Workers die, prune, fail and reuse; then a larger budget goes on, and then none is left."""
+    """Workers die, prune, fail and reuse; a larger budget continues, and so does none."""
     bench = Bench.launch(database, limited(spec, 25))
     simulation = Simulation(bench, random.Random(spec.total_trials), EPOCHS)
     for limit, workers in ((25, 5), (39, 1), (40, 3)):
@@ -172,7 +172,7 @@ def test_the_budget_is_met_exactly(database: Database, spec: Spec) -> None:
 
 
 def test_a_trial_pauses_where_the_budget_ends_and_goes_on_from_there(database: Database) -> None:
-    """Before all others, as the same attempt; with what others have left over, at once."""
+    """It resumes before all others, as the same attempt, with the epochs that others leave."""
     spec = make_spec(epochs=EPOCHS)
     bench = Bench.launch(database, limited(spec, 14))
     worker, peer = bench.worker(), bench.worker()
@@ -191,7 +191,7 @@ def test_a_trial_pauses_where_the_budget_ends_and_goes_on_from_there(database: D
     train(worker, third)
     assert worker.claim(None, adopt=True) == Ended("spent", "The budget of 14 epochs is spent.")
     assert trained(bench) == 14
-    # Without a limit it goes on as well.
+    # Without a limit it continues too.
     relaunch(bench, spec)
     last = claim_trial(bench.worker())
     assert (last.number, last.stored_epochs, last.until) == (2, 2, None)
@@ -201,7 +201,7 @@ def test_a_trial_pauses_where_the_budget_ends_and_goes_on_from_there(database: D
 
 
 def test_a_trial_that_the_budget_paused_is_compared_at_its_rungs_only(database: Database) -> None:
-    """It is on its way to the next rung: the decision stands, and no other is made of it."""
+    """Between rungs its decision stands, and no further one is made."""
     spec = small(finish=2)
     bench = Bench.launch(database, limited(spec, 4))
     assert go(bench.worker()) == [(0, 0, 1), (1, 0, 1), (2, 0, 1), (0, 1, 2)]
@@ -213,13 +213,13 @@ def test_a_trial_that_the_budget_paused_is_compared_at_its_rungs_only(database: 
     relaunch(bench, limited(spec, 16))
     told = go(bench.worker())
     assert told == [(0, 8, None), *[(n, 0, 1) for n in (3, 4, 5)], (1, 1, 3)]
-    # The last one paused at its rung with the last epoch: it is no trial in the middle.
+    # The last one paused exactly at its rung, with the last epoch of the budget.
     relaunch(bench, limited(spec, 18))
     assert go(bench.worker()) == [(1, 3, 5)]
 
 
 def test_reused_epochs_cost_nothing_until_they_have_to_be_trained(database: Database) -> None:
-    """Where they come out otherwise the trial is given back, and granted them anew."""
+    """If reused epochs differ the trial is given back, and the epochs are granted again."""
     bench = Bench.launch(database, limited(make_spec(epochs=EPOCHS), 10))
     worker = bench.worker()
     held = claim_trial(worker)
@@ -238,7 +238,7 @@ def test_reused_epochs_cost_nothing_until_they_have_to_be_trained(database: Data
 
 
 def test_a_retried_trial_is_granted_its_epochs_anew(database: Database) -> None:
-    """They were given to others meanwhile; it waits for a larger budget."""
+    """Its epochs were given to others meanwhile; it waits for a larger budget."""
     spec = make_spec(epochs=EPOCHS)
     bench = Bench.launch(database, limited(spec, 11))
     worker = bench.worker()
@@ -257,7 +257,7 @@ def test_a_retried_trial_is_granted_its_epochs_anew(database: Database) -> None:
 
 
 def test_the_limit_that_is_reached_is_named(database: Database) -> None:
-    """Of hours and epochs whichever comes first; trainings are told as they were written."""
+    """Of hours and epochs the first limit is named; full trainings are shown as in the file."""
     both = make_spec(epochs=EPOCHS, hours=1.0, full=0.5)
     assert both.epoch_limit == 4
     bench = Bench.launch(database, both)

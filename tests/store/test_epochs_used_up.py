@@ -1,4 +1,4 @@
-"""When a budget in epochs is used up: what needs no epoch more still ends, and none is exceeded."""
+"""When a budget in epochs is used up: trials that need no epoch still end; it is never exceeded."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def complete(worker: Ledger, held: Lease, curve: list[Epoch]) -> None:
 
 @pytest.mark.parametrize("way", ["given back", "failed", "interrupted often"])
 def test_a_trial_with_all_its_epochs_is_completed(database: Database, way: str) -> None:
-    """It was left between its last epoch and its end, and costs nothing more."""
+    """A trial interrupted between its last epoch and its end completes at no cost."""
     bench = Bench.launch(database, make_spec(budget_epochs=9))
     worker = bench.worker()
     for _ in range(2):
@@ -57,7 +57,7 @@ def test_a_trial_with_all_its_epochs_is_completed(database: Database, way: str) 
 
 
 def test_a_trial_with_some_epochs_is_paused_and_one_with_none_waits(database: Database) -> None:
-    """So that it continues as the others do, once the budget is larger."""
+    """With a larger budget both continue like the others."""
     spec = make_spec(epochs=EPOCHS)
     bench = Bench.launch(database, spec)
     worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
@@ -79,7 +79,7 @@ def test_a_trial_with_some_epochs_is_paused_and_one_with_none_waits(database: Da
 def test_a_trial_that_is_given_back_during_a_claim_ends_no_study(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its worker takes no lock of the study, and its epochs are free again."""
+    """A worker gives a trial back without the study's lock; its epochs are free again."""
     bench = Bench.launch(database, make_spec(budget_epochs=3))
     worker, peer = bench.worker(), bench.worker()
     held = claim_trial(worker)
@@ -97,7 +97,7 @@ def test_a_trial_that_is_given_back_during_a_claim_ends_no_study(
 
 
 def test_a_limit_that_comes_later_holds_for_trials_in_training(database: Database) -> None:
-    """Their reused epochs may have to be trained after all, and the budget has none for them."""
+    """Reused epochs may have to be trained after all, and the new limit does not allow that."""
     spec = make_spec(epochs=EPOCHS)
     bench = Bench.launch(database, spec)
     worker, elsewhere, third = (bench.worker(PATIENT) for _ in range(3))
@@ -111,7 +111,7 @@ def test_a_limit_that_comes_later_holds_for_trials_in_training(database: Databas
     beside = claim_trial(third)
     assert beside.until == 10 - 3
     assert bench.lease_row(again).granted == EPOCHS
-    # Given back in place of trained beyond the limit.
+    # The trial is given back instead of trained beyond the limit.
     elsewhere.record(again, make_curve(0.7))
     assert bench.lease_row(again).state == "released"
     train(third, beside)
@@ -119,7 +119,7 @@ def test_a_limit_that_comes_later_holds_for_trials_in_training(database: Databas
 
 
 def test_the_last_look_of_a_race_is_taken(database: Database) -> None:
-    """It costs no epoch, and with it the study may be complete."""
+    """A look costs no epoch, and may complete the study."""
     spec = make_spec(trials=12, sampler="random", epochs=2)
     spec = replace(
         spec,
@@ -138,7 +138,7 @@ def test_the_last_look_of_a_race_is_taken(database: Database) -> None:
 
 
 def test_no_worker_is_drawn_to_a_study_that_has_epochs_for_nobody(database: Database) -> None:
-    """A visit in vain tells that, until something happens in the study."""
+    """After a visit without a trial no worker visits, until something happens in the study."""
     bench = Bench.launch(database, make_spec(budget_epochs=4))
     worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
     held = claim_trial(worker)

@@ -1,4 +1,4 @@
-"""`tuner launch --finish`: paused trials that a person has chosen are trained to their end."""
+"""`tuner launch --finish`: paused trials chosen by a user are trained to their end."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,24 +24,24 @@ def paused(database: Database) -> Bench:
 
 
 def finish(bench: Bench, *numbers: int) -> list[int]:
-    """Choose trials as a person does."""
+    """Choose trials as a user does."""
     return control.finish(bench.database, bench.binding, bench.study, numbers, "ann@lab")
 
 
 def chosen(bench: Bench) -> Sequence[tuple[int, int | None, object]]:
-    """Return first and last epoch of the stretches that a person chose, and who did."""
+    """Return first and last epoch of the stretches chosen by a user, and the user."""
     rows = sorted(bench.rows(t.stretch), key=lambda row: row.stretch_id)
     return [(row.start, row.until, row.saw["who"]) for row in rows if row.why == "chosen"]
 
 
 def test_chosen_trials_of_a_complete_study_are_trained_to_their_end(paused: Bench) -> None:
-    """From where they paused, without another attempt, and nothing else is trained."""
+    """They continue from where they paused, in the same attempt, and nothing else is trained."""
     go(paused.worker())
     assert paused.state() == "complete"
     before = len(paused.rows(t.epoch))
     assert finish(paused, 5, 1) == [1, 5]
     assert paused.state() == "open"
-    # The same command again, because the first one was interrupted.
+    # The same command is repeated, as after an interruption.
     assert finish(paused, 1, 5) == []
     assert go(paused.worker()) == [(1, 3, None), (5, 1, None)]
     assert paused.state() == "complete"
@@ -57,7 +57,7 @@ def test_chosen_trials_of_a_complete_study_are_trained_to_their_end(paused: Benc
 
 
 def test_they_come_before_what_the_rule_would_choose(paused: Bench) -> None:
-    """Also while the study is searching; the rule counts them among those that finish."""
+    """Chosen trials come first, also during a search, and count among those to finish."""
     worker = paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
@@ -67,13 +67,13 @@ def test_they_come_before_what_the_rule_would_choose(paused: Bench) -> None:
     held = claim_trial(worker)
     assert (held.number, held.stored_epochs, held.until) == (2, 1, None)
     assert paused.lease_row(held).checkpoint is None
-    # Whoever dies with it hands it on as it is.
+    # If its worker dies, the trial is passed on unchanged.
     paused.expire(held)
     assert go(paused.worker())[0] == (2, 1, None)
 
 
 def test_what_cannot_be_finished_is_told_at_once(paused: Bench) -> None:
-    """Trial by trial, each with its state; and then none of them is chosen."""
+    """Each refused trial is listed with its state, and none is chosen."""
     worker = paused.worker()
     failing = claim_trial(worker)
     while worker.fail(failing, "broken") == "again":
@@ -103,7 +103,7 @@ def test_what_cannot_be_finished_is_told_at_once(paused: Bench) -> None:
 
 
 def test_a_budget_in_epochs_has_room_for_them_or_they_are_refused(database: Database) -> None:
-    """The error says how many are needed, and the launch that it suggests trains exactly those."""
+    """The error has the number of epochs needed, and the suggested launch suffices exactly."""
     bench = Bench.launch(database, limited(small(), 4))
     go(bench.worker())
     assert bench.state() == "spent"
@@ -118,7 +118,7 @@ def test_a_budget_in_epochs_has_room_for_them_or_they_are_refused(database: Data
 
 
 def test_hours_that_are_spent_are_named(database: Database) -> None:
-    """A worker would end the study before it trains anything."""
+    """If the hours are used up this is refused: a worker would end the study at once."""
     spec = replace(small(), budget=replace(small().budget, hours=1e-9))
     bench = Bench.launch(database, spec)
     worker = bench.worker()
@@ -132,7 +132,7 @@ def test_hours_that_are_spent_are_named(database: Database) -> None:
 
 
 def test_the_hint_names_each_limit_that_is_too_small(database: Database) -> None:
-    """Of a budget in full training runs as well; what it suggests is enough."""
+    """Each limit that is too small is named, also in full trainings; the suggestion suffices."""
     spec = small()
     full = replace(spec, budget=replace(spec.budget, full=0.45))
     assert full.epoch_limit == 4
@@ -154,7 +154,7 @@ def test_the_hint_names_each_limit_that_is_too_small(database: Database) -> None
 
 
 def test_what_was_given_back_takes_no_epoch_of_a_chosen_trial(database: Database) -> None:
-    """The budget has just room for that one: it is trained first."""
+    """The budget suffices only for the chosen trial, which is trained first."""
     bench = Bench.launch(database, small(trials=8))
     worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
     given, held = claim_trial(worker), claim_trial(peer)
@@ -172,7 +172,7 @@ def test_what_was_given_back_takes_no_epoch_of_a_chosen_trial(database: Database
 
 
 def test_an_interrupted_chosen_trial_keeps_its_epochs(database: Database) -> None:
-    """After three interruptions in a row others go first, but only with what is left beside."""
+    """After three interruptions in a row others go first, but only with epochs left over."""
     bench = Bench.launch(database, limited(small(trials=8), 12))
     worker = bench.worker()
     train(worker, claim_trial(worker))
@@ -188,7 +188,7 @@ def test_an_interrupted_chosen_trial_keeps_its_epochs(database: Database) -> Non
 
 
 def test_nobody_else_is_promoted_because_chosen_trials_pass_rungs(database: Database) -> None:
-    """A study that was complete is complete again with those that were chosen."""
+    """After finishing chosen trials the study is complete again, with no other promotion."""
     bench = Bench.launch(database, small(trials=12))
     go(bench.worker())
     assert bench.state() == "complete"
@@ -200,7 +200,7 @@ def test_nobody_else_is_promoted_because_chosen_trials_pass_rungs(database: Data
 
 
 def test_a_trial_is_chosen_again_at_an_epoch_where_it_was_chosen_before(paused: Bench) -> None:
-    """Another machine trained it anew from an earlier epoch, and the budget ended right there."""
+    """After a retraining elsewhere a budget may end at the same epoch: it can be chosen again."""
     worker, elsewhere = paused.worker(PATIENT), paused.worker(PATIENT)
     go(worker)
     finish(paused, 1)
@@ -226,7 +226,7 @@ def test_a_trial_is_chosen_again_at_an_epoch_where_it_was_chosen_before(paused: 
 def test_a_trial_that_was_chosen_twice_counts_once_among_those_that_finish(
     database: Database,
 ) -> None:
-    """It has two stretches to its end, because the budget paused it in the first."""
+    """A trial paused by the budget has two stretches to its end, and counts once."""
     spec = small()
     bench = Bench.launch(database, limited(spec, 4))
     worker = bench.worker(PATIENT)

@@ -1,4 +1,4 @@
-"""Fleets as they are stored."""
+"""Fleets as stored in the database."""
 
 from datetime import timedelta
 
@@ -28,7 +28,7 @@ def begin(bench: Bench) -> int:
 
 
 def test_a_fleet_is_found_again_with_its_handle(bench: Bench) -> None:
-    """What was stored when it was started is what another machine reads."""
+    """Another machine reads the handle that was stored at the start."""
     begin(bench)
     with bench.database.transaction() as connection:
         (begun,) = fleets.of_study(connection, bench.study)
@@ -40,7 +40,7 @@ def test_a_fleet_is_found_again_with_its_handle(bench: Bench) -> None:
 
 
 def test_its_launcher_is_told_what_people_want(bench: Bench) -> None:
-    """Who looks after a fleet reads how many are wanted, and whether they are to leave."""
+    """The launcher reads how many workers are wanted, and whether they are to stop."""
     number = begin(bench)
     with bench.database.transaction() as connection:
         fleets.want(connection, number, 5)
@@ -53,7 +53,7 @@ def test_its_launcher_is_told_what_people_want(bench: Bench) -> None:
 
 
 def test_a_fleet_that_was_taken_for_ended_works_again_if_it_runs(bench: Bench) -> None:
-    """Its launcher was only cut off: it is listed again, and can be scaled and stopped."""
+    """If its launcher was only cut off, it is listed again, and can be scaled and stopped."""
     number = begin(bench)
     with bench.database.transaction() as connection:
         (fleet,) = fleets.of_study(connection, bench.study)
@@ -67,7 +67,7 @@ def test_a_fleet_that_was_taken_for_ended_works_again_if_it_runs(bench: Bench) -
 
 
 def test_a_fleet_that_cannot_be_asked_is_not_seen(bench: Bench) -> None:
-    """What was started before the error is stored; how long it was unseen, the server says."""
+    """Started workers are stored in spite of an error; the time unseen is the server's."""
     begin(bench)
     with bench.database.transaction() as connection:
         connection.execute(sa.update(t.fleet).values(seen=t.fleet.c.seen - timedelta(hours=1)))
@@ -82,7 +82,7 @@ def test_a_fleet_that_cannot_be_asked_is_not_seen(bench: Bench) -> None:
 
 
 def test_an_ended_fleet_is_listed_only_on_request(bench: Bench) -> None:
-    """It keeps its first reason, and goes with its study."""
+    """It keeps its first reason, and is deleted with its study."""
     number = begin(bench)
     with bench.database.transaction() as connection:
         fleets.end(connection, number, "five died early")
@@ -95,7 +95,7 @@ def test_an_ended_fleet_is_listed_only_on_request(bench: Bench) -> None:
 
 
 def test_of_two_who_act_on_a_fleet_the_first_keeps_its_handle(bench: Bench) -> None:
-    """The second reads it instead: it names workers that the second does not know."""
+    """The second reads the new handle instead: it has workers that the second does not know."""
     begin(bench)
     with bench.database.transaction() as connection:
         (read,) = fleets.of_study(connection, bench.study)

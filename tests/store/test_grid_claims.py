@@ -1,4 +1,4 @@
-"""Claims of large grids: what is computed for them, and that nobody waits for it."""
+"""Claims of large grids: what is computed for them, and that no peer waits for it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def launch(database: Database, rates: int) -> Bench:
 
 
 def end(bench: Bench, count: int) -> None:
-    """Store the first trials of a grid as complete, as many claims would have done."""
+    """Store the first trials of a grid as complete, as many claims would have."""
     spec, study_id = bench.study.spec, bench.study.study_id
     with bench.database.transaction() as connection:
         ids = connection.execute(
@@ -63,7 +63,7 @@ def end(bench: Bench, count: int) -> None:
 
 @dataclass
 class Watched:
-    """Marks of jobs, noting which were asked for, and whether a peer had to wait meanwhile."""
+    """A stand-in for marks of jobs: records which were requested, and whether the lock was held."""
 
     bench: Bench
     asked: Counter[str] = field(default_factory=Counter)
@@ -89,11 +89,11 @@ def sharing_worker(bench: Bench, watched: Watched) -> Ledger:
 
 
 def test_no_claim_computes_while_peers_wait(database: Database) -> None:
-    """What settings share is computed before the study's lock is taken, and once each."""
+    """Shared epochs are computed before the study's lock is taken, and once each."""
     bench = launch(database, rates=20)
     end(bench, 100)
     watched = Watched(bench)
-    # The second has a running peer to think of, with all that has ended: the costly case.
+    # The second must consider a running peer and all ended trials: the costly case.
     claims = [claim_trial(sharing_worker(bench, watched)) for _ in range(2)]
     assert [one.number for one in claims] == [100, 101]
     assert watched.under_lock == 0
@@ -118,7 +118,7 @@ def test_no_claim_computes_while_peers_wait(database: Database) -> None:
 
 @pytest.mark.parametrize("configuration", [0, 3, 17, 39])
 def test_marks_say_what_pairs_say(database: Database, configuration: int) -> None:
-    """Shared epochs, branches and stored prefixes are those of comparing each pair of jobs."""
+    """Shared epochs, branches and stored prefixes equal those of comparing all pairs of jobs."""
     spec = launch(database, rates=5).study.spec
     sharing = Sharing(spec, marks)
     jobs = [spec.job(chosen, 0) for chosen in spec.grid]
@@ -132,13 +132,14 @@ def test_marks_say_what_pairs_say(database: Database, configuration: int) -> Non
 
 
 def test_a_trial_waits_for_epochs_that_a_peer_trains(database: Database) -> None:
-    """With many ended trials the right peer is found still: the same rate, twice as long."""
+    """With many ended trials the right peer is still found: the same rate, twice as long."""
     bench = launch(database, rates=5)
     end(bench, 16)
     first, second = (sharing_worker(bench, Watched(bench)) for _ in range(2))
     running = claim_trial(first)
     assert (running.number, running.chosen["epochs"]) == (16, EPOCHS)
-    # Configuration 17 is 16 with more epochs; 18 has another schedule, and 16's first epochs too.
+    # Configuration 17 is 16 with more epochs; 18 has another schedule, and shares 16's first
+    # epochs.
     taken = claim_trial(second)
     shared = [
         shared_epochs_of_jobs(
@@ -152,7 +153,7 @@ def test_a_trial_waits_for_epochs_that_a_peer_trains(database: Database) -> None
 
 
 def test_a_setting_may_begin_under_a_later_seed(database: Database) -> None:
-    """Its first trial waits for a slow peer's epochs, and those of the second are there already."""
+    """If its first seed waits for a slow peer's epochs, its second may begin with stored ones."""
     space = (Choice("scheduler", ("constant", "step", "cosine")),)
     bench = Bench.launch(database, make_spec(dimensions=space, seeds=2, epochs=EPOCHS))
     slow, quick = (sharing_worker(bench, Watched(bench)) for _ in range(2))

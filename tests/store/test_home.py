@@ -1,4 +1,4 @@
-"""The folder `.tuner`: private, found from below, and a user's own though root worked in it."""
+"""The folder `.tuner`: private, found from below, and a user's own even if root worked in it."""
 
 import grp
 import os
@@ -28,7 +28,7 @@ LAUNCH = ("launch", "--study", "small", "--workers", "1")
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user reaches, unlike pytest's own."""
+    """A folder that every user can reach, unlike pytest's own."""
     with fresh_home() as home:
         yield home.parent
 
@@ -39,7 +39,7 @@ def mode(path: Path) -> int:
 
 
 def owners(home: Path) -> set[int]:
-    """Return who owns what is in a home; its server may just be stopping and removing files."""
+    """Return the owners in a home; its server may be removing files at the same time."""
     found = set()
     for path in (home, *home.rglob("*")):
         with suppress(FileNotFoundError):
@@ -48,7 +48,7 @@ def owners(home: Path) -> set[int]:
 
 
 def home_at(folder: Path, owner: int) -> Path:
-    """Make a home in a folder, and both somebody's."""
+    """Make a home in a folder, both owned by a user."""
     folder.mkdir(parents=True, exist_ok=True)
     home = folder / ".tuner"
     home_folder.make(home)
@@ -66,7 +66,7 @@ def found(
 
 
 def test_a_new_home_is_private(tmp_path: Path) -> None:
-    """Under the usual umask cache, logs, results and the home itself are the owner's only."""
+    """With the usual umask the home, its cache, logs and results are the owner's only."""
     project = make_project(tmp_path / "project", {})
     try:
         out = project.run(*LAUNCH)
@@ -86,7 +86,7 @@ def test_a_new_home_is_private(tmp_path: Path) -> None:
 
 @as_root
 def test_roots_home_lets_the_servers_account_pass_and_nobody_else(open_folder: Path) -> None:
-    """As root the data stay in the private home: its group is the account's, and may only pass."""
+    """As root the home's group is the server's account, which may only pass through."""
     home = open_folder / ".tuner"
     with embedded.join(home):
         places = embedded_places.find(home)
@@ -97,7 +97,7 @@ def test_roots_home_lets_the_servers_account_pass_and_nobody_else(open_folder: P
         assert home.stat().st_gid == places.account.gid
         assert grp.getgrgid(home.stat().st_gid).gr_name in ("postgres", "nogroup", "nobody")
     eventually(lambda: gone(home))
-    # As the warning about an old home advises.
+    # As the warning about an old home recommends.
     home.chmod(0o700)
     with embedded.join(home):
         assert mode(home) == 0o710
@@ -109,7 +109,7 @@ def test_an_old_home_that_is_open_to_all_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """launch names the mode and the command that closes it, and once closed says no more."""
+    """launch names the mode and the command that fixes it, and is silent afterwards."""
     monkeypatch.chdir(tmp_path)
     home = tmp_path / ".tuner"
     home.mkdir()
@@ -128,7 +128,7 @@ def test_an_old_home_that_is_open_to_all_is_told(
 def test_root_in_a_users_project_does_not_break_it_for_the_user(
     open_folder: Path, nobodys_python: tuple[str, dict[str, str]]
 ) -> None:
-    """After `sudo tuner launch` everything belongs to the user, who continues the same study."""
+    """After `sudo tuner launch` everything belongs to the user, who can continue the study."""
     python, environ = nobodys_python
     folder = open_folder / "project"
     project = make_project(folder, {**environ, "HOME": str(folder)})
@@ -160,7 +160,7 @@ def test_root_in_a_users_project_does_not_break_it_for_the_user(
 
 @as_root
 def test_root_gives_away_only_what_it_made(open_folder: Path) -> None:
-    """Neither a hard link nor a symbolic link in a user's home makes root's file the user's."""
+    """Hard and symbolic links in a user's home do not give away root's files."""
     home = home_at(open_folder / "project", NOBODY)
     secret = open_folder / "secret"
     secret.write_text("root's")
@@ -176,7 +176,7 @@ def test_root_gives_away_only_what_it_made(open_folder: Path) -> None:
 
 
 def test_a_link_in_a_home_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """What is written into a home lands there, private, wherever a link there leads."""
+    """Files written into a home are created there, private, even where a link exists."""
     secret = tmp_path / "secret"
     secret.write_text("root's")
     (tmp_path / "home" / "results").mkdir(parents=True)
@@ -189,7 +189,7 @@ def test_a_link_in_a_home_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_home_is_found_from_below(tmp_path: Path) -> None:
-    """The nearest home above serves a folder; one's own comes first; a deep folder finds both."""
+    """The nearest home above a folder is used; its own comes first; a deep folder finds both."""
     outer = home_at(tmp_path / "project", os.geteuid())
     below = tmp_path / "project" / "studies" / "deep"
     below.mkdir(parents=True)
@@ -200,7 +200,7 @@ def test_a_home_is_found_from_below(tmp_path: Path) -> None:
 
 
 def test_the_search_ends_at_ones_own_folder(tmp_path: Path) -> None:
-    """What lies above the person's own folder is not a home of theirs; what lies in it is."""
+    """Homes above the user's own folder are not used; one in it is."""
     home_at(tmp_path, os.geteuid())
     own = tmp_path / "ann"
     below = own / "work"
@@ -212,7 +212,7 @@ def test_the_search_ends_at_ones_own_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_that_name_that_is_no_home_is_passed_over(tmp_path: Path) -> None:
-    """Another program's `.tuner` above is not taken for a home."""
+    """Another program's folder `.tuner` is not used as a home."""
     (tmp_path / ".tuner").mkdir()
     (tmp_path / ".tuner" / "config").write_text("")
     below = tmp_path / "below"
@@ -222,7 +222,7 @@ def test_a_folder_of_that_name_that_is_no_home_is_passed_over(tmp_path: Path) ->
 
 @as_root
 def test_another_users_home_above_is_not_used_and_that_is_said(tmp_path: Path) -> None:
-    """A home that somebody else put above is passed over; under sudo the caller's own is used."""
+    """Another user's home above is skipped; under sudo the caller's own is used."""
     theirs = home_at(tmp_path / "shared", OTHER)
     below = tmp_path / "shared" / "below"
     below.mkdir()
@@ -283,7 +283,7 @@ READING = (
 def test_a_command_that_reads_makes_no_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says that there is none, where it looked, and how one is made; the folder stays as is."""
+    """It says that there is none, where it looked, and how to create one; nothing is created."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     said = {}
@@ -298,7 +298,7 @@ def test_a_command_that_reads_makes_no_database(
 
 
 def test_commands_below_a_project_use_its_home(tmp_path: Path) -> None:
-    """From studies/ one sees the studies of the project; launch says where they are kept."""
+    """From studies/ the project's studies are visible; launch says where they are stored."""
     project = make_project(tmp_path / "project", {})
     home = project.folder / ".tuner"
     try:

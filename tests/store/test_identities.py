@@ -1,4 +1,4 @@
-"""What a study is trained by: fixed by its first trial, and open again until it has a result."""
+"""A study's code and data: fixed by its first trial, and replaceable until there is a result."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def go_on(bench: Bench) -> None:
 
 
 def test_code_is_mended_before_the_first_result(bench: Bench) -> None:
-    """Launched again or retried after its trials failed, the study takes the mended code."""
+    """Launched again or retried after its trials failed, the study takes the corrected code."""
     worker = bench.worker()
     trial = claim_trial(worker)
     assert worker.identify(trial, BROKEN) == []
@@ -36,7 +36,7 @@ def test_code_is_mended_before_the_first_result(bench: Bench) -> None:
 
 
 def test_code_stays_while_a_trial_is_trained_by_it(bench: Bench) -> None:
-    """Whoever holds a trial may complete it by the old code, also after its lease ran out."""
+    """The holder of a trial may complete it with the old code, even after its lease expired."""
     worker = bench.worker()
     trial = claim_trial(worker)
     assert worker.identify(trial, BROKEN) == []
@@ -49,7 +49,7 @@ def test_code_stays_while_a_trial_is_trained_by_it(bench: Bench) -> None:
 
 
 def test_code_stays_once_there_is_a_result(bench: Bench) -> None:
-    """A trial that is complete was trained by the code that the study keeps."""
+    """A complete trial fixes the study's code."""
     worker = bench.worker()
     trial = claim_trial(worker)
     assert worker.identify(trial, BROKEN) == []
@@ -59,7 +59,7 @@ def test_code_stays_once_there_is_a_result(bench: Bench) -> None:
 
 
 def test_studies_are_apart(bench: Bench) -> None:
-    """What one study is trained by says nothing of another."""
+    """The code of one study does not affect another."""
     worker = bench.worker()
     assert worker.identify(claim_trial(worker), BROKEN) == []
     other = Bench.launch(bench.database, make_spec("another")).worker()

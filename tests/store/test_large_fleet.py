@@ -1,4 +1,4 @@
-"""What large fleets depend on: claims that read no trials, few statements, no queue to announce."""
+"""What large fleets need: claims without reading trials, few statements, no queue to notify."""
 
 import random
 import re
@@ -39,7 +39,7 @@ LOCK = "pg_advisory_xact_lock"
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """Note every statement that is sent."""
+    """Record every statement that is sent."""
     sent: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -54,7 +54,7 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_next_cell_is_the_first_without_a_trial(database: Database, seed: int) -> None:
-    """With or without gaps, as trials and seeds are added while workers run."""
+    """With or without gaps, also if trials and seeds are added while workers run."""
     spec = replace(make_ranged(trials=4, sampler="random"), replicates=Replicates(2))
     bench = Bench.launch(database, spec)
     chance = random.Random(seed)
@@ -82,17 +82,17 @@ def test_the_next_cell_is_the_first_without_a_trial(database: Database, seed: in
 
 
 def claimed_under_lock(worker: Ledger) -> list[str]:
-    """Return the statements of a claim that peers wait for."""
+    """Return the statements of a claim while it holds the study's lock."""
     with statements(worker.database) as sent:
         lease = claim_trial(worker)
     place = next(n for n, statement in enumerate(sent) if LOCK in statement)
     finish(worker, lease)
-    # How many values a statement has depends on the trial's parameters.
+    # The number of values in a statement depends on the trial's parameters.
     return [statement.partition("VALUES")[0] for statement in sent[place + 1 :]]
 
 
 def test_a_claim_is_as_short_after_many_trials(database: Database) -> None:
-    """While peers wait, a claim sends the same few statements and reads no list of trials."""
+    """Under the lock, a claim sends the same few statements and reads no list of trials."""
     bench = Bench.launch(database, make_ranged(trials=12, sampler="random"))
     worker = bench.worker(PATIENT)
     first = claimed_under_lock(worker)
@@ -105,7 +105,7 @@ def test_a_claim_is_as_short_after_many_trials(database: Database) -> None:
 
 
 def test_a_sampler_is_told_of_what_has_changed(database: Database) -> None:
-    """A worker reads all trials once; after that, those that are new or have ended since."""
+    """A worker reads all trials once; after that only new and newly ended ones."""
     bench = Bench.launch(database, make_ranged(trials=8, sampler="tpe"))
     peer, worker = bench.worker(PATIENT), bench.worker(PATIENT)
     for _ in range(3):
@@ -135,7 +135,7 @@ def test_a_sampler_is_told_of_what_has_changed(database: Database) -> None:
 
 
 def test_an_idle_worker_is_told_how_many_wait(database: Database) -> None:
-    """The more workers there are, the less often each of them asks."""
+    """The more workers there are, the less often each of them polls."""
     bench = Bench.launch(database, make_spec())
     for _ in range(3):
         claim_trial(bench.worker(PATIENT))
@@ -145,7 +145,7 @@ def test_an_idle_worker_is_told_how_many_wait(database: Database) -> None:
 
 
 def test_an_epoch_is_stored_by_one_statement(bench: Bench) -> None:
-    """After the fence: our row, Optuna's value, the line about a checkpoint, all or none."""
+    """After the fence one statement stores our row, Optuna's value and the checkpoint's event."""
     worker = bench.worker(PATIENT)
     lease = claim_trial(worker)
     worker.record(lease, [make_epoch(1)])
@@ -161,7 +161,7 @@ def test_an_epoch_is_stored_by_one_statement(bench: Bench) -> None:
 def test_a_checkpoint_is_told_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    """Also if the answer to the commit is lost, and when only known epochs come with it."""
+    """Also if the commit's answer is lost, and if only known epochs come with it."""
     worker = bench.worker(PATIENT)
     lease = claim_trial(worker)
     cuts = cut_at_commit(monkeypatch, worker, after=after)
@@ -172,7 +172,7 @@ def test_a_checkpoint_is_told_once(
 
 
 def test_transactions_do_not_queue_to_announce(bench: Bench) -> None:
-    """One of those that are open announces the study; another commits beside it in silence."""
+    """Of concurrent transactions one notifies about the study; the other commits without it."""
     first, second = bench.worker(PATIENT), bench.worker(PATIENT)
     leases = [claim_trial(first), claim_trial(second)]
     listener = bench.database.connect()
@@ -194,7 +194,7 @@ def test_transactions_do_not_queue_to_announce(bench: Bench) -> None:
         assert announced() == [mine]
         second.record(leases[1], [make_epoch(2)])
         assert announced() == [mine]
-        # What changes the study itself is always announced.
+        # A change of the study itself always notifies.
         with first._transaction() as transaction:
             first._recorder.record(transaction, leases[0], [make_epoch(2)], 0)
             control.pause(bench.database, bench.study)
@@ -204,7 +204,7 @@ def test_transactions_do_not_queue_to_announce(bench: Bench) -> None:
 
 
 def test_a_renewal_writes_to_no_index() -> None:
-    """What moves every few seconds is in no index, or each renewal would write to all of them."""
+    """Columns that change every few seconds are in no index, so renewals write to none."""
     renewed = {"lease": {"renewed", "expires"}, "worker": {"seen", "active_seconds", "load"}}
     for table in (t.lease, t.worker):
         for index in table.indexes:

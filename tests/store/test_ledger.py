@@ -56,7 +56,7 @@ def test_eight_threads_make_exactly_the_budget(database: Database, spec: Spec) -
     databases = [Database(database.address) for _ in range(8)]
     crew = [bench.worker(database=one) for one in databases]
     with ThreadPoolExecutor(8) as pool:
-        # A worker that meets another's trial dies of the tables' constraints: told here.
+        # A worker that claims another's trial violates a constraint, which would be raised here.
         assert list(pool.map(train_all, crew)) == [None] * 8
     for one in databases:
         one.close()
@@ -73,7 +73,7 @@ def test_eight_threads_make_exactly_the_budget(database: Database, spec: Spec) -
 
 
 def terminate(database: Database, connection: sa.Connection) -> None:
-    """End a connection's backend from outside, as an operator or a crash would."""
+    """Terminate a connection's backend, as an operator or a crash would."""
     victim = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
     _terminate(database, victim)
 
@@ -86,7 +86,7 @@ def _terminate(database: Database, pid: int) -> None:
 def cut_around(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, database: Database, *, after: bool
 ) -> list[str]:
-    """Cut the connection at one call inside a transaction, before or after it; once only."""
+    """Cut the connection at one call in a transaction, before or after it; only once."""
     original = getattr(module, name)
     cuts: list[str] = []
 
@@ -113,7 +113,7 @@ def _bound(given: Any) -> sa.Connection:
 
 
 def cut_at_commit(monkeypatch: pytest.MonkeyPatch, worker: Ledger, *, after: bool) -> list[str]:
-    """Cut the connection just before the commit, or after it but before its answer; once."""
+    """Cut the connection just before the commit, or after it but before its answer; only once."""
     dialect = worker.database.engine.dialect
     original = dialect.do_commit
     cuts: list[str] = []
@@ -148,7 +148,7 @@ def persist(work: Callable[[], T]) -> T:
 def test_a_claim_cut_inside_creates_its_trial_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, after: bool
 ) -> None:
-    """Losing the connection between count and creation costs a retry, not a trial."""
+    """A connection lost between count and creation costs a retry, not a trial."""
     worker = bench.worker()
     cuts = cut_around(monkeypatch, claims, name, bench.database, after=after)
     held = persist(lambda: claim_trial(worker))
@@ -163,7 +163,7 @@ def test_a_claim_cut_inside_creates_its_trial_once(
 def test_a_claim_cut_at_its_commit_creates_its_trial_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    """A claim whose answer is lost is found again, not made a second time."""
+    """A claim whose answer was lost finds its trial, and creates no second one."""
     worker = bench.worker()
     cuts = cut_at_commit(monkeypatch, worker, after=after)
     held = persist(lambda: claim_trial(worker))
@@ -175,7 +175,7 @@ def test_a_claim_cut_at_its_commit_creates_its_trial_once(
 
 
 def assert_exact(bench: Bench, worker: Ledger) -> None:
-    """Show that the study has its budget, in our tables and in Optuna's alike."""
+    """Check that the study has exactly its budget, in our tables and in Optuna's."""
     total = bench.study.spec.total_trials
     assert sorted(row.number for row in bench.rows(t.trial)) == list(range(total))
     assert [one.state for one in optuna_trials(worker)] == [TrialState.COMPLETE] * total
@@ -244,7 +244,7 @@ def test_a_cut_inside_leaves_both_schemas_as_they_were(
         endings: lambda: worker.complete(held, SETUP, DATASET, make_result(curve)),
         recording: lambda: worker.record(held, curve),
     }
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # many types; told apart just below
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # many types; distinguished just below
         deeds[module]()
     assert cuts == [name]
     assert is_outage(caught.value)
@@ -255,7 +255,7 @@ def test_a_cut_inside_leaves_both_schemas_as_they_were(
 
 
 def test_a_worker_waits_while_the_last_trials_run(bench: Bench) -> None:
-    """When every trial is given out the next worker waits, and then learns of the end."""
+    """When all trials are assigned the next worker waits, and then learns of the end."""
     first, second = bench.worker(), bench.worker()
     held = [claim_trial(bench.worker()) for _ in range(2)]
     assert len(held) == 2
@@ -266,7 +266,7 @@ def test_a_worker_waits_while_the_last_trials_run(bench: Bench) -> None:
 
 
 def test_a_claim_on_a_deleted_study_ends_the_worker(bench: Bench) -> None:
-    """A worker whose study is deleted under it learns so, in words."""
+    """A worker whose study is deleted exits with a message."""
     worker = bench.worker()
     with bench.database.transaction() as connection:
         studies.delete(connection, bench.study)

@@ -53,7 +53,7 @@ def cells(bench: Bench) -> set[tuple[int, int]]:
 
 
 def test_many_workers_decide_each_look_once_and_train_what_one_would(database: Database) -> None:
-    """Four workers on four connections: the same cells, each look once, never over the budget."""
+    """Four workers on four connections: the same trials, each look once, never over the budget."""
     alone = Bench.launch(database, replace(raced(), name="alone"))
     race_on(alone.worker())
     expected = cells(alone)
@@ -80,7 +80,7 @@ def test_many_workers_decide_each_look_once_and_train_what_one_would(database: D
 
 
 def test_the_first_decision_stands(database: Database) -> None:
-    """A peer that decided the same look otherwise stores nothing, and both go on by the first."""
+    """A peer with another decision on the same look stores nothing, and both use the first."""
     bench = Bench.launch(database, raced())
     first, second = bench.worker(), bench.worker()
     due = until_look(first)
@@ -100,7 +100,7 @@ def test_the_first_decision_stands(database: Database) -> None:
 def test_a_decision_cut_at_its_commit_is_stored_once(
     database: Database, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    """A decision whose answer is lost is found stored, or made again; never twice."""
+    """A decision whose answer was lost is found stored, or made again; never twice."""
     bench = Bench.launch(database, raced())
     worker = bench.worker()
     due = until_look(worker)
@@ -117,7 +117,7 @@ def test_a_decision_cut_at_its_commit_is_stored_once(
 
 
 def test_a_decision_over_what_has_changed_is_not_stored(database: Database) -> None:
-    """A retried trial, another extent, a stopped study: the look is not due any more."""
+    """With another extent or a stopped study the look is not due any more."""
     bench = Bench.launch(database, raced())
     worker = bench.worker()
     due = until_look(worker)
@@ -128,7 +128,7 @@ def test_a_decision_over_what_has_changed_is_not_stored(database: Database) -> N
 
 
 def test_a_trial_retried_before_its_look_is_waited_for(database: Database) -> None:
-    """A failed pair that is opened again in time counts: the look is due when it has ended."""
+    """A failed pair retried in time counts: the look is due when it has ended."""
     spec = replace(raced(), limits=replace(raced().limits, attempts=1))
     bench = Bench.launch(database, spec)
     worker = bench.worker()
@@ -151,7 +151,7 @@ def test_a_trial_retried_before_its_look_is_waited_for(database: Database) -> No
 
 
 def test_an_extension_keeps_the_looks_and_goes_on(database: Database) -> None:
-    """More seeds: what was decided stays, who was dropped stays out, the others race on."""
+    """More seeds: decisions stay, dropped contenders stay out, the others race on."""
     bench = Bench.launch(database, raced())
     race_on(bench.worker())
     before = bench.rows(t.look)
@@ -170,7 +170,7 @@ def test_an_extension_keeps_the_looks_and_goes_on(database: Database) -> None:
 
 
 def test_deleting_a_study_deletes_its_looks(database: Database) -> None:
-    """Nothing of a race stays behind."""
+    """Nothing of the race is left."""
     bench = Bench.launch(database, raced())
     race_on(bench.worker())
     with database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""Marks tell what of a study has changed, and of no other study."""
+"""Marks show what has changed in a study, and ignore other studies."""
 
 from collections.abc import Callable
 
@@ -57,7 +57,7 @@ def test_an_event_that_is_committed_after_later_ones_is_seen(bench: Bench) -> No
 
 
 def test_a_study_that_does_not_exist_has_no_mark(bench: Bench) -> None:
-    """A deleted study is told from one that has not changed."""
+    """A deleted study is distinguished from an unchanged one."""
     number = bench.study.study_id
     with bench.database.transaction() as connection:
         assert set(read_marks(connection, [number, 999_999])) == {number}

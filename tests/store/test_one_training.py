@@ -1,4 +1,4 @@
-"""A curve belongs to one training: what another training left is removed when it starts again."""
+"""A curve belongs to one training: the rest of another training is removed when it differs."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ MEDIAN: dict[str, Any] = {
 
 
 def adopted(bench: Bench, *stored: float) -> tuple[Lease, Lease]:
-    """Let one worker store a curve and fall silent; return its lease and that of its adopter."""
+    """Let one worker store a curve and fall silent; return its lease and its adopter's."""
     worker = bench.worker()
     old = claim_trial(worker)
     if stored:
@@ -38,20 +38,20 @@ def adopted(bench: Bench, *stored: float) -> tuple[Lease, Lease]:
 
 
 def holder(bench: Bench, held: Lease) -> Any:
-    """Return the ledger of whoever has the lease."""
+    """Return the ledger of the lease's holder."""
     worker = bench.worker()
     worker.worker_id = bench.lease_row(held).worker_id
     return worker
 
 
 def losses(bench: Bench, held: Lease) -> list[tuple[int, float, int]]:
-    """Return the stored epochs of a trial: number, validation loss, and which attempt's."""
+    """Return the stored epochs of a trial: number, validation loss, and attempt."""
     rows = [row for row in bench.rows(t.epoch) if row.trial_id == held.trial_id]
     return sorted((row.epoch, row.val_loss, row.token) for row in rows)
 
 
 def test_another_training_replaces_the_stored_rest(bench: Bench) -> None:
-    """From the first epoch with other figures on, nothing of the old curve is left anywhere."""
+    """From the first epoch with other figures on, the old curve is removed everywhere."""
     _, held = adopted(bench, 0.9, 0.8, 0.7, 0.6)
     worker = holder(bench, held)
     worker.record(held, [make_epoch(1, 0.91)])
@@ -62,7 +62,7 @@ def test_another_training_replaces_the_stored_rest(bench: Bench) -> None:
 
 
 def test_epochs_before_the_first_difference_stay(bench: Bench) -> None:
-    """A trainer that resumed at epoch 2 and then differs keeps the first two as they are."""
+    """If a trainer resumed at epoch 2 and then differs, the first two epochs stay unchanged."""
     _, held = adopted(bench, 0.9, 0.8, 0.7, 0.6)
     worker = holder(bench, held)
     worker.record(held, make_curve(0.9, 0.8))
@@ -74,7 +74,7 @@ def test_epochs_before_the_first_difference_stay(bench: Bench) -> None:
 
 @pytest.mark.parametrize("figure", ["train_nll", "val_acc", "val_auc", "lr", "val_sensitivity"])
 def test_any_figure_tells_another_training(bench: Bench, figure: str) -> None:
-    """A last bit of any figure is enough; an undefined one equals itself."""
+    """The last bit of any figure is enough; NaN equals itself."""
     nan = float("nan")
     worker = bench.worker()
     old = claim_trial(worker)
@@ -90,7 +90,7 @@ def test_any_figure_tells_another_training(bench: Bench, figure: str) -> None:
 
 
 def test_time_and_reuse_do_not_tell_another_training(bench: Bench) -> None:
-    """The same training on a slower day, or from a peer's checkpoint, keeps the stored epochs."""
+    """The same training with other durations, or from a checkpoint, keeps the stored epochs."""
     _, held = adopted(bench, 0.9, 0.8)
     again = make_epoch(1, 0.9, seconds=99.0, val_seconds=9.0, reused=True)
     holder(bench, held).record(held, [again])
@@ -99,7 +99,7 @@ def test_time_and_reuse_do_not_tell_another_training(bench: Bench) -> None:
 
 
 def test_decisions_go_with_their_epochs(database: Database) -> None:
-    """What was decided about a removed epoch is decided again, about the training there is now."""
+    """The decision on a removed epoch is made again, for the new training."""
     bench = Bench.launch(database, make_spec(seeds=3, **MEDIAN))
     first, peer = bench.worker(), bench.worker()
     old = claim_trial(first)
@@ -114,13 +114,13 @@ def test_decisions_go_with_their_epochs(database: Database) -> None:
         (1, 0.5, 0),
         (2, 0.4, 1),
     ]
-    # A third training, and the pruner says another thing of its first epoch.
+    # A third training, whose first epoch the pruner judges differently.
     assert worker.record(held, [make_epoch(1, 0.9)]) == Recorded(1)
 
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_rungs_go_with_their_epochs(database: Database, first: int) -> None:
-    """asha's note of a removed epoch is removed, so that the rung is passed again."""
+    """asha's note of a removed epoch is removed, so that the trial passes the rung again."""
     options = {"min_resource": 2, "reduction_factor": 2, "bootstrap_count": 0}
     spec = make_spec(seeds=3, epochs=9, pruner="asha", pruner_options=options)
     bench = Bench.launch(database, spec)
@@ -148,7 +148,7 @@ def rungs(worker: Any) -> dict[str, float]:
 
 
 def test_a_training_that_ends_earlier_than_what_is_stored_completes(bench: Bench) -> None:
-    """Patience ends the new training at epoch 2 of 4 stored: its curve is what remains."""
+    """If patience ends the new training at epoch 2 of 4 stored, its curve is what remains."""
     _, held = adopted(bench, 0.9, 0.8, 0.7, 0.6)
     worker = holder(bench, held)
     curve = make_curve(0.5, 0.6)
@@ -161,7 +161,7 @@ def test_a_training_that_ends_earlier_than_what_is_stored_completes(bench: Bench
 
 
 def test_an_end_before_the_stored_end_removes_the_rest(bench: Bench) -> None:
-    """Also where all its epochs agree with stored ones, a training's end is the curve's end."""
+    """Even if all its epochs equal stored ones, a training's end is the curve's end."""
     _, held = adopted(bench, 0.9, 0.8, 0.7, 0.6)
     worker = holder(bench, held)
     curve = make_curve(0.9, 0.8)
@@ -181,17 +181,17 @@ def test_an_adopter_that_dies_before_its_first_epoch_removes_nothing(bench: Benc
 
 
 def test_a_removal_is_told_once_when_its_answer_is_lost(bench: Bench) -> None:
-    """The same transaction again finds its own epoch stored, and removes and tells nothing."""
+    """The repeated transaction finds its own epoch stored, and removes and reports nothing."""
     _, held = adopted(bench, 0.9, 0.8)
     for _ in range(2):
-        # Another process's memory, as after an error: all is read from the database again.
+        # As after an error, memory is empty: everything is read from the database again.
         holder(bench, held).record(held, [make_epoch(1, 0.91)])
     assert losses(bench, held) == [(1, 0.91, 2)]
     assert sum(row.kind == "retrained" for row in bench.rows(t.event)) == 1
 
 
 def test_a_holder_that_was_replaced_removes_nothing(bench: Bench) -> None:
-    """Behind the fence: a worker that lost its trial cannot undo what its adopter stored."""
+    """A worker that lost its trial is fenced off and cannot undo what its adopter stored."""
     worker = bench.worker()
     old = claim_trial(worker)
     worker.record(old, make_curve(0.9, 0.8))
@@ -215,5 +215,5 @@ def test_machines_that_undo_each_other_make_no_progress(database: Database) -> N
         assert isinstance(answer, Claimed)
         worker.record(answer.lease, make_curve(0.9 + attempt % 2 / 10, 0.8))
         verdicts.append(worker.fail(answer.lease, f"reason {attempt}"))
-    # The first attempt made progress; the others only stored epochs 1 and 2 of their own.
+    # The first attempt made progress; the others only replaced epochs 1 and 2.
     assert verdicts == ["again", "again", "failed"]

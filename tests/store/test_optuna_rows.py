@@ -1,4 +1,4 @@
-"""Trials that we write into Optuna's tables are those that its own storage would have written."""
+"""Rows that we write into Optuna's tables are those that its own storage would write."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ TIMES = {"datetime_start", "datetime_complete"}
 
 
 def rows(connection: sa.Connection, trial_id: int) -> dict[str, list[dict[str, Any]]]:
-    """Return a trial's rows in Optuna's tables, without ids; of times only whether they are set."""
+    """Return a trial's rows in Optuna's tables, without ids, and times only as set or not."""
     found = {}
     for table in optuna_tables():
         if "trial_id" in table.c:
@@ -76,7 +76,7 @@ def rows(connection: sa.Connection, trial_id: int) -> dict[str, list[dict[str, A
 def test_a_trial_is_written_as_optuna_would(
     database: Database, state: TrialState, value: float | None
 ) -> None:
-    """The same rows when it begins, and when it has ended; and Optuna reads the same trial."""
+    """The rows are the same at its beginning and end, and Optuna reads the same trial."""
     ours, theirs = (Bench.launch(database, make_spec(name)) for name in ("ours", "theirs"))
     storage = theirs.binding.storage
     template = create_trial(
@@ -109,7 +109,7 @@ def test_a_trial_is_written_as_optuna_would(
 
 
 def test_an_attribute_without_value_is_not_written(database: Database) -> None:
-    """What is not known of a trial leaves no column `null` in the dashboard."""
+    """An unknown value of a trial leaves no column `null` in the dashboard."""
     bench = Bench.launch(database, make_spec())
     with database.transaction() as connection:
         study_id = bench.study.study_id
@@ -122,14 +122,14 @@ def test_an_attribute_without_value_is_not_written(database: Database) -> None:
 
 
 def test_no_statement_is_sent_row_by_row(database: Database) -> None:
-    """However many epochs are stored together, a slow network sees one message a table."""
+    """However many epochs are stored at once, one message per table is sent."""
     spec = make_spec(dimensions=(Choice("lr", (1e-3, 1e-2)), Choice("width", (8, 16))), epochs=30)
     bench = Bench.launch(database, spec)
     worker = bench.worker()
     one_by_one: list[str] = []
 
     def look(_cursor: Any, statement: str, *_: Any) -> None:
-        one_by_one.append(statement)  # the driver sends a message for each row
+        one_by_one.append(statement)  # the driver sends one message per row
 
     sa.event.listen(database.engine, "do_executemany", look)
     try:

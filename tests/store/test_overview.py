@@ -1,4 +1,4 @@
-"""A study at a glance: counts, workers, the best so far, and how long it will take."""
+"""The overview of a study: counts, workers, the best so far, and the remaining time."""
 
 import math
 from dataclasses import replace
@@ -28,13 +28,13 @@ from tuner.store.spending import Used
 
 
 def look(bench: Bench) -> Overview:
-    """Read the study at a glance."""
+    """Read the overview."""
     with bench.database.transaction() as connection:
         return overview(connection, bench.study)
 
 
 def test_a_new_study_has_nothing_yet(bench: Bench) -> None:
-    """Before any worker there are a total, a question, and no guess."""
+    """Before any worker there are a total, a question, and no estimate."""
     seen = look(bench)
     assert (seen.title, seen.question, seen.state) == ("small", "Which?", "open")
     assert seen.counts == Counts(total=3)
@@ -58,7 +58,7 @@ def test_trials_are_counted_by_what_became_of_them(database: Database) -> None:
 
 
 def test_each_worker_shows_its_trial(bench: Bench) -> None:
-    """A line has the trial, its parameters, epoch of epochs, newest val loss and speed."""
+    """A line has the trial, its parameters, epoch, newest validation loss and speed."""
     busy, idle = bench.worker(), bench.worker()
     held = claim_trial(busy)
     busy.record(held, make_curve(0.6, 0.5))
@@ -73,7 +73,7 @@ def test_each_worker_shows_its_trial(bench: Bench) -> None:
 
 
 def test_workers_that_left_or_fell_silent_are_not_shown(bench: Bench) -> None:
-    """Only workers seen within a minute, and not yet ended, are at work."""
+    """Only workers seen within a minute, and not ended, are shown."""
     left, silent, here = (bench.worker() for _ in range(3))
     ago = sa.func.clock_timestamp() - sa.text("interval '2 minutes'")
     with bench.database.transaction() as connection:
@@ -109,7 +109,7 @@ def test_the_best_is_by_the_metric_of_the_study(
 
 
 def test_reused_epochs_cost_no_time(bench: Bench) -> None:
-    """Epochs taken over from checkpoints are not counted as trained."""
+    """Reused epochs are not counted as trained."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, [replace(make_epoch(1), reused=True), make_epoch(2, seconds=2.0)])
@@ -118,7 +118,7 @@ def test_reused_epochs_cost_no_time(bench: Bench) -> None:
 
 
 def test_epochs_are_counted_once_whatever_became_of_their_trial(database: Database) -> None:
-    """Ended, running, given back, failed and started again: each epoch is in the sums once."""
+    """Each epoch is counted once, whatever happened to its trial, retries included."""
     bench = Bench.launch(database, limited(make_spec(seeds=2), attempts=1))
     workers = [bench.worker() for _ in range(4)]
     finish(workers[0], claim_trial(workers[0]))
@@ -177,7 +177,7 @@ def test_the_rest_is_estimated_from_what_was_done(bench: Bench) -> None:
 
 
 def test_divergence_is_no_decision_of_a_pruner(bench: Bench) -> None:
-    """A trial that diverged is counted as that, also where nothing is pruned."""
+    """A diverged trial is counted as diverged, also without a pruner."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, [make_epoch(1, math.nan)])
@@ -187,7 +187,7 @@ def test_divergence_is_no_decision_of_a_pruner(bench: Bench) -> None:
 
 
 def test_interrupted_trials_are_told_from_failed_attempts(bench: Bench) -> None:
-    """Of the trials that were begun more than once, only one had an attempt that failed."""
+    """Of the trials started more than once, only one had a failed attempt."""
     first = bench.worker()
     interrupted = claim_trial(first)
     first.give_back(interrupted, "the worker was asked to stop")
@@ -200,7 +200,7 @@ def test_interrupted_trials_are_told_from_failed_attempts(bench: Bench) -> None:
 
 
 def test_hours_and_money_are_told_with_how_trials_vary(database: Database) -> None:
-    """What is spent and its limits; from the third trial on how much their time varies."""
+    """Spent hours and money have their limits, and from the third trial on their variation."""
     bench = Bench.launch(database, make_spec(hours=2.0, money=10.0, price=2.5))
     worker = bench.worker()
     for trial, seconds in enumerate((1.0, 2.0, 3.0)):
@@ -219,7 +219,7 @@ def test_hours_and_money_are_told_with_how_trials_vary(database: Database) -> No
 
 
 def test_without_limits_and_prices_nothing_is_told_of_a_budget(bench: Bench) -> None:
-    """Unless a machine has a price: then what was spent is known."""
+    """If a machine has a price, the spent money is shown even without limits."""
     assert look(bench).budget is None
     with bench.database.transaction() as connection:
         workers.join(connection, bench.study.study_id, workers.Worker("here", 1, "cpu", 4.0))

@@ -1,4 +1,4 @@
-"""What a worker remembers of ended trials: claims read only the rest, and decide as if all."""
+"""A worker remembers ended trials: claims read only the rest, with the same decisions."""
 
 import random
 from dataclasses import replace
@@ -23,12 +23,12 @@ RATES = Choice("lr", tuple(1e-3 * (1 + n) for n in range(6)))
 
 @pytest.fixture(autouse=True)
 def remembered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a trial be remembered as soon as it has ended, and not some seconds later."""
+    """Remember a trial as soon as it has ended, not some seconds later."""
     monkeypatch.setattr(claims, "FRESH_SECONDS", 0.0)
 
 
 def existing(worker: Ledger) -> list[Existing]:
-    """Return the trials as a claim of this worker sees them."""
+    """Return the trials as this worker's claim sees them."""
     with worker._transaction() as transaction:
         transaction.lock_study()
         return claims._existing(transaction, worker.study.spec)
@@ -36,7 +36,7 @@ def existing(worker: Ledger) -> list[Existing]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_worker_that_remembers_sees_what_a_new_one_sees(database: Database, seed: int) -> None:
-    """Whatever order trials are claimed, ended, failed and opened again in."""
+    """In any order of claims, ends, failures and retries."""
     spec = make_spec(dimensions=(RATES,), trials=9)
     spec = replace(spec, replicates=Replicates(2, "top", 3))
     bench = Bench.launch(database, limited(spec, attempts=1))
@@ -47,7 +47,7 @@ def test_a_worker_that_remembers_sees_what_a_new_one_sees(database: Database, se
         answer = worker.claim(None, adopt=True) if chance.random() < 0.6 else None
         if isinstance(answer, Claimed):
             held.append((worker, answer.lease))
-            worker = bench.worker(PATIENT)  # the one that holds a trial asks for no other
+            worker = bench.worker(PATIENT)  # a worker with a trial claims no other
         if held and chance.random() < 0.6:
             worker, lease = held.pop(chance.randrange(len(held)))
             if chance.random() < 0.3:
@@ -74,7 +74,7 @@ def test_a_study_is_not_complete_while_a_trial_was_opened_again(database: Databa
 
 
 def test_no_trial_is_read_that_ended_before(database: Database) -> None:
-    """All that ended is remembered; one that still runs is read again, with those after it."""
+    """Ended trials are remembered; a running one is read again, with those after it."""
     bench = Bench.launch(database, make_spec(dimensions=(RATES,)))
     worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
     finish(worker, claim_trial(worker))

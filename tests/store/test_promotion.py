@@ -1,4 +1,4 @@
-"""Which paused trial goes on: rules that hold for any number of workers and any values."""
+"""Which paused trial is promoted: rules for any number of workers and any values."""
 
 import math
 import random
@@ -66,7 +66,7 @@ class Simulation:
         self.decisions: list[Stretch] = []
 
     def climb(self) -> Climb:
-        """Return what a claim would see; rows come in any order."""
+        """Return a claim's view; rows come in any order."""
         climbers = [
             Climber(one.number, dict(one.seen), paused=not one.running and not one.complete)
             for one in self.trials
@@ -84,7 +84,7 @@ class Simulation:
         )
 
     def go(self) -> "Simulation":
-        """Train until no worker gets anything and none is at work."""
+        """Train until no worker gets a trial and none is training."""
         while True:
             running = [one for one in self.trials if one.running]
             if len(running) < self.workers and self._claim():
@@ -125,12 +125,12 @@ class Simulation:
 
 
 def reached(stretch: Stretch) -> int:
-    """Return how many trials had reached a stretch's rung when it was decided."""
+    """Return how many trials had reached a stretch's rung at its decision."""
     return int(stretch.saw["rungs"][str(stretch.start)]["reached"])
 
 
 def test_the_rungs_come_from_the_longest_training() -> None:
-    """5 % of 40 epochs, then three times as many each; whole epochs where the file says so."""
+    """5 % of 40 epochs, then three times as many each; whole epochs if the file gives them."""
     ladder = Ladder.of(promoting())
     assert ladder is not None
     assert ladder.rungs == RUNGS
@@ -164,7 +164,7 @@ def test_varied_lengths_share_one_ladder(dimensions: tuple[Choice | Range], long
 
 
 def test_by_default_a_sixth_of_the_settings_or_the_contenders_are_finished() -> None:
-    """Rounded up; at least as many as race; more where the file says so."""
+    """Rounded up; at least as many as race; more if the file says so."""
     assert promoting(13).finish == 3
     assert promoting(13, finish=5).finish == 5
     raced = promoting(40)
@@ -173,17 +173,17 @@ def test_by_default_a_sixth_of_the_settings_or_the_contenders_are_finished() -> 
 
 
 def test_one_worker_follows_the_rule_step_by_step() -> None:
-    """Nine settings, the best first: who goes on when, by hand."""
+    """Nine settings, the best first: the promotions, by hand."""
     ladder = Ladder((1, 3), 3, finish=2)
     done = Simulation([1, 2, 3, 4, 5, 6, 7, 8, 9], ladder).go()
     told = [(one.number, one.start, one.why, reached(one)) for one in done.decisions]
     assert told == [
         (0, 1, "promoted", 3),
-        # Nothing is complete yet, so it need not wait for the best third of three.
+        # Nothing is complete yet, so it need not be among the best third of three.
         (0, 3, "first to finish", 1),
         (1, 1, "promoted", 6),
         (2, 1, "promoted", 9),
-        # Two are to be complete: by turns, the higher rung first.
+        # Two are to be completed: by turns, the higher rung first.
         (1, 3, "in turn", 3),
     ]
     assert done.completed == {0, 1}
@@ -209,7 +209,7 @@ searches = st.tuples(
 
 @given(searches)
 def test_no_trial_is_lost(search: tuple[list[float], int, int, int, int]) -> None:
-    """As many complete as are to be finished, whatever the values and the number of workers."""
+    """As many complete as are to be finished, for any values and number of workers."""
     values, eta, finish, workers, seed = search
     ladder = Ladder(RUNGS, eta, finish)
     done = Simulation(values, ladder, workers, random.Random(seed)).go()
@@ -222,7 +222,7 @@ def test_no_trial_is_lost(search: tuple[list[float], int, int, int, int]) -> Non
 def test_no_stretch_is_given_twice_and_each_is_the_best_of_its_rung(
     search: tuple[list[float], int, int, int, int],
 ) -> None:
-    """Every decision is of a trial that was paused there, and what it saw says why."""
+    """Each promoted trial was paused there, and its recorded rank gives the reason."""
     values, eta, finish, workers, seed = search
     done = Simulation(values, Ladder(RUNGS, eta, finish), workers, random.Random(seed)).go()
     given_out = [(one.number, one.start) for one in done.decisions]
@@ -238,7 +238,7 @@ def test_no_stretch_is_given_twice_and_each_is_the_best_of_its_rung(
 def test_the_first_trial_at_the_last_rung_is_finished_at_once(
     search: tuple[list[float], int, int, int, int],
 ) -> None:
-    """One, not several: the next one needs the best share of the rung, or its turn."""
+    """Only one: the next needs a rank in the best share of the rung, or its turn."""
     values, eta, finish, _, seed = search
     done = Simulation(values, Ladder(RUNGS, eta, finish), 1, random.Random(seed)).go()
     last = [one for one in done.decisions if one.start == RUNGS[-1]]
@@ -249,7 +249,7 @@ def test_the_first_trial_at_the_last_rung_is_finished_at_once(
 
 @given(searches)
 def test_the_best_one_is_found(search: tuple[list[float], int, int, int, int]) -> None:
-    """Where rungs do not mislead, the best setting is complete, even with one to finish."""
+    """If rungs do not mislead, the best setting is completed, even with one to finish."""
     values, eta, _, workers, seed = search
     done = Simulation(values, Ladder(RUNGS, eta, 1), workers, random.Random(seed)).go()
     known = [value for value in values if not math.isnan(value)]
@@ -261,7 +261,7 @@ def test_the_best_one_is_found(search: tuple[list[float], int, int, int, int]) -
 def test_trials_of_any_length_end(
     search: tuple[list[float], int, int, int, int], lengths: list[int]
 ) -> None:
-    """A trial that is over before a rung is never paused there."""
+    """A trial that ends before a rung is never paused there."""
     values, eta, _, workers, seed = search
     ladder = Ladder(RUNGS, eta, len(values))
     done = Simulation(values, ladder, workers, random.Random(seed), lambda one: lengths[one]).go()
@@ -269,7 +269,7 @@ def test_trials_of_any_length_end(
 
 
 def test_undefined_values_rank_last() -> None:
-    """A figure that no number is never promoted before one that is."""
+    """NaN is never promoted before a number."""
     trials = [Climber(0, {2: math.nan}, paused=True)]
     trials += [Climber(number, {2: 5.0 + number}, paused=True) for number in (1, 2)]
     found = Climb(Ladder((2,), 3, 1), trials).promotion()

@@ -1,4 +1,4 @@
-"""Trials that pause: what a claim decides, what is stored of it, and what nothing may change."""
+"""Trials that pause: what a claim decides, what is stored, and what changes nothing."""
 
 import math
 import random
@@ -60,7 +60,7 @@ def paused(database: Database) -> Bench:
 
 
 def curve_of(held: Lease, until: int, loss: float | None = None) -> list[Epoch]:
-    """Return a trial's epochs; by default the settings get worse with their number."""
+    """Return a trial's epochs; by default settings with higher numbers are worse."""
     value = float(held.configuration) / 10 if loss is None else loss
     return make_curve(*[value + 1 / epoch for epoch in range(1, until + 1)])
 
@@ -77,7 +77,7 @@ def train(worker: Ledger, held: Lease, loss: float | None = None) -> None:
 
 
 def go(worker: Ledger, limit: int = 200) -> list[tuple[int, int, int | None]]:
-    """Train a study to its end; return number, first epoch and last epoch of each stretch."""
+    """Train a study to its end; return number, first and last epoch of each stretch."""
     told: list[tuple[int, int, int | None]] = []
     for _ in range(limit):
         answer = worker.claim(None, adopt=True)
@@ -91,12 +91,12 @@ def go(worker: Ledger, limit: int = 200) -> list[tuple[int, int, int | None]]:
 
 
 def decisions(bench: Bench) -> list[tuple[int, str]]:
-    """Return epoch and reason of every decision, in their order."""
+    """Return epoch and reason of every decision in order."""
     return [(row.start, row.why) for row in sorted(bench.rows(t.stretch), key=lambda r: r[0])]
 
 
 def test_a_study_is_trained_by_the_rule(paused: Bench) -> None:
-    """Who goes on, from where and to where; the last three settings stay paused."""
+    """Who is promoted, from which epoch to which; the last three settings stay paused."""
     assert go(paused.worker()) == [
         *[(number, 0, 1) for number in (0, 1, 2)],
         (0, 1, 3),
@@ -124,7 +124,7 @@ def test_a_study_is_trained_by_the_rule(paused: Bench) -> None:
 
 
 def test_optuna_sees_a_paused_trial_as_pruned_until_it_goes_on(paused: Bench) -> None:
-    """Its value is that of its last epoch, for every worker and whatever they remember."""
+    """Its value is that of its last epoch, for every worker, whatever it has in memory."""
     worker, peer = paused.worker(), paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
@@ -159,7 +159,7 @@ def test_a_trial_that_goes_on_is_read_again_and_no_other(
 
     monkeypatch.setattr(RDBStorage, "_build_frozen_trial_from_trial_model", noted)
     train(worker, claim_trial(worker))
-    # It has gone on and paused again since, so only its token tells.
+    # It has been resumed and paused again, so only its token differs.
     assert sorted(optuna_trials(peer)[0].intermediate_values) == [1, 2, 3]
     assert read == [0]
     assert [one.number for one in optuna_trials(peer)] == [0, 1, 2]
@@ -168,7 +168,7 @@ def test_a_trial_that_goes_on_is_read_again_and_no_other(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_no_worker_remembers_a_trial_as_it_was(database: Database, seed: int) -> None:
-    """Whatever happens to trials, and whenever workers look: they see what is stored."""
+    """Whatever happens to trials, and whenever workers read: they see what is stored."""
     bench = Bench.launch(database, limited(small(8, finish=3), attempts=1))
     chance = random.Random(seed)
     held: dict[int, Lease] = {}
@@ -191,7 +191,7 @@ def test_no_worker_remembers_a_trial_as_it_was(database: Database, seed: int) ->
 
 
 def act(bench: Bench, worker: Ledger, lease: Lease, chance: random.Random) -> None:
-    """Do with a claimed trial what may happen to one."""
+    """Do one of the things that may happen to a claimed trial."""
     match chance.choice(["train", "train", "fail", "fall silent", "give back"]):
         case "train":
             train(worker, lease)
@@ -204,12 +204,12 @@ def act(bench: Bench, worker: Ledger, lease: Lease, chance: random.Random) -> No
 
 
 def test_a_stretch_survives_its_workers(paused: Bench) -> None:
-    """A worker that dies, or whose answers are lost, changes nothing of what was decided."""
+    """If a worker dies, or its answers are lost, no decision changes."""
     worker = paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
     held = claim_trial(worker)
-    # The answer to its claim was lost: it asks again and gets the same trial.
+    # The answer to its claim was lost: it claims again and gets the same trial.
     assert claim_trial(worker) == held
     worker.record(held, curve_of(held, 2)[1:])
     paused.expire(held)
@@ -235,7 +235,7 @@ def test_a_stretch_survives_its_workers(paused: Bench) -> None:
 
 
 def test_a_paused_trial_costs_no_attempt_and_no_interruption(paused: Bench) -> None:
-    """Going on is not trying again."""
+    """Resuming is not another attempt."""
     go(paused.worker())
     with paused.database.transaction() as connection:
         seen = overview(connection, paused.study)
@@ -250,7 +250,7 @@ def test_a_paused_trial_costs_no_attempt_and_no_interruption(paused: Bench) -> N
 
 
 def test_more_budget_goes_on_where_it_stopped(paused: Bench) -> None:
-    """More settings make room above; more to finish takes the paused ones, none from the start."""
+    """More settings allow more promotions; more to finish resumes paused ones."""
     worker = paused.worker()
     go(worker)
     longer = replace(paused.study.spec, budget=replace(paused.study.spec.budget, trials=9))
@@ -270,7 +270,7 @@ def test_more_budget_goes_on_where_it_stopped(paused: Bench) -> None:
 
 
 def test_what_was_retrained_elsewhere_counts_by_its_new_values(paused: Bench) -> None:
-    """Epochs that come out otherwise replace the rung's value; the decision stands."""
+    """Epochs that differ replace the rung's value; the decision stands."""
     worker = paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
@@ -280,14 +280,14 @@ def test_what_was_retrained_elsewhere_counts_by_its_new_values(paused: Bench) ->
     assert rungs == {1: 5.0, 3: 3.0}
     worker.pause(held, SETUP, "")
     assert (1, "promoted") in decisions(paused)
-    # It is the last of three now, so the best third is another one; but the first to finish.
+    # It ranks last of three now, so another is in the best third; but it is the first to finish.
     assert claim_trial(worker).number == 0
     assert claim_trial(paused.worker()).number == 1
     assert decisions(paused).count((1, "promoted")) == 2
 
 
 def test_the_metric_at_a_rung_is_that_of_a_trial_that_ended_there(database: Database) -> None:
-    """The best epoch so far, or the last, as the study judges; larger is better for val_acc."""
+    """The best epoch so far, or the last, as the study judges; for val_acc larger is better."""
     judged: list[tuple[Moment, float]] = [("best", 0.9), ("last", 0.7)]
     for at, expected in judged:
         spec = replace(small(), name=f"judged-{at}")
@@ -307,13 +307,13 @@ def test_the_metric_at_a_rung_is_that_of_a_trial_that_ended_there(database: Data
 
 @pytest.mark.parametrize("metric", ["val_loss", "val_acc"])
 def test_the_server_counts_rungs_as_the_rule_does(database: Database, metric: str) -> None:
-    """With ties, undefined values, trials that ended, and one that the budget paused on its way."""
+    """With ties, NaN, ended trials, and one that the budget paused between rungs."""
     spec = replace(small(40), search=replace(small(40).search, metric=metric))
     bench, chance = Bench.launch(database, spec), random.Random(5)
     worker = bench.worker()
     for _ in range(40):
         claim_trial(worker)
-        # A worker that forgets what it holds would get it again.
+        # Otherwise the worker would get its own trials again.
         with database.transaction() as connection:
             connection.execute(sa.update(t.lease).values(worker_id=0))
     climbers, sign = [], 1 if metric == "val_loss" else -1
@@ -343,7 +343,7 @@ def test_the_server_counts_rungs_as_the_rule_does(database: Database, metric: st
 
 
 def test_a_diverged_trial_leaves_the_ladder(paused: Bench) -> None:
-    """It has reached no rung beyond its last sound epoch, and nobody waits for it."""
+    """It has reached no rung beyond its last valid epoch, and no one waits for it."""
     worker = paused.worker()
     held = claim_trial(worker)
     answer = worker.record(held, [make_epoch(1, float("nan"))])
@@ -356,7 +356,7 @@ def test_a_diverged_trial_leaves_the_ladder(paused: Bench) -> None:
 
 
 def test_two_workers_share_the_ladder_and_the_last_waits(paused: Bench) -> None:
-    """Where enough trials are being finished, another worker waits, and both end at the end."""
+    """If enough trials are being finished another worker waits, and both end with the study."""
     idle = [paused.worker(), paused.worker()]
     held: list[tuple[Ledger, Lease]] = []
     waited = 0
@@ -383,7 +383,7 @@ def test_two_workers_share_the_ladder_and_the_last_waits(paused: Bench) -> None:
 
 
 def test_contenders_are_those_that_were_trained_to_their_end(database: Database) -> None:
-    """With of = "top" the race is among complete trials, whose further seeds never pause."""
+    """With of = "top" complete trials race, and their further seeds never pause."""
     spec = small(trials=6 + 2, finish=2)
     spec = replace(spec, replicates=replace(spec.replicates, seeds=2, of="top", top=2))
     assert (spec.configurations, spec.total_trials) == (6, 8)
@@ -396,7 +396,7 @@ def test_contenders_are_those_that_were_trained_to_their_end(database: Database)
 
 
 def test_a_pack_takes_paused_trials_of_its_kind(paused: Bench) -> None:
-    """What fits goes on beside the others; what does not lets the pack run out."""
+    """Trials of its kind are resumed beside others; with another kind next it runs out."""
     worker, peer = paused.worker(), paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
@@ -415,7 +415,7 @@ def test_a_pack_takes_paused_trials_of_its_kind(paused: Bench) -> None:
 
 
 def test_a_learning_sampler_is_asked_only_for_new_settings(database: Database) -> None:
-    """A promotion comes before a proposal, also when it came up while one was being made."""
+    """A promotion comes before a proposal, even if it became possible during the proposal."""
     spec = replace(small(), name="learning")
     spec = replace(spec, search=replace(spec.search, sampler="tpe"))
     bench = Bench.launch(database, spec)
@@ -431,7 +431,7 @@ def test_a_learning_sampler_is_asked_only_for_new_settings(database: Database) -
 
 
 def test_stopping_keeps_paused_trials_and_going_on_resumes_them(paused: Bench) -> None:
-    """What was given back is adopted first; what is paused waits for the rule."""
+    """Trials given back are adopted first; paused ones wait for the rule."""
     worker = paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
@@ -447,7 +447,7 @@ def test_stopping_keeps_paused_trials_and_going_on_resumes_them(paused: Bench) -
 
 
 def test_a_failed_trial_that_is_retried_goes_on_with_its_stretch(paused: Bench) -> None:
-    """It was promoted once; a retry continues that, and is no second decision."""
+    """A retry continues its promoted stretch, without a second decision."""
     worker = paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))
@@ -461,7 +461,7 @@ def test_a_failed_trial_that_is_retried_goes_on_with_its_stretch(paused: Bench) 
 
 
 def test_a_study_with_nothing_but_paused_trials_has_work(paused: Bench) -> None:
-    """A worker on any study visits it: only a claim knows who goes on."""
+    """A worker on any study visits it: only a claim knows whether one is promoted."""
     worker = paused.worker()
     for _ in range(3):
         train(worker, claim_trial(worker))

@@ -1,4 +1,4 @@
-"""Each pruner in a scripted situation, through the ledger, as a worker asks it."""
+"""Each pruner in a scripted situation, through the ledger, as a worker uses it."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from tuner.store.ledger.ledger import Ledger
 
 
 def launch(database: Database, pruner: str, **options: Any) -> tuple[Bench, Ledger]:
-    """Store a study with a pruner, of more trials than a test needs."""
+    """Store a study with a pruner, with more trials than a test needs."""
     metric = options.pop("metric", "val_loss")
     spec = make_spec(seeds=5, epochs=9, pruner=pruner, pruner_options=options, metric=metric)
     bench = Bench.launch(database, spec)
@@ -28,7 +28,7 @@ def launch(database: Database, pruner: str, **options: Any) -> tuple[Bench, Ledg
 
 
 def stops_at(worker: Ledger, *losses: float) -> int | None:
-    """Train the next trial, an epoch a record as a worker does; return where it is stopped."""
+    """Train the next trial, one record per epoch as a worker does; return where it is stopped."""
     held = claim_trial(worker)
     for one in make_curve(*losses):
         answer = worker.record(held, [one])
@@ -48,7 +48,7 @@ def test_none_never_stops_a_trial(database: Database) -> None:
 
 
 def test_median_compares_with_completed_trials_at_the_same_epoch(database: Database) -> None:
-    """Worse than the median of the completed ones stops; better, or too few of them, does not."""
+    """A trial worse than the median of the completed ones stops, unless these are too few."""
     _, worker = launch(database, "median", startup=2, warmup=0, interval=1)
     assert stops_at(worker, 0.5, 0.4) is None
     assert stops_at(worker, 9.0, 9.0) is None, "one completed trial is too few"
@@ -66,7 +66,7 @@ def test_warmup_counts_epochs_from_one(database: Database, warmup: int) -> None:
 
 
 def test_interval_spaces_the_decisions(database: Database) -> None:
-    """With interval = 2 a trial that goes bad between two decisions is stopped at the next."""
+    """With interval = 2 a trial that turns bad between two decisions is stopped at the next."""
     _, worker = launch(database, "median", startup=1, warmup=1, interval=2)
     assert stops_at(worker, *[0.5] * 6) is None
     assert stops_at(worker, 0.4, 0.4, 0.9, 0.9, 0.9, 0.9) is None, "its best epoch counts"
@@ -83,21 +83,21 @@ def test_percentile_keeps_the_best_share(database: Database) -> None:
 
 
 def test_threshold_stops_what_leaves_the_bounds(database: Database) -> None:
-    """Above the upper bound stops at that epoch, but not within the warm-up; alone or not."""
+    """A value above the upper bound stops at that epoch, but not within the warm-up."""
     _, worker = launch(database, "threshold", upper=0.7, warmup=2, interval=1)
     assert stops_at(worker, 0.9, 0.9, 0.6, 0.6) is None
     assert stops_at(worker, 0.5, 0.5, 0.6, 0.71) == 4
 
 
 def test_patient_stops_what_no_longer_improves(database: Database) -> None:
-    """Two epochs of patience: stopped once the best lies further back; never while improving."""
+    """With a patience of two epochs it stops once the best is older; never while improving."""
     _, worker = launch(database, "patient", patience=2, min_delta=0.0)
     assert stops_at(worker, 0.5, 0.6, 0.6, 0.6, 0.6) == 4
     assert stops_at(worker, 0.5, 0.6, 0.4, 0.6, 0.3) is None
 
 
 def test_asha_lets_only_the_best_of_a_rung_go_on(database: Database) -> None:
-    """Every trial gets the first rung; of each rung one in two goes on."""
+    """Every trial gets to the first rung; at each rung one in two continues."""
     _, worker = launch(database, "asha", min_resource=2, reduction_factor=2)
     assert stops_at(worker, 0.9, 0.5, 0.5, 0.5) is None
     assert stops_at(worker, 0.1, 0.6, 0.1, 0.1) == 2, "worse at the rung, whatever came before"
@@ -122,7 +122,7 @@ def test_hyperband_stops_within_its_brackets(database: Database) -> None:
 
 
 def test_hyperband_decides_the_same_in_every_worker(database: Database) -> None:
-    """A trial's bracket is a function of study and number, not of the process."""
+    """A trial's bracket depends on study and number, not on the process."""
     bench, worker = launch(
         database, "hyperband", min_resource=1, max_resource=9, reduction_factor=3
     )
@@ -139,7 +139,7 @@ def test_hyperband_decides_the_same_in_every_worker(database: Database) -> None:
 
 
 def test_a_metric_that_grows_is_pruned_downwards(database: Database) -> None:
-    """With val_acc the low ones are stopped."""
+    """With val_acc trials with low values are stopped."""
     _, worker = launch(database, "median", startup=1, warmup=0, interval=1, metric="val_acc")
     held = claim_trial(worker)
     assert worker.record(held, [make_epoch(1, val_acc=0.8)]).stop_epoch is None
@@ -155,7 +155,7 @@ def test_a_metric_that_grows_is_pruned_downwards(database: Database) -> None:
 def test_further_seeds_of_contenders_are_not_held_against_others(
     database: Database, pruner: str, spared: bool
 ) -> None:
-    """A contender's unlucky seed runs to its end, unless its own curve alone is hopeless."""
+    """A contender's bad seed runs to its end, unless its own curve alone is hopeless."""
     options = {"median": {"startup": 1, "warmup": 0, "interval": 1}, "threshold": {"upper": 5.0}}
     spec = make_spec(seeds=3, epochs=9, pruner=pruner, pruner_options=options[pruner])
     spec = replace(spec, replicates=Replicates(3, "top", 1))

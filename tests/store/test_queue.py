@@ -1,4 +1,4 @@
-"""The queue: a setting that is trained first, once, and within the budget."""
+"""The queue: a setting that is trained next, once, and within the budget."""
 
 import threading
 
@@ -42,7 +42,7 @@ def trained(bench: Bench) -> list[dict[str, Value]]:
 
 
 def test_a_cell_of_a_grid_moves_to_the_front(database: Database) -> None:
-    """The grid is trained once, as it would be without the queue, but in another order."""
+    """The grid is trained once, as without the queue, but in another order."""
     bench = Bench.launch(database, make_spec(dimensions=GRID, seeds=2))
     put(bench, {"lr": 1e-2, "width": 8}, {"width": 16, "lr": 1e-3})
     found = trained(bench)
@@ -54,7 +54,7 @@ def test_a_cell_of_a_grid_moves_to_the_front(database: Database) -> None:
 
 
 def test_a_cell_beyond_the_budget_takes_the_place_of_the_last(database: Database) -> None:
-    """Where a grid is larger than the budget, the number of trials stays the budget's."""
+    """If a grid is larger than the budget, the number of trials stays the budget's."""
     bench = Bench.launch(database, make_spec(dimensions=GRID, trials=3))
     put(bench, {"lr": 1e-2, "width": 16})
     cells = [(one["lr"], one["width"]) for one in trained(bench)]
@@ -63,7 +63,7 @@ def test_a_cell_beyond_the_budget_takes_the_place_of_the_last(database: Database
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe"])
 def test_a_setting_begins_in_place_of_the_samplers_next(database: Database, sampler: str) -> None:
-    """What was queued comes next, once; the sampler fills the rest of the budget."""
+    """A queued setting comes next, once; the sampler fills the rest of the budget."""
     spec = make_ranged(trials=4, sampler=sampler)
     bench = Bench.launch(database, spec)
     worker = bench.worker()
@@ -78,7 +78,7 @@ def test_a_setting_begins_in_place_of_the_samplers_next(database: Database, samp
     assert GOOD not in found[1:]
     assert put(bench, GOOD) == [QueuePlace(GOOD, 1)]
     if sampler != "tpe":
-        # The sampler's values are functions of the place in the study, which the queue leaves.
+        # The sampler's values depend on the place in the study, which the queue does not change.
         assert found[1:] == [sampling.choose(spec, place) for place in (2, 3)]
 
 
@@ -93,7 +93,7 @@ def test_its_seeds_have_its_parameters(database: Database) -> None:
 
 
 def test_a_proposal_for_a_place_that_was_queued_meanwhile_is_dropped(database: Database) -> None:
-    """A sampler that thought while a setting was queued thinks again, about the next place."""
+    """If a setting was queued during a proposal, the sampler proposes again for the next place."""
     bench = Bench.launch(database, make_ranged(trials=2, sampler="tpe"))
     worker = bench.worker()
     asked = worker.claim(None, adopt=True)
@@ -108,7 +108,7 @@ def test_a_proposal_for_a_place_that_was_queued_meanwhile_is_dropped(database: D
 
 
 def test_a_full_budget_has_no_place(database: Database) -> None:
-    """What waits counts, what has begun counts, and a refusal queues nothing of its settings."""
+    """Waiting and started trials count, and a refusal queues none of its settings."""
     bench = Bench.launch(database, make_ranged(trials=2, sampler="random"))
     claim_trial(bench.worker())
     other = {**GOOD, "width": 32}
@@ -122,7 +122,7 @@ def test_a_full_budget_has_no_place(database: Database) -> None:
 
 
 def test_many_who_queue_and_claim_at_once_keep_the_budget(database: Database) -> None:
-    """Six workers and three people at once: each queued setting is one trial, and N is N."""
+    """Six workers and three users at once: each queued setting is one trial, and N is exact."""
     bench = Bench.launch(database, make_ranged(trials=12, sampler="random"))
     settings: list[dict[str, Value]] = [{**GOOD, "width": width} for width in (8, 16, 24, 32)]
     start = threading.Barrier(9)
@@ -132,7 +132,7 @@ def test_many_who_queue_and_claim_at_once_keep_the_budget(database: Database) ->
         try:
             start.wait()
             what()  # type: ignore[operator]
-        except BaseException as error:  # noqa: BLE001  # raised below
+        except BaseException as error:  # noqa: BLE001 # raised below
             faults.append(error)
 
     def work() -> None:
@@ -152,7 +152,7 @@ def test_many_who_queue_and_claim_at_once_keep_the_budget(database: Database) ->
         thread.join()
     rows = bench.rows(t.trial)
     assert len(rows) == 12
-    # A person who came when the budget was full was refused; nothing else went wrong.
+    # A user who came when the budget was full was refused; there was no other error.
     assert all("Increase `trials`" in str(fault) for fault in faults)
     queued = [row.chosen for row in bench.rows(t.queued)]
     begun = [row.chosen for row in rows if row.chosen in settings]
@@ -161,7 +161,7 @@ def test_many_who_queue_and_claim_at_once_keep_the_budget(database: Database) ->
 
 
 def test_a_longer_version_has_the_queue_too(database: Database) -> None:
-    """A new version of the same space trains what was queued for the old one, at its place."""
+    """A new version with the same space trains the settings queued for the old one."""
     bench = Bench.launch(database, make_ranged(trials=3, sampler="random"))
     worker = bench.worker()
     finish(worker, claim_trial(worker))

@@ -1,4 +1,4 @@
-"""How a race gives out seeds: rules that hold whatever the looks decide."""
+"""How a race assigns seeds: rules that hold whatever the looks decide."""
 
 import random
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def make(configurations: int, seeds: int, top: int) -> Spec:
 
 
 def nobody(look: Look) -> Decided:
-    """Drop none."""
+    """Drop no contender."""
     return Decided(look, ())
 
 
@@ -46,7 +46,7 @@ def last_at(*rounds: int) -> Judge:
 
 
 def ending(at: int) -> Judge:
-    """End the race for its images at one look."""
+    """End the race because of its images at one look."""
     return lambda look: Decided(look, (), "images" if look.rounds >= at else "")
 
 
@@ -96,14 +96,14 @@ class Run:
 
 
 def test_the_looks_are_known_beforehand() -> None:
-    """After the rounds 2, 3, 4, 6, 8, 11, …; only those that the room can come to."""
+    """After the rounds 2, 3, 4, 6, 8, 11, …; only those that the budget can reach."""
     assert list(islice(schedule(), 9)) == [2, 3, 4, 6, 8, 11, 16, 23, 32]
     assert looks(5, 5 * 9) == [2, 3, 4, 6, 8, 11, 16]
     assert looks(5, 5 * 2) == [], "with three seeds there is nothing to give out after a look"
 
 
 def test_a_look_after_which_nothing_could_be_given_out_is_not_held() -> None:
-    """What is left must do for another round of two; else nothing could come of a look."""
+    """The budget must suffice for another round of two; otherwise a look would have no effect."""
     seeds = {0: {1, 2}, 1: {1, 2}, 2: {1, 2}}
     assert Race((0, 1, 2), seeds, room=7).look() is None
     found = Race((0, 1, 2), seeds, room=8).look()
@@ -112,14 +112,14 @@ def test_a_look_after_which_nothing_could_be_given_out_is_not_held() -> None:
 
 
 def test_where_nobody_is_dropped_every_contender_gets_the_seeds_of_the_file() -> None:
-    """No decision against anyone: the study is what it was before there were races."""
+    """Without drops the study is the same as one without races."""
     done = Run(make(6, 7, 3)).go()
     assert [done.seeds(one) for one in range(6)] == [[*range(1, 7)]] * 3 + [[]] * 3
     assert len(done.existing) == done.spec.total_trials
 
 
 def test_freed_trials_go_to_those_who_remain() -> None:
-    """One of three leaves after two seeds: the two others get more than the file's seeds."""
+    """If one of three is dropped after two seeds, the two others get more than the file's seeds."""
     done = Run(make(6, 10, 3), last_at(2)).go()
     assert done.seeds(2) == [1, 2]
     assert done.seeds(0) == done.seeds(1) == [*range(1, 13)], "(27 - 2) // 2"
@@ -127,7 +127,7 @@ def test_freed_trials_go_to_those_who_remain() -> None:
 
 
 def test_with_one_left_the_rest_is_saved() -> None:
-    """Two of three leave at once: nothing more is trained."""
+    """If two of three are dropped at once nothing more is trained."""
     done = Run(make(6, 10, 3), lambda look: Decided(look, look.racing[1:])).go()
     assert [done.seeds(one) for one in range(3)] == [[1, 2]] * 3
     standing = race(done.spec, done.existing, done.decided)
@@ -135,7 +135,7 @@ def test_with_one_left_the_rest_is_saved() -> None:
 
 
 def test_images_end_a_race_until_it_gets_more_room() -> None:
-    """A race that more seeds cannot settle stops, and goes on where somebody extends it."""
+    """A race that more seeds cannot settle stops, and continues after an extension."""
     done = Run(make(6, 10, 3), ending(4)).go()
     assert done.seeds(0) == [1, 2, 3, 4]
     assert race(done.spec, done.existing, done.decided).stuck
@@ -145,7 +145,7 @@ def test_images_end_a_race_until_it_gets_more_room() -> None:
 
 
 def test_a_look_is_a_barrier_and_nothing_else_is() -> None:
-    """Before a look the trials of its rounds must have ended; in between workers go ahead."""
+    """Before a look the trials of its rounds must have ended; between looks workers go ahead."""
     spec = make(3, 10, 2)
     done = [Existing(one, 0, True, float(one)) for one in range(3)]
     ahead = [Existing(0, 1, False), Existing(1, 1, False), Existing(0, 2, False)]
@@ -161,7 +161,7 @@ def test_a_look_is_a_barrier_and_nothing_else_is() -> None:
 
 
 def test_a_dropped_contenders_running_trial_does_not_hold_up_a_look() -> None:
-    """A retried trial of a contender that has left holds nobody up."""
+    """A retried trial of a dropped contender delays no look."""
     spec = make(3, 10, 3)
     done = [Existing(one, 0, True, float(one)) for one in range(3)]
     done += [Existing(one, seed, True) for one in range(3) for seed in (1, 2)]
@@ -183,7 +183,7 @@ def test_one_contender_alone_is_replicated_as_before() -> None:
 
 
 def test_a_study_stored_before_races_goes_on_with_all_its_contenders() -> None:
-    """Half of the replicates are there and no look was decided: none counts as dropped."""
+    """Half of the replicates exist and no look was decided: none counts as dropped."""
     spec = make(4, 6, 2)
     run = Run(spec)
     run.existing = [Existing(one, 0, True, float(one)) for one in range(4)]
@@ -194,7 +194,7 @@ def test_a_study_stored_before_races_goes_on_with_all_its_contenders() -> None:
 
 
 def test_who_has_raced_stays_when_exploring_longer_finds_better_ones() -> None:
-    """A longer exploration adds contenders; those with evidence are not thrown away."""
+    """A longer exploration adds contenders; those with evidence stay."""
     done = Run(make(3, 6, 2)).go()
     wider = make(5, 6, 2)
     done.spec = wider
@@ -218,11 +218,11 @@ def test_who_has_raced_stays_when_exploring_longer_finds_better_ones() -> None:
 def test_any_race_keeps_its_promises(
     configurations: int, seeds: int, top: int, workers: int, seed: int, eager: float
 ) -> None:
-    """Never over the budget, no seed for who has left, whole rounds only, order of no matter."""
+    """Never over the budget, no seed for a dropped contender, only whole rounds, in any order."""
     spec = make(configurations, seeds, min(top, configurations))
 
     def judge(look: Look) -> Decided:
-        # Of the look alone, so that every worker, however it came there, decides the same.
+        # It depends only on the look, so that every worker decides the same.
         chance = random.Random(f"{seed} {look.rounds} {look.racing}")
         dropped = tuple(one for one in look.racing[1:] if chance.random() < eager / 2)
         ends: Ends = "images" if chance.random() < 0.05 else ""
@@ -247,7 +247,7 @@ def test_any_race_keeps_its_promises(
 
 
 def test_extensions_spend_what_is_left_of_the_error_and_never_more() -> None:
-    """However often a study is extended, its looks together stay within the guarantee."""
+    """However often a study is extended, all its looks together keep the error rate."""
     run = Run(make(6, 6, 3))
     for seeds in (6, 12, 24, 60, 150):
         run.spec = make(6, seeds, 3)
@@ -261,7 +261,7 @@ def test_extensions_spend_what_is_left_of_the_error_and_never_more() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_few_seeds_make_no_race(seeds: int) -> None:
-    """Where nothing would be left to give out after the first look there is no look."""
+    """If nothing would be left to assign after the first look there is no look."""
     done = Run(make(6, seeds, 3)).go()
     assert done.decided == []
     assert len(done.existing) == done.spec.total_trials
@@ -275,7 +275,7 @@ def test_the_exploration_comes_first() -> None:
 
 
 def test_a_race_that_images_ended_goes_on_for_who_was_never_looked_at() -> None:
-    """A longer exploration, or a retried trial, brings a contender that no look has seen."""
+    """A longer exploration, or a retried trial, brings a contender without a look."""
     seen = Look(1, 2, (0, 1), 2, 3, room=12, error=0.01)
     ended = Decided(seen, (), "images")
     seeds = {0: {1, 2}, 1: {1, 2}}

@@ -1,4 +1,4 @@
-"""Which setting is best: by the mean over seeds, among those that have as many seeds."""
+"""The best setting: by the mean over seeds, among those with the same number of seeds."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def order(spec: Spec, values: dict[int, list[float | str | None]]) -> list[int]:
 
 
 def test_a_lucky_seed_does_not_win() -> None:
-    """One high seed beside two low ones is behind three good ones."""
+    """One high seed beside two low ones ranks behind three good ones."""
     values: dict[int, list[float | str | None]] = {
         LUCKY: [0.93, 0.5, 0.5],
         STEADY: [0.85, 0.86, 0.84],
@@ -63,7 +63,7 @@ def test_a_setting_that_lost_a_seed_is_behind_those_with_all(lost: str) -> None:
 
 
 def test_a_value_that_is_no_number_is_no_complete_seed() -> None:
-    """A loss that is infinite counts as lost."""
+    """An infinite loss counts as lost."""
     values: dict[int, list[float | str | None]] = {
         LUCKY: [0.99, float("inf")],
         STEADY: [0.85, 0.86],
@@ -73,7 +73,7 @@ def test_a_value_that_is_no_number_is_no_complete_seed() -> None:
 
 
 def test_where_all_lost_a_seed_the_best_of_those_with_most_leads() -> None:
-    """No setting has to have all of them."""
+    """If no setting has all its seeds, the best of those with most seeds leads."""
     values: dict[int, list[float | str | None]] = {
         LUCKY: [0.99, "failed", "failed"],
         STEADY: [0.8, 0.8, "failed"],
@@ -83,7 +83,7 @@ def test_where_all_lost_a_seed_the_best_of_those_with_most_leads() -> None:
 
 
 def test_who_begins_a_seed_first_is_not_ahead_by_that() -> None:
-    """Until a seed has ended under every setting it ranks nobody above another."""
+    """A seed that has not ended under every setting does not affect the order."""
     values: dict[int, list[float | str | None]] = {
         WEAK: [0.6, 0.6],
         STEADY: [0.85, "running"],
@@ -93,7 +93,7 @@ def test_who_begins_a_seed_first_is_not_ahead_by_that() -> None:
 
 
 def test_in_a_race_seed_0_does_not_count_for_its_contenders() -> None:
-    """It chose them; who has no further seed is behind those who have."""
+    """Seed 0 chose the contenders; settings without further seeds rank behind those with."""
     spec = replace(grid(1), replicates=Replicates(4, "top", 2))
     values: dict[int, list[float | str | None]] = {
         LUCKY: [0.99, 0.7, 0.7],
@@ -106,7 +106,7 @@ def test_in_a_race_seed_0_does_not_count_for_its_contenders() -> None:
 
 
 def test_of_an_even_number_the_worse_of_the_middle_two_stands_for_the_setting() -> None:
-    """The network that is saved promises no more than half of the seeds gave."""
+    """The saved network is then not better than half of the seeds."""
     values: dict[int, list[float | str | None]] = {STEADY: [0.9, 0.6, 0.8, 0.7]}
     found = rank_settings(grid(4), trials(values))
     assert found[0].median.value == 0.7

@@ -1,4 +1,4 @@
-"""Recording: what is stored of an epoch, and decisions that are never revised."""
+"""Recording: what is stored of an epoch, and that decisions are never revised."""
 
 import math
 from dataclasses import replace
@@ -44,7 +44,7 @@ def test_an_epoch_is_stored_in_both_schemas(bench: Bench) -> None:
 
 
 def test_epochs_recorded_again_are_stored_once(bench: Bench) -> None:
-    """The same epochs twice, alone or among new ones, make one row each."""
+    """Repeated epochs, alone or among new ones, make one row each."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, make_curve(0.6))
@@ -54,7 +54,7 @@ def test_epochs_recorded_again_are_stored_once(bench: Bench) -> None:
 
 
 def test_decisions_are_stored_with_what_they_saw(median: Bench) -> None:
-    """Each asked epoch has its decision, with the figure and the number of completed peers."""
+    """Each decided epoch has its decision, with the figure and the number of completed peers."""
     worker = median.worker()
     finish(worker, claim_trial(worker), 0.5, 0.5, 0.5)
     held = claim_trial(worker)
@@ -73,7 +73,7 @@ def test_decisions_are_stored_with_what_they_saw(median: Bench) -> None:
 
 
 def test_a_decision_is_not_revised_when_peers_have_finished_since(median: Bench) -> None:
-    """An epoch that was let pass stays passed, though the pruner would stop it now."""
+    """An epoch that passed stays passed, even if the pruner would stop it now."""
     early, late = median.worker(), median.worker()
     held = claim_trial(early)
     assert early.record(held, make_curve(0.9)) == Recorded()
@@ -83,7 +83,7 @@ def test_a_decision_is_not_revised_when_peers_have_finished_since(median: Bench)
 
 
 def test_a_resumed_trial_gets_the_decisions_it_had(median: Bench) -> None:
-    """An adopter that trains stored epochs again gets the decisions that the first holder got."""
+    """An adopter that repeats stored epochs gets the first holder's decisions."""
     first, peer, second = median.worker(), median.worker(), median.worker()
     held = claim_trial(first)
     assert first.record(held, make_curve(0.9)) == Recorded()
@@ -97,7 +97,7 @@ def test_a_resumed_trial_gets_the_decisions_it_had(median: Bench) -> None:
 
 
 def test_an_undecided_stored_epoch_is_judged_as_it_was_then(database: Database) -> None:
-    """Asked late about an early epoch, the pruner does not see the later ones."""
+    """The pruner judges a late decision on an early epoch without the later ones."""
     options = {"patience": 1, "min_delta": 0.0}
     bench = Bench.launch(database, make_spec(pruner="patient", pruner_options=options))
     worker = bench.worker()
@@ -112,7 +112,7 @@ def test_an_undecided_stored_epoch_is_judged_as_it_was_then(database: Database) 
 
 
 def test_epochs_beyond_the_stop_are_cut(median: Bench) -> None:
-    """Epochs that the trainer ran ahead are not stored when the trial ends before them."""
+    """Epochs that the trainer ran ahead are not stored if the trial ends before them."""
     worker = median.worker()
     finish(worker, claim_trial(worker), 0.1, 0.1, 0.1)
     held = claim_trial(worker)
@@ -125,7 +125,7 @@ def test_epochs_beyond_the_stop_are_cut(median: Bench) -> None:
 @pytest.mark.parametrize("figure", ["val_loss", "train_loss", "train_nll"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_ends_the_trial(bench: Bench, figure: str, value: float) -> None:
-    """NaN and infinities are stored as they are, and end the trial as diverged in both schemas."""
+    """NaN and infinities are stored as they are, and the trial ends as diverged in both schemas."""
     worker = bench.worker()
     held = claim_trial(worker)
     bad = make_epoch(2, **{"val_loss": 0.5, figure: value})
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_ends_the_trial(bench: Bench, figure: str, valu
 
 @pytest.mark.parametrize("figure", ["val_auc", "val_sensitivity", "val_specificity"])
 def test_an_undefined_figure_ends_no_trial(bench: Bench, figure: str) -> None:
-    """Where validation lacks a class some figures are not numbers; the trial is no less sound."""
+    """If validation lacks a class some figures are NaN; the trial continues."""
     worker = bench.worker()
     held = claim_trial(worker)
     curve = [make_epoch(number, 0.5, **{figure: math.nan}) for number in (1, 2)]
@@ -156,7 +156,7 @@ def test_an_undefined_figure_ends_no_trial(bench: Bench, figure: str) -> None:
 
 
 def test_the_metric_not_being_a_number_is_divergence(database: Database) -> None:
-    """A study that is judged by a figure ends a trial at which that figure is undefined."""
+    """A NaN of the study's own metric ends the trial as diverged."""
     bench = Bench.launch(database, make_spec(metric="val_auc"))
     worker = bench.worker()
     held = claim_trial(worker)
@@ -176,7 +176,7 @@ def test_divergence_told_again_is_the_same_answer(bench: Bench) -> None:
 
 
 def test_output_is_kept_by_attempt(bench: Bench) -> None:
-    """What an attempt printed is kept, its end if it is long, whatever bytes it held."""
+    """An attempt's output is stored, only its end if it is long, whatever its bytes."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.keep_output(held, "first\x00half")
@@ -188,7 +188,7 @@ def test_output_is_kept_by_attempt(bench: Bench) -> None:
 
 
 def test_output_of_a_deleted_trial_is_dropped(bench: Bench) -> None:
-    """A worker whose study was deleted while its trainer printed lives on."""
+    """A worker whose study is deleted while its trainer prints continues to run."""
     worker = bench.worker()
     held = claim_trial(worker)
     with bench.database.transaction() as connection:
@@ -198,7 +198,7 @@ def test_output_of_a_deleted_trial_is_dropped(bench: Bench) -> None:
 
 
 def test_further_metrics_are_stored_bit_for_bit(database: Database) -> None:
-    """Own figures come back as they were, undefined ones too, and Optuna gets the metric."""
+    """Own figures are read back exactly, NaN too, and Optuna gets the metric."""
     dice = Metric("dice", "higher", "Dice.")
     spec = replace(make_spec(metric="val_dice"), metrics=(dice,))
     bench = Bench.launch(database, spec)
@@ -207,7 +207,7 @@ def test_further_metrics_are_stored_bit_for_bit(database: Database) -> None:
     own = {"val_dice": 0.1 + 0.2, "val_hole": math.nan}
     first = replace(make_epoch(1), own=own)
     worker.record(held, [first, replace(make_epoch(2), own={"val_dice": 0.5, "val_hole": 1.0})])
-    # The same ones again change nothing: the stored figures are equal to the last bit.
+    # Repeating them changes nothing: the stored figures are equal to the last bit.
     worker.record(held, [first])
     rows = bench.rows(t.epoch)
     assert [row.own["val_dice"] for row in rows] == [0.1 + 0.2, 0.5]
@@ -225,7 +225,7 @@ def test_further_metrics_are_stored_bit_for_bit(database: Database) -> None:
 
 
 def test_another_figure_of_a_further_metric_is_another_training(database: Database) -> None:
-    """What differs in an own metric alone is trained by other code, and takes the curve over."""
+    """A training that differs only in an own metric replaces the curve: its code is another."""
     bench = Bench.launch(database, make_spec())
     worker = bench.worker()
     held = claim_trial(worker)
@@ -236,7 +236,7 @@ def test_another_figure_of_a_further_metric_is_another_training(database: Databa
 
 
 def test_epochs_that_are_sent_again_are_no_progress(bench: Bench) -> None:
-    """A trainer that resumes sends the epochs before its checkpoint once more."""
+    """A trainer that resumes repeats the epochs before its checkpoint."""
     worker = bench.worker()
     held = claim_trial(worker)
     noted: list[str] = []

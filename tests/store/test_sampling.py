@@ -1,4 +1,4 @@
-"""Samplers as functions of (seed, configuration), and what learning samplers are shown."""
+"""Samplers as functions of (seed, configuration), and what learning samplers see."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ EDGE = math.nextafter(1.0, 0.0)
 
 @st.composite
 def ranges(draw: st.DrawFn) -> Range:
-    """Make any range that a study file may hold."""
+    """Make any range that a study file may contain."""
     integer, log = draw(st.booleans()), draw(st.booleans())
     if integer:
         low: float | int = draw(st.integers(1 if log else -(10**12), 10**12))
@@ -49,7 +49,7 @@ def test_a_range_is_never_left(dimension: Range, unit: float) -> None:
 
 @given(count=st.integers(1, 50), unit=UNITS | st.just(EDGE))
 def test_a_choice_gives_one_of_its_values(count: int, unit: float) -> None:
-    """Any place gives one of the values, the ends included."""
+    """Any place gives one of the values, including at the ends."""
     dimension = Choice("c", tuple(range(count)))
     assert sampling.value_at(dimension, unit) in dimension.values
     assert sampling.value_at(dimension, 0.0) == 0
@@ -57,7 +57,7 @@ def test_a_choice_gives_one_of_its_values(count: int, unit: float) -> None:
 
 
 def test_whole_numbers_are_drawn_evenly() -> None:
-    """Both ends of a whole range get the share of every other value."""
+    """Both ends of a whole range are as likely as every other value."""
     dimension = Range("r", 1, 4, integer=True)
     drawn = [sampling.value_at(dimension, place / 1000) for place in range(1000)]
     assert [drawn.count(value) for value in (1, 2, 3, 4)] == [250] * 4
@@ -77,7 +77,7 @@ def test_values_depend_on_seed_and_configuration_alone(sampler: str) -> None:
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 @pytest.mark.parametrize("options", [{}, {"scramble": False}, {"qmc_type": "halton"}])
 def test_no_two_configurations_are_alike(sampler: str, options: dict[str, Value]) -> None:
-    """Two workers never propose the same values; conditions are kept."""
+    """Two workers never propose the same values; conditions are respected."""
     spec = make_ranged(trials=64, sampler=sampler, sampler_options=options)
     chosen = [sampling.choose(spec, place) for place in range(64)]
     assert len({str(one["lr"]) for one in chosen}) == 64
@@ -115,7 +115,7 @@ def trial(
     state: TrialState = TrialState.COMPLETE,
     **attributes: Any,
 ) -> FrozenTrial:
-    """Make a trial as a worker would read it."""
+    """Make a trial in the form that a worker reads."""
     chosen = sampling.choose(replace(spec, search=replace(spec.search, sampler="random")), number)
     made = create_trial(
         state=state,
@@ -136,7 +136,7 @@ TPE = {"n_startup_trials": 3, "multivariate": True, "group": True, "constant_lia
 
 @pytest.mark.parametrize("options", [{}, TPE, {**TPE, "group": False}])
 def test_tpe_proposes_inside_the_space(options: dict[str, Value]) -> None:
-    """Whatever was found, a proposal has exactly the active parameters, inside their ranges."""
+    """After any results a proposal has exactly the active parameters, within their ranges."""
     spec = make_ranged(trials=40, sampler="tpe", sampler_options=options)
     known = sampling.distributions(spec)
     trials: list[FrozenTrial] = []
@@ -154,7 +154,7 @@ def test_tpe_proposes_inside_the_space(options: dict[str, Value]) -> None:
 
 
 def test_tpe_learns() -> None:
-    """After 30 trials TPE looks near the best ones: most proposals beat the median draw."""
+    """After 30 trials most of TPE's proposals beat the median draw."""
     spec = make_spec(
         trials=100, dimensions=(Range("lr", 0.0, 1.0),), sampler="tpe", sampler_options={}
     )
@@ -176,7 +176,7 @@ def test_replicates_are_not_shown() -> None:
 
 @pytest.mark.parametrize(("metric", "worst"), [("val_loss", 0.9), ("val_acc", 0.2)])
 def test_gp_sees_divergence_as_the_worst_finite_value(metric: str, worst: float) -> None:
-    """GP ignores pruned trials, so it is given a diverged one as complete and as bad as any."""
+    """GP ignores pruned trials, so a diverged one is shown as complete, with the worst value."""
     spec = make_ranged(sampler="gp", metric=metric)
     diverged = trial(spec, 2, math.nan, TrialState.PRUNED, diverged=True)
     seen = sampling.as_seen(spec, [trial(spec, 0, 0.2), trial(spec, 1, 0.9), diverged])
@@ -185,7 +185,7 @@ def test_gp_sees_divergence_as_the_worst_finite_value(metric: str, worst: float)
 
 
 def test_tpe_ranks_divergence_below_everything() -> None:
-    """A trial that diverged late does not rank above one that was pruned early with a number."""
+    """A trial that diverged late does not rank above one pruned early with a number."""
     from optuna.samplers._tpe.sampler import _split_trials
     from optuna.study import Study
 

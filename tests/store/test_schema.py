@@ -1,4 +1,4 @@
-"""The schema: made once, by the first process, and never by two at a time."""
+"""The schema is created once, by the first process, and never by two at a time."""
 
 import math
 import os
@@ -53,7 +53,7 @@ def tables_of(database: Database) -> set[str]:
 
 
 def test_migrations_make_exactly_the_tables(database: Database) -> None:
-    """What the migrations built is what tables.py declares: nothing to add, drop or change."""
+    """The migrations create exactly what tables.py declares."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -63,8 +63,8 @@ def test_migrations_make_exactly_the_tables(database: Database) -> None:
         return not (kind == "table" and name == schema.VERSION_TABLE)
 
     with database.transaction() as connection:
-        # A server's user may be called tuner too; then PostgreSQL takes our
-        # schema for the default one, and Alembic would leave it out.
+        # A server's user may be called tuner too; then PostgreSQL takes our schema for the default
+        # one, and Alembic would leave it out.
         connection.dialect.default_schema_name = "public"
         options = {
             "include_schemas": True,
@@ -79,14 +79,14 @@ def test_migrations_make_exactly_the_tables(database: Database) -> None:
 
 
 def test_the_revision_is_the_newest_migration() -> None:
-    """The program asks for the schema that its migrations end with."""
+    """The program's schema revision is that of the newest migration."""
     from alembic.script import ScriptDirectory
 
     assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == t.REVISION
 
 
 def test_an_empty_database_gets_both_schemas(empty: Database) -> None:
-    """Optuna's tables and ours are made; a second call changes nothing."""
+    """Optuna's tables and ours are created; a second call changes nothing."""
     schema.ensure(empty)
     tables = tables_of(empty)
     assert {"studies", "trials", "tuner.study", "tuner.lease"} <= tables
@@ -96,7 +96,7 @@ def test_an_empty_database_gets_both_schemas(empty: Database) -> None:
 
 
 def test_the_whole_schema_is_what_the_migrations_make(empty: Database, server: Address) -> None:
-    """The script for empty databases: the same tables, columns in order, triggers and versions.
+    """The script for empty databases gives the same tables, column order, triggers and versions.
 
     After a new migration or Optuna: GOLDEN=write pytest tests/store/test_schema.py -k whole
     """
@@ -134,7 +134,7 @@ def test_the_whole_schema_is_what_the_migrations_make(empty: Database, server: A
 def test_the_whole_schema_is_for_empty_databases_of_this_version(
     there: str, empty: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside anything left in public, in a schema that exists, or out of date: step by step."""
+    """If public or our schema has content, or the script is out of date, migrations run instead."""
     if there.startswith("--"):
         monkeypatch.setattr(schema, "WHOLE", tmp_path / "whole.sql")
         schema.WHOLE.write_text(f"{there}\nCREATE TABLE wrong (id int);\n")
@@ -149,7 +149,7 @@ def test_the_whole_schema_is_for_empty_databases_of_this_version(
 
 
 def dumped(database: Database) -> str:
-    """Return a database as statements, without settings of the session that reads them."""
+    """Return a database as statements, without session settings."""
     known = database.address.parameters
     words = [locate().program("pg_dump"), "--no-owner", "--no-privileges", "--inserts"]
     words += ["--no-comments", f"--host={known['host']}", f"--port={known['port']}"]
@@ -166,14 +166,14 @@ def dumped(database: Database) -> str:
 
 
 def oids(database: Database) -> list[tuple[Any, ...]]:
-    """Return the identity of every table: created again, it would have another."""
+    """Return the oid of every table: if recreated it would have another."""
     query = "SELECT oid, relfilenode FROM pg_class WHERE relkind = 'r' ORDER BY oid"
     with database.transaction() as connection:
         return [tuple(row) for row in connection.execute(sa.text(query))]
 
 
 def test_five_processes_at_once_succeed(empty: Database, tmp_path: Any) -> None:
-    """Five processes on an empty database: all succeed, and the schema is whole."""
+    """Five processes on an empty database all succeed, and the schema is complete."""
     url = empty.address.url(show_password=True)
     settings = Settings(home=tmp_path / "home", database_url=url, timing=QUICK)
     code = (
@@ -211,7 +211,7 @@ def test_five_processes_at_once_succeed(empty: Database, tmp_path: Any) -> None:
 
 
 def test_a_newer_database_is_refused(database: Database) -> None:
-    """A database at a schema this program does not know is left alone, with what to do."""
+    """A database with an unknown schema is left alone, with a message what to do."""
     with database.transaction() as connection:
         table = f"{t.SCHEMA}.{schema.VERSION_TABLE}"
         connection.execute(sa.text(f"UPDATE {table} SET version_num = '9999'"))
@@ -220,7 +220,7 @@ def test_a_newer_database_is_refused(database: Database) -> None:
 
 
 def test_a_newer_optuna_is_refused(empty: Database) -> None:
-    """Optuna tables that this Optuna does not know are refused before ours are made."""
+    """Unknown Optuna tables are refused before ours are created."""
     from tuner.store.optuna_storage import create_tables
 
     create_tables(empty)
@@ -235,7 +235,7 @@ def test_a_newer_optuna_is_refused(empty: Database) -> None:
 def test_a_creation_that_breaks_leaves_no_half_schema(
     empty: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failure in the middle of our migrations rolls all of ours back; the next one succeeds."""
+    """A failure in the middle of our migrations rolls all back; the next attempt succeeds."""
     original = schema._migrate
 
     def broken(connection: sa.Connection) -> None:
@@ -279,7 +279,7 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
 
 
 def test_epochs_are_counted_before_the_tables_are_locked(empty: Database) -> None:
-    """Of a large database that takes minutes, in which its workers go on."""
+    """In a large database counting takes minutes, during which workers continue."""
     migrate_to(empty, "0001")
     with empty.transaction() as connection:
         for statement in FIRST_SCHEMA_ROWS:
@@ -374,7 +374,7 @@ def test_a_study_stored_before_races_goes_on_after_the_migration(empty: Database
 
 
 def test_labels_stored_before_patients_keep_unknown_patients(empty: Database) -> None:
-    """NULL is not the empty list of data that name no patients."""
+    """NULL (unknown) is not the empty list of data without patients."""
     migrate_to(empty, "0003")
     with empty.transaction() as connection:
         connection.execute(
@@ -411,7 +411,7 @@ FIRST_SCHEMA_ROWS = (
 
 
 def migrate_to(database: Database, revision: str) -> None:
-    """Bring an empty database to an older schema of ours."""
+    """Migrate an empty database to an older schema of ours."""
     from alembic import command
     from alembic.config import Config
 
@@ -461,7 +461,7 @@ def test_tables_of_a_later_revision_are_refused(database: Database) -> None:
 
 
 def test_optunas_own_upgrade_lets_its_tables_in_again(database: Database) -> None:
-    """What the message advises works."""
+    """The upgrade that the message recommends works."""
     with database.transaction() as connection:
         connection.execute(sa.text("UPDATE version_info SET library_version = '4.6.0'"))
     storage = RDBStorage(database.address.url(show_password=True).replace("://", "+psycopg2://", 1))

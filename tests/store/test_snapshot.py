@@ -1,4 +1,4 @@
-"""A snapshot: one state throughout, read only, and allowed to be idle."""
+"""A snapshot: one state throughout, read-only, and allowed to be idle."""
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ from tuner.store.database import Database
 
 
 def test_what_is_written_meanwhile_is_not_seen(database: Database) -> None:
-    """A study that is stored after the first statement is in no later one of the snapshot."""
+    """A study stored after the first statement is not visible in later ones."""
     first = Bench.launch(database, make_spec("first"))
     count = sa.select(sa.func.count()).select_from(t.study)
     with database.snapshot() as connection:
@@ -25,7 +25,7 @@ def test_what_is_written_meanwhile_is_not_seen(database: Database) -> None:
 
 
 def test_nothing_can_be_written(database: Database) -> None:
-    """A statement that would write is refused, and the pool's next connection may write again."""
+    """A write is refused, and the pool's next connection may write again."""
     bench = Bench.launch(database, make_spec())
     with pytest.raises(sa.exc.DBAPIError, match="read-only"), database.snapshot() as connection:
         connection.execute(sa.update(t.study).values(reason="changed"))
@@ -35,7 +35,7 @@ def test_nothing_can_be_written(database: Database) -> None:
 
 
 def test_it_may_be_idle_while_figures_are_computed(database: Database) -> None:
-    """The server does not end it for being idle, as it would end a worker's transaction."""
+    """The server has no idle timeout for it, unlike for a worker's transaction."""
     setting = sa.text("SHOW idle_in_transaction_session_timeout")
     with database.snapshot() as connection:
         assert connection.execute(setting).scalar_one() == "0"

@@ -1,4 +1,4 @@
-"""Hours and money: stored with what they paid for, never counted twice, and kept within bounds."""
+"""Hours and money: stored with what they paid for, never counted twice, and bounded."""
 
 import random
 from collections import Counter
@@ -42,7 +42,7 @@ PATIENT = Timing(lease=HOUR)
 
 
 def spent(bench: Bench, price: float | None = None) -> Spending:
-    """Return what the study has spent as stored."""
+    """Return the study's stored spending."""
     with bench.database.transaction() as connection:
         return read_spending(connection, bench.study.study_id, Budget("grid", price_per_hour=price))
 
@@ -60,7 +60,7 @@ def relaunch(bench: Bench, spec: Spec) -> None:
 
 
 def test_the_hours_are_those_of_all_workers_of_the_study(database: Database) -> None:
-    """Those included that have left; not those of another study."""
+    """Those of workers that have left are included; those of another study are not."""
     bench, other = (Bench.launch(database, make_spec(name, hours=1.0)) for name in ("a", "b"))
     first, second = bench.worker(), bench.worker()
     renew(other, other.worker(), Used(99_999.0, 99_999.0))
@@ -74,7 +74,7 @@ def test_the_hours_are_those_of_all_workers_of_the_study(database: Database) -> 
 
 
 def test_workers_on_one_gpu_divide_its_hours(bench: Bench) -> None:
-    """What counts is the device's time; a worker of an older program has a device for itself."""
+    """The device's time counts; a worker of an older version counts as alone on its device."""
     renew(bench, bench.worker(), Used(3600.0, 1800.0))
     with bench.database.transaction() as connection:
         old = {"study_id": bench.study.study_id, "host": "h", "pid": 1, "device": "cuda:0"}
@@ -83,7 +83,7 @@ def test_workers_on_one_gpu_divide_its_hours(bench: Bench) -> None:
 
 
 def test_money_is_hours_at_the_price_of_the_machine_or_of_the_study(database: Database) -> None:
-    """A machine's own price wins, a free one included."""
+    """A machine's own price takes precedence, even a price of 0."""
     bench = Bench.launch(database, make_spec(money=10.0, price=2.5))
     prices = (None, 4.0, 0.0)
     for price in prices:
@@ -113,7 +113,7 @@ def test_a_renewal_that_comes_late_takes_nothing_back(bench: Bench) -> None:
 
 @pytest.mark.parametrize("deed", ["record", "complete", "prune", "fail", "interrupt", "give back"])
 def test_what_is_stored_is_paid_for_in_the_same_transaction(database: Database, deed: str) -> None:
-    """If the transaction fails, neither is stored; and a lost lease stores neither."""
+    """If the transaction fails neither is stored; with a lost lease neither is stored."""
     bench = Bench.launch(database, make_spec(hours=1.0))
     worker = bench.worker()
     held = claim_trial(worker)
@@ -137,7 +137,7 @@ def test_what_is_stored_is_paid_for_in_the_same_transaction(database: Database, 
     with pytest.raises(LeaseLostError):
         act(replace(held, token=7))
     with database.transaction() as connection:
-        # Nobody can be charged: the last statement of the transaction fails.
+        # The last statement of the transaction, which charges the worker, fails.
         connection.execute(
             sa.text("ALTER TABLE tuner.worker ADD CONSTRAINT broke CHECK (active_seconds < 1)")
         )
@@ -162,7 +162,7 @@ def test_a_study_whose_trials_have_all_ended_is_complete(database: Database) -> 
 
 
 def test_a_larger_budget_goes_on_where_the_study_was(database: Database) -> None:
-    """Trials that were given back are taken up again under their numbers, with their epochs."""
+    """Trials that were given back resume under their numbers, with their epochs."""
     bench = Bench.launch(database, make_spec(hours=1.0))
     worker = bench.worker()
     held = claim_trial(worker)
@@ -177,7 +177,7 @@ def test_a_larger_budget_goes_on_where_the_study_was(database: Database) -> None
     assert again == Ended("spent", "The budget of 1 hour is spent."), "not larger"
     relaunch(bench, make_spec(hours=2.0))
     assert bench.state() == "open"
-    # A worker that never left hears it too.
+    # A worker that never left notices it too.
     assert not renew(bench, worker, worker.used()).spent
     lease = claim_trial(bench.worker())
     assert (lease.number, lease.stored_epochs) == (held.number, 1)
@@ -186,7 +186,7 @@ def test_a_larger_budget_goes_on_where_the_study_was(database: Database) -> None
 
 @dataclass
 class Simulated:
-    """A worker that trains without training: its clock is the simulation's."""
+    """A worker that trains nothing: its clock is the simulation's."""
 
     ledger: Ledger
     joined: float
@@ -202,7 +202,7 @@ class Simulated:
 class Simulation:
     """Many workers on one study, in steps of a second: kills, adoptions, packs of two.
 
-    `truth` is what devices really trained, kept apart from anything that is stored.
+    `truth` is what devices really trained, kept apart from everything stored.
     """
 
     bench: Bench
@@ -222,7 +222,7 @@ class Simulation:
         self.workers.append(worker)
 
     def step(self) -> None:
-        """Let a second pass for everybody."""
+        """Let a second pass for all workers."""
         self.now += 1.0
         for worker in self.workers:
             if worker.held:
@@ -272,7 +272,7 @@ class Simulation:
                 worker.held.remove(lease)
 
     def kill(self) -> None:
-        """Kill a worker as kill -9 does: it tells nobody, and its leases run out."""
+        """Kill a worker like kill -9: nothing is recorded, and its leases expire."""
         victim = self.rng.choice(self.workers)
         self.workers.remove(victim)
         self.killed.append(victim.ledger.worker_id)
@@ -281,14 +281,14 @@ class Simulation:
 
 
 def company(held: list[Lease]) -> Company:
-    """Return what a worker says that wants a second trial of whatever kind."""
+    """Return the company of a worker that wants a second trial of any kind."""
     return Company(held, lambda _chosen, _seed: True)
 
 
 def test_a_simulated_fleet_keeps_its_bounds(database: Database) -> None:
     """Six workers, one killed now and then, until the hours are spent; then again with more.
 
-    Of what was really trained at most a renewal is missing for each kill. Beyond the budget each
+    At most one renewal per kill is missing in what was really trained. Beyond the budget each
     worker trains at most two renewals and an epoch.
     """
     budget = 100.0

@@ -1,4 +1,4 @@
-"""Studies: launched once, extended, found, versioned, deleted whole."""
+"""Studies: launched once, extended, found, versioned, deleted completely."""
 
 import threading
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_a_new_study_is_created_in_both_schemas(database: Database) -> None:
 
 
 def test_the_same_file_finds_its_study(database: Database) -> None:
-    """A second launch of the same file makes nothing new."""
+    """A second launch of the same file creates nothing."""
     first = launch(database, make_spec())
     again = launch(database, make_spec())
     assert again.what == "found"
@@ -51,7 +51,7 @@ def test_the_same_file_finds_its_study(database: Database) -> None:
 
 
 def test_more_trials_extend(database: Database) -> None:
-    """More trials of a random study, and a complete one is open again."""
+    """More trials extend a random study, and open a complete one again."""
     launch(database, make_ranged(trials=4, sampler="random"))
     with database.transaction() as connection:
         connection.execute(sa.update(t.study).values(state="complete"))
@@ -74,7 +74,7 @@ def test_more_seeds_extend_a_grid(database: Database) -> None:
     ids=["longer", "another seed", "a pruner", "fewer seeds"],
 )
 def test_other_changes_are_refused_with_what_differs(database: Database, given: Spec) -> None:
-    """A file that asks another question is refused, and the way out is named."""
+    """A file with another question is refused, with the way out."""
     launch(database, make_spec(seeds=2))
     with pytest.raises(StudyConflictError, match=r"small exists(.|\n)*stored(.|\n)*--new-version"):
         launch(database, given)
@@ -95,13 +95,13 @@ def test_a_new_version_stands_beside_the_old(database: Database) -> None:
 
 
 def test_an_unchanged_file_makes_no_new_version(database: Database) -> None:
-    """--new-version of the same question finds the study that asks it."""
+    """--new-version with the same question finds its study."""
     launch(database, make_spec())
     assert launch(database, make_spec(), new_version=True).what == "found"
 
 
 def test_launching_a_stopped_study_opens_it(database: Database) -> None:
-    """What was stopped goes on by launching it again; a complete one stays complete."""
+    """A stopped study continues when launched again; a complete one stays complete."""
     first = launch(database, make_spec()).study
     control.stop(database, first)
     assert launch(database, make_spec()).study.state == "open"
@@ -111,7 +111,7 @@ def test_launching_a_stopped_study_opens_it(database: Database) -> None:
 def test_an_unknown_study_is_told_with_a_near_name(
     database: Database, wanted: str, hint: str
 ) -> None:
-    """A name that is not there gets a hint."""
+    """An unknown name gets a hint."""
     launch(database, make_spec())
     with database.transaction() as connection:
         with pytest.raises(UnknownStudyError, match=hint):
@@ -121,7 +121,7 @@ def test_an_unknown_study_is_told_with_a_near_name(
 
 
 def test_launches_at_once_make_one_study(database: Database) -> None:
-    """Six launches at the same moment: one creates, five find."""
+    """Of six simultaneous launches one creates the study, and five find it."""
     whats, barrier = [], threading.Barrier(6)
 
     def one() -> None:
@@ -140,7 +140,7 @@ def test_launches_at_once_make_one_study(database: Database) -> None:
 
 
 def test_a_study_that_optuna_has_of_others_is_refused(database: Database) -> None:
-    """A name taken by somebody's own Optuna study is refused; theirs is left alone."""
+    """The name of a study created by Optuna alone is refused; that study is left alone."""
     storage = Binding(database).storage
     theirs = optuna_storage.create_study(storage, "small", "val_acc", "maximize")
     with pytest.raises(StudyConflictError, match="tuner did not create"):
@@ -168,7 +168,7 @@ def rows_by_table(database: Database) -> dict[str, int]:
 
 
 def test_deleting_leaves_no_row(database: Database) -> None:
-    """Every row that hangs on a study goes, in both schemas; other studies keep theirs."""
+    """Every row of the study is deleted in both schemas; other studies keep theirs."""
     empty = rows_by_table(database)
     assert len(empty) > 20
     spec = limited(make_spec(pruner="threshold", pruner_options={"upper": 9.0}), attempts=1)
@@ -239,7 +239,7 @@ def test_an_extension_is_not_lost_to_a_claim_that_ends_the_study(
 
 
 def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> None:
-    """Workers whose study is deleted in the middle of their work learn it in order."""
+    """Workers whose study is deleted while they work exit in order."""
     bench = Bench.launch(database, make_spec(seeds=30))
     errors: list[BaseException] = []
     started = threading.Barrier(4)
@@ -256,7 +256,7 @@ def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> N
             except LeaseLostError:
                 answer = worker.claim(None, adopt=False)
                 assert isinstance(answer, Ended)
-            except BaseException as error:  # noqa: BLE001  # told by the main thread
+            except BaseException as error:  # noqa: BLE001 # reported by the main thread
                 errors.append(error)
 
     threads = [threading.Thread(target=train) for _ in range(3)]
@@ -273,7 +273,7 @@ def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> N
 
 
 def test_a_stored_study_needs_no_file(database: Database) -> None:
-    """What a worker reads from the database equals what was launched, folder and all."""
+    """The study read from the database equals the launched one, folder included."""
     spec = replace(make_ranged(sampler="tpe"), folder="/studies", overrides=("lr=1",))
     launched = launch(database, spec).study
     with database.transaction() as connection:
@@ -283,7 +283,7 @@ def test_a_stored_study_needs_no_file(database: Database) -> None:
 
 
 def test_a_study_that_failed_before_its_first_epoch_can_be_mended(database: Database) -> None:
-    """Its file may change in anything: no epoch is there to be mixed with another study's."""
+    """Its file may change in any way: there is no epoch to mix with another study's."""
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "loss = 'bce' separates two classes")
@@ -297,7 +297,7 @@ def test_a_study_that_failed_before_its_first_epoch_can_be_mended(database: Data
 
 
 def test_a_study_at_work_or_with_an_epoch_is_not_replaced(database: Database) -> None:
-    """A trial that somebody holds may be in its first epoch; a stored epoch is a result."""
+    """A held trial may be in its first epoch, and a stored epoch is a result."""
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "one thing")

@@ -1,4 +1,4 @@
-"""Whose turn it is: priorities, shares of people, and when a worker changes its study."""
+"""The order of studies: priorities, users' shares, and when a worker changes its study."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,14 +25,14 @@ DAY = datetime(2026, 11, 26, tzinfo=UTC)
 def turn(
     number: int, *, priority: int = 0, owner: str = "ann", used: float = 0.0, has_work: bool = True
 ) -> QueuedStudy:
-    """Make a study's turn; a later number was launched later."""
+    """Make a queued study; a larger number was launched later."""
     created = DAY + timedelta(minutes=number)
     study = Study(number, f"s{number}", 1, make_spec(), "", "open", "", created, {})
     return QueuedStudy(study, priority, owner, used, has_work, workers=0)
 
 
 def test_priority_comes_first_then_who_used_least_then_the_oldest() -> None:
-    """Each rule decides only where the one before it does not."""
+    """Each rule decides only on ties of the previous one."""
     queue = [
         turn(1, owner="ben", used=50.0),
         turn(2, owner="ann", used=10.0),
@@ -43,7 +43,7 @@ def test_priority_comes_first_then_who_used_least_then_the_oldest() -> None:
 
 
 def test_a_worker_leaves_for_a_higher_priority_at_once() -> None:
-    """Also for a study of the same person."""
+    """Also for a study of the same user."""
     assert turns.is_relieved(turn(1), [turn(2, priority=1)])
     assert not turns.is_relieved(turn(1, priority=1), [turn(2)])
 
@@ -52,27 +52,27 @@ def test_a_worker_leaves_for_a_higher_priority_at_once() -> None:
 def test_a_worker_leaves_for_another_person_who_is_clearly_behind(
     ahead: float, leaves: bool
 ) -> None:
-    """A few seconds ahead are no reason to start another trainer."""
+    """A difference of a few seconds does not justify starting another trainer."""
     mine = turn(1, used=100.0 + MARGIN_SECONDS + ahead)
     assert turns.is_relieved(mine, [turn(2, owner="ben", used=100.0)]) is leaves
 
 
 def test_nobody_leaves_for_a_study_without_trials_to_train_or_for_the_same_person() -> None:
-    """What has no trial now needs no worker; a person's own studies go one after the other."""
+    """A study without open trials needs no worker; a user's own studies run one after another."""
     mine = turn(1, used=1e6)
     assert not turns.is_relieved(mine, [turn(2, priority=9, has_work=False)])
     assert not turns.is_relieved(mine, [turn(2, used=1e6)])
 
 
 def test_nobody_leaves_for_a_study_with_idle_workers() -> None:
-    """They take whatever it hands out next."""
+    """Idle workers take whatever it assigns next."""
     urgent = turn(2, priority=9)
     assert turns.is_relieved(turn(1), [urgent])
     assert not turns.is_relieved(turn(1), [replace(urgent, idle_workers=1)])
 
 
 def launch(database: Database, name: str, who: str, spec: Spec | None = None) -> Bench:
-    """Store a study of a person: of one trial, or another one."""
+    """Store a user's study: of one trial, or the given one."""
     binding = Binding(database)
     spec = spec or make_spec(name, dimensions=())
     study = studies.launch(database, binding, spec, {"who": who}, new_version=False).study
@@ -86,7 +86,7 @@ def read(database: Database) -> dict[str, QueuedStudy]:
 
 
 def test_seconds_are_a_persons_on_all_machines(database: Database) -> None:
-    """Who trained lately is behind who has not, whichever study and machine it was."""
+    """A user whose studies trained lately comes later, whichever study and machine it was."""
     first = launch(database, "first", "ann@one")
     launch(database, "second", "ann@two")
     launch(database, "third", "ben@one")
@@ -102,7 +102,7 @@ def test_seconds_are_a_persons_on_all_machines(database: Database) -> None:
 
 
 def test_a_study_whose_trials_are_taken_has_no_work(database: Database) -> None:
-    """Its one trial is a worker's; once that is given back, there is work again."""
+    """While its one trial is held there is no work; once it is given back, there is."""
     bench = launch(database, "only", "ann@one")
     worker = bench.worker()
     lease = claim_trial(worker)
@@ -115,14 +115,14 @@ def test_a_study_whose_trials_are_taken_has_no_work(database: Database) -> None:
 
 
 def age(bench: Bench, table: sa.Table, column: str, seconds: float) -> None:
-    """Let the moments in a column be so much earlier."""
+    """Move the times in a column back by this much."""
     earlier = table.c[column] - timedelta(seconds=seconds)
     with bench.database.transaction() as connection:
         connection.execute(sa.update(table).values({column: earlier}))
 
 
 def test_a_worker_without_a_trial_is_idle_once_it_had_time_to_ask(database: Database) -> None:
-    """One that has just come is about to ask; one with a trial is at work."""
+    """A worker that just joined is about to claim; one with a trial is busy."""
     bench = launch(database, "race", "ann@one", make_spec("race", seeds=2))
     busy = bench.worker()
     bench.worker()
@@ -135,7 +135,7 @@ def test_a_worker_without_a_trial_is_idle_once_it_had_time_to_ask(database: Data
 def test_a_study_that_hands_out_nothing_has_no_work_until_something_happens(
     database: Database,
 ) -> None:
-    """A race awaits its look: who asked in vain tells the others, for a while."""
+    """While a race waits for its look, a worker's vain visit keeps others away for a while."""
     replicates = Replicates(3, "top", 2)
     spec = make_spec("race", trials=replicates.total(2), sampler="random")
     spec = replace(spec, replicates=replicates)
@@ -165,7 +165,7 @@ def test_a_study_that_hands_out_nothing_has_no_work_until_something_happens(
 
 
 def test_a_priority_is_kept_and_told(database: Database) -> None:
-    """It moves the study to the front, and its history says who did it."""
+    """The study moves to the front, and its history has who did it."""
     launch(database, "first", "ann@one")
     second = launch(database, "second", "ben@one")
     with database.transaction() as connection:
@@ -176,7 +176,7 @@ def test_a_priority_is_kept_and_told(database: Database) -> None:
 
 
 def test_archived_and_paused_studies_have_no_turn(database: Database) -> None:
-    """Nobody waits for them."""
+    """They have no turn."""
     bench = launch(database, "first", "ann@one")
     with database.transaction() as connection:
         studies.set_state(connection, bench.study, "paused", "a test")

@@ -1,4 +1,4 @@
-"""Predictions in pieces: whole or not linked, fenced by the token, and gone with their trial."""
+"""Predictions in pieces: complete or not linked, fenced by the token, deleted with their trial."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,11 +48,11 @@ def complete(
 
 
 class CutError(Exception):
-    """The line is cut."""
+    """The connection is cut."""
 
 
 def cut_after(sent: int) -> Callable[[int, int], None]:
-    """Return what cuts the sending once this many bytes are stored."""
+    """Return a hook that cuts the upload once this many bytes are stored."""
 
     def told(done: int, _total: int) -> None:
         if done >= sent:
@@ -62,7 +62,7 @@ def cut_after(sent: int) -> Callable[[int, int], None]:
 
 
 def test_every_reader_gets_the_array_back(bench: Bench) -> None:
-    """Pieces are put together as they were, also of shapes that no piece divides."""
+    """Pieces are put together exactly, also for shapes that no piece divides."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, CURVE)
@@ -83,7 +83,7 @@ def test_every_reader_gets_the_array_back(bench: Bench) -> None:
 
 
 def test_a_small_array_stays_in_its_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial of the usual size costs no further transaction."""
+    """A trial of the usual size needs no further transaction."""
     monkeypatch.setattr(uploads, "INLINE_BYTES", 16)
     worker = bench.worker()
     complete(worker, claim_trial(worker))
@@ -92,7 +92,7 @@ def test_a_small_array_stays_in_its_row(bench: Bench, monkeypatch: pytest.Monkey
 
 
 def test_only_what_is_missing_is_sent_again(bench: Bench) -> None:
-    """After a cut the rest is sent; after a lost answer to the end nothing is."""
+    """After a cut only the rest is sent; after a lost final answer nothing is."""
     worker = bench.worker()
     held = claim_trial(worker)
     with pytest.raises(CutError):
@@ -108,7 +108,7 @@ def test_only_what_is_missing_is_sent_again(bench: Bench) -> None:
 
 
 def test_a_replaced_holder_links_nothing_and_leaves_nothing(bench: Bench) -> None:
-    """Its pieces go when the next attempt begins to send; its next piece tells it why."""
+    """Its pieces are deleted when the next attempt uploads; its own next piece is refused."""
     slow, quick = bench.worker(), bench.worker()
     held = claim_trial(slow)
 
@@ -125,7 +125,7 @@ def test_a_replaced_holder_links_nothing_and_leaves_nothing(bench: Bench) -> Non
 
 
 def test_pieces_of_a_failed_attempt_go_with_the_trials_end(bench: Bench) -> None:
-    """Whatever way a trial ends, no pieces are left that nothing links to."""
+    """However a trial ends, no unlinked pieces are left."""
     worker = bench.worker()
     held = claim_trial(worker)
     with pytest.raises(CutError):
@@ -136,7 +136,7 @@ def test_pieces_of_a_failed_attempt_go_with_the_trials_end(bench: Bench) -> None
 
 
 def test_pieces_are_deleted_with_their_study(bench: Bench) -> None:
-    """Deleting a study leaves no megabytes behind."""
+    """Deleting a study deletes its pieces."""
     worker = bench.worker()
     complete(worker, claim_trial(worker))
     with bench.database.transaction() as connection:
@@ -145,7 +145,7 @@ def test_pieces_are_deleted_with_their_study(bench: Bench) -> None:
 
 
 def test_large_labels_are_stored_once_and_before(bench: Bench) -> None:
-    """Ids of many images are not sent inside the transaction, nor by every trial."""
+    """Many images' ids are sent before the transaction, and only by the first trial."""
     worker = bench.worker()
     held = claim_trial(worker)
     worker.record(held, CURVE)

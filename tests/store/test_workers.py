@@ -22,7 +22,7 @@ def renew(bench: Bench, who: Ledger, *held: Lease, active: float = 0.0) -> Renew
 
 
 def test_renewing_moves_the_end_of_the_lease(bench: Bench) -> None:
-    """The lease runs from now on by the server's clock, and the worker was seen."""
+    """The lease runs from now by the server's clock, and the worker counts as seen."""
     worker = bench.worker()
     held = claim_trial(worker)
     bench.expire(held)
@@ -35,7 +35,7 @@ def test_renewing_moves_the_end_of_the_lease(bench: Bench) -> None:
 
 
 def test_a_lease_with_another_token_is_lost(bench: Bench) -> None:
-    """After adoption the old holder's renewal says so, and leaves the new lease alone."""
+    """After adoption the old holder's renewal reports it, and leaves the new lease alone."""
     slow, quick = bench.worker(), bench.worker()
     old = claim_trial(slow)
     bench.expire(old)
@@ -46,7 +46,7 @@ def test_a_lease_with_another_token_is_lost(bench: Bench) -> None:
 
 
 def test_the_lease_of_a_deleted_trial_is_lost(bench: Bench) -> None:
-    """A trial that is gone cannot be held; without a lease the study counts as stopped."""
+    """A deleted trial cannot be held; without its row the study counts as stopped."""
     worker = bench.worker()
     held = claim_trial(worker)
     with bench.database.transaction() as connection:
@@ -57,7 +57,7 @@ def test_the_lease_of_a_deleted_trial_is_lost(bench: Bench) -> None:
 
 @pytest.mark.parametrize("deed", ["finish", "give back"])
 def test_a_renewal_that_comes_late_is_no_loss(bench: Bench, deed: str) -> None:
-    """Between the end of a trial and the thread's hearing of it nothing is lost, nothing kept."""
+    """A renewal after the trial's end, before the thread knows of it, changes nothing."""
     worker = bench.worker()
     held = claim_trial(worker)
     if deed == "finish":
@@ -81,7 +81,7 @@ def test_leaving_is_noted(bench: Bench) -> None:
 
 
 def test_renewing_waits_for_no_other_trial(bench: Bench) -> None:
-    """A peer in the middle of a transaction does not hold up the renewal of its own lease."""
+    """A peer in the middle of a transaction does not delay other leases' renewals."""
     first, second = bench.worker(), bench.worker()
     mine, theirs = claim_trial(first), claim_trial(second)
     with Database(bench.database.address) as other, other.transaction() as connection:

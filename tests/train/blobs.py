@@ -1,4 +1,4 @@
-"""A tiny learnable objective, written to disk as a user would, and jobs on it."""
+"""A tiny learnable objective, written to disk as by a user, and jobs on it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ def build(parameters, inputs, outputs):
 
 @dataclass(frozen=True)
 class Blobs:
-    """Where the blobs objective lies, with jobs and workbenches for it."""
+    """The folder of the blobs objective, with jobs and workbenches for it."""
 
     folder: Path
     cache: Path

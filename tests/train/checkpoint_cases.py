@@ -1,4 +1,4 @@
-"""Places to keep checkpoints at, small trainings to keep there, and ways to look at them."""
+"""Locations for checkpoints, small trainings to store there, and ways to inspect them."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ OTHERS = {"study": "s", "trial": "2"}
 
 @dataclass(frozen=True)
 class Kept:
-    """A location with what opens it."""
+    """A location and the settings to open it."""
 
     location: str
     options: Mapping[str, Any]
@@ -37,13 +37,13 @@ class Kept:
         return Tree(self.location, self.options)
 
     def place(self) -> CheckpointPlace:
-        """Return the place itself, to look at files and to damage them."""
+        """Return the place itself, to inspect and damage files."""
         return open_place(self.location, self.options)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training to its end, with its path and its state after every epoch."""
+    """One complete training, with its path and its state after every epoch."""
 
     path: list[str]
     states: list[TrainingState]
@@ -63,7 +63,7 @@ def train(bench: Workbench, job: Job, labels: Mapping[str, str] | None = None) -
 
 
 def state_text(state: TrainingState) -> str:
-    """Write a state so that equal texts mean equal bits; the order of names does not matter."""
+    """Write a state as text so that equal texts mean equal bits in any order of names."""
     return json.dumps(
         [
             fingerprint(dict(sorted(state.weights.items()))),
@@ -76,7 +76,7 @@ def state_text(state: TrainingState) -> str:
 
 
 def outcome(run: Run) -> str:
-    """Write all that a finished run leaves, but for durations and where epochs came from."""
+    """Write all results of a finished run, except durations and the origin of epochs."""
     state = run.state()
     curve = [
         [repr(value) for value in untimed(replace(epoch, reused=False))] for epoch in state.curve
@@ -95,7 +95,7 @@ def _result_text(result: Result) -> list[object]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Kept]:
-    """A bucket on an S3 look-alike that runs in this process."""
+    """A bucket on an S3 stand-in that runs in this process."""
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'tuner[test]'")
     server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -113,7 +113,7 @@ def s3() -> Iterator[Kept]:
 
 @pytest.fixture(params=["path", "memory", "s3"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
-    """A fresh location of each kind: a folder, memory://, and a bucket."""
+    """A new location of each kind: a folder, memory://, and a bucket."""
     fresh = uuid.uuid4().hex
     if request.param == "path":
         return Kept(str(tmp_path / "checkpoints"), {})

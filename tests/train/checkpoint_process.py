@@ -1,4 +1,4 @@
-"""A process that resumes trainings from stored checkpoints, told what to do line by line."""
+"""A process that resumes trainings from stored checkpoints, controlled line by line."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ class Resumer:
         )
 
     def finish(self, job: Job, location: str) -> tuple[int, str]:
-        """Resume a job there and train it to its end; return where it began, and its outcome."""
+        """Resume a job there and train it to its end; return its first epoch, and its outcome."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"job": vars(job), "location": location}) + "\n")
@@ -38,7 +38,7 @@ class Resumer:
         return int(began), str(left)
 
     def close(self) -> None:
-        """Let the process end."""
+        """End the process."""
         self._process.communicate(timeout=60)
         assert self._process.returncode == 0
 

@@ -1,4 +1,4 @@
-"""Runs abreast: each trains as alone, in every bit, whatever it is trained with."""
+"""Packs: each run trains as if alone, bit for bit, whatever it is packed with."""
 
 import gc
 import weakref
@@ -43,7 +43,7 @@ def job(seed: int = 0, data: Mapping[str, Value] | None = None, **chosen: Any) -
 
 
 def trained(runs: list[Run]) -> list[Curve]:
-    """Train runs abreast, each to its own end, and return their curves."""
+    """Train runs together, each to its own end, and return their curves."""
     abreast = Abreast()
     while left := [run for run in runs if not run.ended]:
         for _ in abreast.epochs(left, lambda: None):
@@ -58,7 +58,7 @@ def alone(bench: Workbench, one: Job) -> tuple[Curve, Run]:
 
 
 def test_a_run_beside_others_is_the_run_alone(bench: Workbench) -> None:
-    """Losses, optimizers, schedules, patience, augmentation and length are each one's own."""
+    """Losses, optimizers, schedules, patience, augmentation and length may differ in a pack."""
     jobs = [job(place, **chosen) for place, chosen in enumerate(SETTINGS)]
     runs = [bench.begin(one) for one in jobs]
     assert len({shape(run) for run in runs}) == 1
@@ -73,7 +73,7 @@ def test_a_run_beside_others_is_the_run_alone(bench: Workbench) -> None:
 
 
 def test_runs_of_other_shapes_take_turns(bench: Workbench) -> None:
-    """Width, batches, data, and a network that is not a stack: all are trained, packed or not."""
+    """Width, batches, data and networks that are not a stack may differ: all are trained."""
     jobs = [
         job(),
         job(1),
@@ -88,7 +88,7 @@ def test_runs_of_other_shapes_take_turns(bench: Workbench) -> None:
 
 
 def test_losses_of_other_targets_are_no_pack(bench: Workbench) -> None:
-    """Plain bce takes fractions and its weighted forms classes: each trains with its like."""
+    """Plain bce takes fractions, its weighted forms classes: they are packed separately."""
     shaped: list[dict[str, Any]] = [{}, {"class_weights": "balanced"}, {"label_smoothing": 0.1}]
     jobs = [job(seed, loss="bce", **chosen) for seed, chosen in enumerate([*shaped, *shaped])]
     runs = [bench.begin(one) for one in jobs]
@@ -97,7 +97,7 @@ def test_losses_of_other_targets_are_no_pack(bench: Workbench) -> None:
 
 
 def test_a_run_joins_and_leaves_between_epochs(bench: Workbench) -> None:
-    """A run that trained alone, or was restored, continues beside others, and alone again."""
+    """A run may join others after training alone or a restore, and leave them again."""
     first, second = bench.begin(job(0)), bench.begin(job(1))
     abreast = Abreast()
     for _ in first.epochs(lambda: None):
@@ -114,7 +114,7 @@ def test_a_run_joins_and_leaves_between_epochs(bench: Workbench) -> None:
 
 
 def test_time_is_counted_once(bench: Workbench) -> None:
-    """What a pack's epoch takes is shared by its members."""
+    """The time of a pack's epoch is divided among its members."""
     runs = [bench.begin(job(seed)) for seed in range(4)]
     epochs = [epoch for _, epoch in Abreast().epochs(runs, lambda: None)]
     shares = {round(epoch.seconds - epoch.val_seconds, 9) for epoch in epochs if epoch.val_seconds}
@@ -124,7 +124,7 @@ def test_time_is_counted_once(bench: Workbench) -> None:
 def test_what_is_asked_for_is_taken_and_auto_measures(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fastest pack that was tried, where each size was worth the next; 1 for no stack."""
+    """ "auto" goes to the next size as long as it pays off; 1 for networks that are no stack."""
     run, other = bench.begin(job()), bench.begin(job(plain=False))
     assert Abreast().most(run, 7) == 7
     assert Abreast().most(other, 7) == Abreast().most(other, "auto") == 1
@@ -145,7 +145,7 @@ def test_measuring_changes_nothing(bench: Workbench) -> None:
 
 
 def test_kinds_are_of_what_changes_no_shape() -> None:
-    """Numbers and seeds may differ; shapes, data and the number of outputs may not."""
+    """Runs of a kind may differ in numbers and seeds, not in shapes, data and outputs."""
     usual = kind(job())
     alike = [job(seed=3), *(job(**chosen) for chosen in SETTINGS), job(dropout=0.5)]
     others = [
@@ -161,18 +161,18 @@ def test_kinds_are_of_what_changes_no_shape() -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    """Open a workbench on the blobs, with a network of their objective's own."""
+    """Open a workbench on the blobs, with the objective's own network."""
     return write_own_blobs(tmp_path_factory.mktemp("own")).workbench()
 
 
 @pytest.fixture
 def paying(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every pack be faster than a trial alone."""
+    """Make every pack faster than a trial alone."""
     monkeypatch.setattr(module, "_seconds", lambda _, size: 0.01 / size)
 
 
 def begun(own: Workbench, abreast: Abreast, *jobs: Job) -> list[Run]:
-    """Begin jobs as a trainer does whose study asks for packs of 8."""
+    """Begin jobs like a trainer whose study asks for packs of 8."""
     runs = [own.begin(one) for one in jobs]
     for run in runs:
         abreast.mark(run, 8)
@@ -180,7 +180,7 @@ def begun(own: Workbench, abreast: Abreast, *jobs: Job) -> list[Run]:
 
 
 def assert_close(ours: Sequence[Epoch], theirs: Sequence[Epoch]) -> None:
-    """Curves agree to rounding."""
+    """Check that curves agree to rounding."""
     for one, other in zip(ours, theirs, strict=True):
         assert one.lr == other.lr
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-3)
@@ -189,7 +189,7 @@ def assert_close(ours: Sequence[Epoch], theirs: Sequence[Epoch]) -> None:
 
 @pytest.mark.usefixtures("paying")
 def test_own_networks_train_as_one_program(own: Workbench) -> None:
-    """Five seeds and settings agree with the same trials alone; who ends early leaves."""
+    """Five seeds and settings agree with the same trials alone; a trial that ends early leaves."""
     abreast = Abreast()
     chosen = [{**one, "plain": False} for one in SETTINGS[:5]]
     chosen[1]["epochs"] = 2
@@ -210,7 +210,7 @@ def test_own_networks_train_as_one_program(own: Workbench) -> None:
 
 @pytest.mark.usefixtures("paying")
 def test_a_run_of_a_pack_goes_on_alone(own: Workbench) -> None:
-    """From a state of the pack, and by leaving it: both come to what the trial alone comes to."""
+    """Restored from the pack's state, or leaving it, a run gives the results of the trial alone."""
     abreast = Abreast()
     first, second = begun(own, abreast, job(0, plain=False), job(1, plain=False))
     for _ in range(2):
@@ -230,7 +230,7 @@ def test_a_run_of_a_pack_goes_on_alone(own: Workbench) -> None:
 
 
 def test_only_a_number_marks_runs_for_packs_by_torch_func(own: Workbench, bench: Workbench) -> None:
-    """Marked runs have checkpoint keys of their own; "auto" and other networks keep theirs."""
+    """Marked runs have separate checkpoint keys; "auto" and other networks keep theirs."""
     abreast = Abreast()
     own_job, odd_job = job(plain=False), job(plain=True)
     asked: list[int | str] = ["auto", 1, 2, 8]
@@ -253,7 +253,7 @@ def test_only_a_number_marks_runs_for_packs_by_torch_func(own: Workbench, bench:
 
 
 def test_a_pack_by_torch_func_has_to_pay(own: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its steps are slower, or have no room, trials take turns, each as alone."""
+    """If its steps are slower, or do not fit, trials take turns, each as if alone."""
     run = begun(own, Abreast(), job(plain=False))[0]
     for seconds, memory, most, why in (
         ({1: 0.01, 8: 0.009}, None, 1, "takes 10 ms alone, 9 ms in a pack of 8"),
@@ -286,7 +286,7 @@ def test_measuring_a_pack_by_torch_func_changes_nothing(own: Workbench) -> None:
 
 @pytest.mark.usefixtures("paying")
 def test_who_leaves_takes_the_memory_of_one_program_along(own: Workbench) -> None:
-    """As of a pack of stacks: nothing waits for the collector of cycles."""
+    """Like a pack of stacks, it is freed without the cycle collector."""
     gc.disable()
     try:
         abreast = Abreast()
@@ -314,7 +314,7 @@ def test_a_limit_of_memory_is_heeded(bench: Workbench, monkeypatch: pytest.Monke
 
 
 def test_who_leaves_takes_the_memory_of_a_pack_along(bench: Workbench) -> None:
-    """Without the collector of cycles, which may not come by for hours in a trainer."""
+    """It is freed without the cycle collector, which may not run for hours in a trainer."""
     gc.disable()
     try:
         abreast, runs = Abreast(), [bench.begin(job(seed)) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""Augmentation: small, an own draw for each image, a function of seed and epoch."""
+"""Augmentation: small, drawn per image, and a function of seed and epoch."""
 
 from itertools import islice
 
@@ -11,21 +11,21 @@ CPU = torch.device("cpu")
 
 
 def change(strength: float, images: torch.Tensor, seed: int = 0, epoch: int = 1) -> torch.Tensor:
-    """Return a batch as the first batch of an epoch is changed."""
+    """Return a batch, augmented as the first batch of an epoch."""
     augmentation = Augmentation(strength, CPU)
     augmentation.begin(seed, epoch)
     return augmentation.change(images)
 
 
 def discs(count: int = 64) -> torch.Tensor:
-    """Return equal smooth images with a bright spot left of and above the middle."""
+    """Return equal smooth images with a bright spot above and to the left of the middle."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
     spot = torch.exp(-((x - 20) ** 2 + (y - 18) ** 2) / 50)
     return spot.expand(count, 1, 48, 64).contiguous()
 
 
 def centres(images: torch.Tensor) -> torch.Tensor:
-    """Return where the brightness of each image has its centre, (n, 2) as x and y."""
+    """Return each image's centre of brightness, (n, 2) as x and y."""
     weights = images.clamp_min(0.3) - 0.3
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
     total = weights.sum((1, 2, 3))
@@ -34,7 +34,7 @@ def centres(images: torch.Tensor) -> torch.Tensor:
 
 
 def test_what_is_drawn_depends_on_seed_and_epoch_alone() -> None:
-    """The same epoch draws the same, whatever was drawn before; another one does not."""
+    """The same epoch draws the same, whatever was drawn before; another epoch does not."""
     images = discs()
     first = change(1.0, images)
     used = Augmentation(1.0, CPU)
@@ -47,7 +47,7 @@ def test_what_is_drawn_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_every_image_is_changed_in_its_own_way() -> None:
-    """Equal images of a batch come out different, and the batch itself stays as it was."""
+    """Equal images of a batch become different, and the batch itself is unchanged."""
     images = discs()
     before = images.clone()
     changed = change(1.0, images)
@@ -57,7 +57,7 @@ def test_every_image_is_changed_in_its_own_way() -> None:
 
 
 def test_changes_are_small() -> None:
-    """At strength 1 a spot stays within what angle, move and scale allow; half are flipped."""
+    """At strength 1 a spot stays within the limits of angle, shift and scale; half are flipped."""
     found = centres(change(1.0, discs(400)))
     flipped = found[:, 0] > 32
     assert 0.4 < flipped.float().mean() < 0.6
@@ -68,7 +68,7 @@ def test_changes_are_small() -> None:
 
 
 def test_turning_keeps_circles_round() -> None:
-    """An oblong image is turned in pixels, not squeezed."""
+    """An oblong image is rotated in pixels, without distortion."""
     changed = change(1.0, discs(200))
     weights = (changed.clamp_min(0.3) - 0.3).squeeze(1)
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
@@ -91,7 +91,7 @@ def test_the_strength_is_in_proportion() -> None:
 
 
 def test_training_alone_is_changed(blobs: Blobs) -> None:
-    """Another strength gives other weights; no strength gives those of no augmentation."""
+    """Another strength gives other weights; strength 0 gives those without augmentation."""
     bench = blobs.workbench()
     curves = [
         [untimed(epoch) for epoch in islice(bench.begin(blob_job(**more)).epochs(nothing), 2)]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Faults that are really injected: death in every step of a write, full and closed disks."""
+"""Injected faults: death at every step of a write, full disks and file size limits."""
 
 import logging
 import os
@@ -42,19 +42,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def in_child(act: Callable[[], None]) -> int:
-    """Run something in a forked process and return how it ended, as os.waitpid tells."""
+    """Run a function in a forked process and return its status from os.waitpid."""
     child = os.fork()
     if child == 0:
         try:
             act()
             os._exit(0)
-        except BaseException:  # noqa: BLE001  # nothing of a test may run on in the child
+        except BaseException:  # noqa: BLE001 # nothing of a test may continue in the child
             os._exit(1)
     return os.waitpid(child, 0)[1]
 
 
 def die_at(step: int) -> None:
-    """Make this process kill itself at the given step of writing: before each sync and rename."""
+    """Make this process kill itself at this step of writing: before each sync and rename."""
     left = [step]
 
     def count() -> None:
@@ -79,7 +79,7 @@ def die_at(step: int) -> None:
 def test_a_writer_killed_at_any_step_leaves_nothing_that_is_taken_for_whole(
     tmp_path: Path, trained: Trained
 ) -> None:
-    """Kill -9 before every sync and rename of a write: all or nothing, and then it is swept."""
+    """After kill -9 at any step a write is complete or invisible, and its remains are swept."""
     whole, step = False, 0
     while not whole:
         step += 1
@@ -111,7 +111,7 @@ def test_a_writer_killed_at_any_step_leaves_nothing_that_is_taken_for_whole(
 def test_writers_killed_at_random_leave_only_whole_checkpoints(
     tmp_path: Path, trained: Trained
 ) -> None:
-    """Two processes write the same keys over and over and die: whatever is listed is sound."""
+    """Two processes write the same keys repeatedly and die: every listed checkpoint is complete."""
     for delay in (0.001, 0.004, 0.01, 0.02, 0.03, 0.05):
         children = [fork_writer(tmp_path, trained) for _ in range(2)]
         # The moment is random on purpose: nothing is waited for.
@@ -130,7 +130,7 @@ def test_writers_killed_at_random_leave_only_whole_checkpoints(
 
 
 def fork_writer(place: Path, trained: Trained) -> int:
-    """Start a process that stores all states again and again until it is killed."""
+    """Start a process that stores all states repeatedly until it is killed."""
     child = os.fork()
     if child == 0:
         try:
@@ -155,7 +155,7 @@ def test_a_full_disk_stops_checkpoints_and_nothing_else(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """ENOSPC for real: told once, the run trains on, and what was whole before stays whole."""
+    """A real ENOSPC is reported once, the run continues, and complete checkpoints stay complete."""
     place = small_disk / "checkpoints"
     tree = Tree(str(place))
     trained.store(tree, 1)
@@ -185,7 +185,7 @@ def test_a_full_disk_stops_checkpoints_and_nothing_else(
 
 
 def test_a_file_that_may_not_grow_leaves_nothing(tmp_path: Path, trained: Trained) -> None:
-    """A write refused half-way, as a quota does: the parts that did fit are removed again."""
+    """If a write is refused half-way, as by a quota, the parts already written are removed."""
     parts = encode(trained.states[0])
     limit = len(parts["weights"]) + 1
     assert limit < len(parts["optimizer"])

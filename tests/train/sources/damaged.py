@@ -1,4 +1,4 @@
-"""Small image files of every kind that a source takes, and seeded damage to them."""
+"""Small image files of every kind that a source accepts, and seeded damage to them."""
 
 import io
 import random
@@ -24,7 +24,7 @@ def encoded(image: Pixels | Image.Image, form: str, **options: object) -> bytes:
 
 
 def whole_files(folder: Path) -> Mapping[str, bytes]:
-    """Return whole files by name, their endings those by which a source finds them."""
+    """Return intact files by name, with the endings by which a source finds them."""
     grey, colour = Image.fromarray(GREY), Image.fromarray(COLOUR)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -62,7 +62,7 @@ def whole_files(folder: Path) -> Mapping[str, bytes]:
 
 
 def motorola(image: Pixels) -> bytes:
-    """Return a TIFF of 16 bits whose bytes are in the order of Motorola's processors."""
+    """Return a 16-bit TIFF in big-endian byte order."""
     height, width = image.shape
     entries = [
         (256, 3, 1, width << 16),
@@ -113,7 +113,7 @@ def dicom_files(folder: Path) -> dict[str, bytes]:
 
 
 def damaged(files: Mapping[str, bytes], seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """Yield this many damaged files: each a whole one with one to four things done to it."""
+    """Yield this many damaged files: each an intact one with one to four changes."""
     chance = random.Random(seed)
     names = sorted(files)
     for number in range(count):
@@ -125,7 +125,7 @@ def damaged(files: Mapping[str, bytes], seed: int, count: int) -> Iterator[tuple
 
 
 def _damage(content: bytearray, chance: random.Random) -> None:
-    """Do one thing: most of them to the first bytes, where sizes and kinds are said."""
+    """Make one change, mostly in the first bytes, where sizes and types are stored."""
     if not content:
         return
     reach = len(content) if chance.random() < 0.4 else min(len(content), 200)

@@ -22,7 +22,7 @@ Pixels = NDArray[Any]
 
 
 def draw(part: str, label: int, number: int, size: int = SIZE) -> NDArray[np.uint8]:
-    """Draw an image that no other one equals: noise, brighter on the right for class 1."""
+    """Draw a unique image: noise, brighter on the right for class 1."""
     random = np.random.default_rng([len(part), label, number])
     image = random.integers(20, 120, (size, size))
     image[:, size // 2 :] += 80 * label
@@ -30,12 +30,12 @@ def draw(part: str, label: int, number: int, size: int = SIZE) -> NDArray[np.uin
 
 
 def series(part: str, label: int, count: int | None = None) -> NDArray[np.uint8]:
-    """Draw all images of a class in a part."""
+    """Draw all images of a class in a split."""
     return np.stack([draw(part, label, n) for n in range(count or COUNTS[part])])
 
 
 def deepen(image: Pixels) -> NDArray[np.uint16]:
-    """Return an image as a detector of 12 bits would give it."""
+    """Return an image as a 12-bit detector would give it."""
     return (image.astype(np.uint16) * 16 + 7).astype(np.uint16)
 
 
@@ -44,7 +44,7 @@ def save(path: Path, image: Pixels) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".dcm":
         return save_dicom(path, image)
-    Image.fromarray(image).save(path, quality=95)  # which formats other than JPEG leave aside
+    Image.fromarray(image).save(path, quality=95)  # which formats other than JPEG ignore
     return path
 
 
@@ -82,12 +82,12 @@ def save_dicom(path: Path, image: Pixels, **elements: Any) -> Path:
 
 @dataclass
 class Steps:
-    """What a source told of its progress."""
+    """The steps of progress that a source reported."""
 
     told: list[str] = field(default_factory=list)
 
     def __call__(self, what: str, _done: int, _total: int) -> None:
-        """Note what is being done."""
+        """Record a step."""
         self.told.append(what)
 
 
@@ -102,7 +102,7 @@ def chest(
 
 
 def write_npy(folder: Path, change: Callable[[Pixels], Pixels] = lambda image: image) -> Path:
-    """Write the course's layout: an array a class."""
+    """Write the course's layout: one array per class."""
     folder.mkdir(parents=True, exist_ok=True)
     for label, name in enumerate(CLASSES):
         np.save(folder / f"{name}.npy", change(series("train", label)))
@@ -125,7 +125,7 @@ def write_npz(path: Path, change: Callable[[Pixels], Pixels] = lambda image: ima
 def write_folder(
     folder: Path, suffix: str = ".png", change: Callable[[Pixels], Pixels] = lambda image: image
 ) -> Path:
-    """Write a folder a class, a file an image."""
+    """Write one folder per class and one file per image."""
     for part, count in COUNTS.items():
         for label, name in enumerate(CLASSES):
             for n in range(count):
@@ -136,7 +136,7 @@ def write_folder(
 def write_manifest(
     folder: Path, columns: Sequence[str] = ("path", "label", "split", "patient")
 ) -> Path:
-    """Write files of three formats and a table of them, two images a patient."""
+    """Write files of three formats and a table of them, two images per patient."""
     rows = []
     for part, count in COUNTS.items():
         for label, name in enumerate(CLASSES):

@@ -1,4 +1,4 @@
-"""Whatever a file holds: an image, or a reason that a person understands; never a traceback."""
+"""Any file is an image or has an understandable reason why not; never a traceback."""
 
 import os
 import struct
@@ -33,7 +33,7 @@ SEED = 10
 
 
 def test_whole_files_are_read(tmp_path: Path) -> None:
-    """Every kind of file that is damaged below is read while it is whole, but films and pages."""
+    """Every kind of file that is damaged below is readable when intact, except films and pages."""
     refused = set()
     for name, content in whole_files(tmp_path).items():
         path = tmp_path / name
@@ -46,7 +46,7 @@ def test_whole_files_are_read(tmp_path: Path) -> None:
 
 
 def reason_of(step: Callable[[Path], object], path: Path) -> str:
-    """Return why a file cannot be read, or nothing if it can be."""
+    """Return why a file cannot be read, or nothing if it can."""
     try:
         step(path)
     except UnreadableError as error:
@@ -55,7 +55,7 @@ def reason_of(step: Callable[[Path], object], path: Path) -> str:
 
 
 def test_thousands_of_damaged_files_are_images_or_have_a_reason(tmp_path: Path) -> None:
-    """Cut, flipped, overwritten, shifted: nothing but UnreadableError comes out, with a text."""
+    """Cut, flipped, overwritten, shifted: the only error is UnreadableError, with a text."""
     outcomes: Counter[str] = Counter()
     with quiet():
         for name, content in damaged(whole_files(tmp_path), SEED, DAMAGED):
@@ -66,13 +66,13 @@ def test_thousands_of_damaged_files_are_images_or_have_a_reason(tmp_path: Path) 
                 outcomes[f"{step.__name__} {'refused' if reason else 'fine'}"] += 1
                 assert len(reason) < 300
                 assert reason.isprintable()
-    # Damage that hits pixels of an uncompressed file cannot be seen; most of the rest is.
+    # Damage to pixels of an uncompressed file cannot be detected; most of the rest is.
     assert outcomes["read refused"] > DAMAGED / 2
     assert outcomes["read fine"] > DAMAGED / 20
 
 
 def test_damaged_files_are_left_out_and_counted(tmp_path: Path) -> None:
-    """A folder full of them loads with skip_unreadable: the others, in their order, and a count."""
+    """With skip_unreadable a folder loads the others, in their order, with a count."""
     folder = write_folder(tmp_path / "f")
     place = folder / "train" / "normal"
     whole = {n: c for n, c in whole_files(tmp_path).items() if look_kind(tmp_path, n, c)}
@@ -93,7 +93,7 @@ def test_damaged_files_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def look_kind(folder: Path, name: str, content: bytes) -> bool:
-    """Say whether a whole file is of 8 bits, which the folder's images are."""
+    """Return whether an intact file has 8 bits, like the folder's images."""
     path = folder / name
     path.write_bytes(content)
     try:
@@ -103,7 +103,7 @@ def look_kind(folder: Path, name: str, content: bytes) -> bool:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """Return a PNG whose header says a size, with the pixels of a much smaller one."""
+    """Return a PNG with this size in its header, and the pixels of a much smaller one."""
     content = bytearray(encoded(GREY, "PNG"))
     content[16:24] = struct.pack(">II", width, height)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
@@ -111,14 +111,14 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def broken_exif(path: Path) -> Path:
-    """Write an image whose EXIF data begin as nothing does."""
+    """Write an image whose EXIF data have an invalid beginning."""
     exif = b"Exif\0\0no such data"
     Image.fromarray(COLOUR).save(path, "PNG", exif=exif)
     return path
 
 
 def compressed_elsewhere(path: Path) -> Path:
-    """Write a DICOM file whose compression no package that tuner asks for can undo."""
+    """Write a DICOM file with a compression that none of tuner's packages can decode."""
     import pydicom
     from pydicom.uid import JPEGLSLossless
 
@@ -131,7 +131,7 @@ def compressed_elsewhere(path: Path) -> Path:
 
 
 def without_pixels(path: Path) -> Path:
-    """Write a DICOM file that has only a head."""
+    """Write a DICOM file with only a header."""
     import pydicom
 
     held = pydicom.dcmread(save_dicom(path, GREY))
@@ -153,7 +153,7 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def pipe(path: Path) -> Path:
-    """Make a pipe, which reading would wait at for ever."""
+    """Make a named pipe, which would block a reader for ever."""
     os.mkfifo(path)
     return path
 
@@ -213,7 +213,7 @@ ODD: Mapping[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("case", ODD)
 def test_an_odd_file_has_its_reason(case: str, tmp_path: Path) -> None:
-    """Each kind of oddity is named in words, by the look or by the reading."""
+    """Each kind of odd file is described in words, when inspected or when read."""
     make, words = ODD[case]
     path = make(tmp_path)
     if path.is_dir():
@@ -224,7 +224,7 @@ def test_an_odd_file_has_its_reason(case: str, tmp_path: Path) -> None:
 
 
 def test_a_smaller_copy_is_no_second_page(tmp_path: Path) -> None:
-    """A TIFF with a preview of its only page is that page."""
+    """A TIFF with a preview of its only page counts as one page."""
     small = Image.fromarray(GREY[::2, ::2].copy())
     small.encoderinfo = {"tiffinfo": {254: 1}}
     path = tmp_path / "a.tif"
@@ -235,7 +235,7 @@ def test_a_smaller_copy_is_no_second_page(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_refused_before_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What pydicom would inflate at once is measured piece by piece first."""
+    """The inflated size is measured piece by piece before pydicom would inflate everything."""
     import pydicom
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -279,7 +279,7 @@ def test_what_was_done_to_a_file_is_known(tmp_path: Path) -> None:
 
 
 def test_a_check_can_tell_what_was_done_to_how_many(tmp_path: Path) -> None:
-    """Counts and an example are among the notes, from the cache as well."""
+    """Counts and an example are among the notes, also from the cache."""
     folder = write_folder(tmp_path / "f")
     place = folder / "train" / "pneumonia"
     for number in range(3):

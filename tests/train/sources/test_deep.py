@@ -1,4 +1,4 @@
-"""Deep images keep what matters: windowed by the training split, learnt from as well."""
+"""Deep images keep their information: windowed by the training split, and learnt from equally."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ DEEP: dict[str, Callable[[Pixels], Pixels]] = {
 
 @pytest.mark.parametrize("kind", DEEP)
 def test_deep_arrays_become_the_same_8_bits(kind: str, tmp_path: Path) -> None:
-    """Whatever the units, the windowed images differ from each other by rounding alone."""
+    """In any unit the windowed images differ from each other only by rounding."""
     plain = chest(tmp_path, source="npy", path=str(write_npy(tmp_path / "u8")))
     deep = chest(tmp_path, source="npy", path=str(write_npy(tmp_path / "deep", DEEP[kind])))
     assert deep.train.images.dtype == np.uint8
@@ -41,7 +41,7 @@ def test_deep_arrays_become_the_same_8_bits(kind: str, tmp_path: Path) -> None:
 
 
 def test_limits_are_the_training_split_s(tmp_path: Path) -> None:
-    """A test set of another brightness does not move the window; it is clipped by it."""
+    """A brighter test set does not change the window; it is clipped by it."""
     path = write_npy(tmp_path / "n", deepen)
     for name in ("test_normal.npy", "test_pneumonia.npy"):
         np.save(path / name, np.load(path / name) + np.uint16(30000))
@@ -53,14 +53,14 @@ def test_limits_are_the_training_split_s(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_files_are_windowed(tmp_path: Path) -> None:
-    """PNG files of 16 bits come to the same images as arrays of them."""
+    """16-bit PNG files give the same images as arrays of them."""
     files = chest(
         tmp_path / "c", source="folder", path=str(write_folder(tmp_path / "f", ".png", deepen))
     )
     arrays = chest(tmp_path / "c", source="npy", path=str(write_npy(tmp_path / "n", deepen)))
     assert files.test is not None
     assert arrays.test is not None
-    # The windows are those of different divisions, and so almost the same.
+    # The windows are those of different divisions, so almost the same.
     difference = files.test.images.astype(int) - arrays.test.images.astype(int)
     assert np.abs(difference).max() <= 2
 
@@ -86,10 +86,10 @@ def accuracy(cache: Path, path: Path) -> float:
 
 
 def test_a_cnn_learns_as_well_from_a_detector_s_values(tmp_path: Path) -> None:
-    """From 0 to 4095 in uint16 and from the same images in uint8: both are learnt."""
+    """Images from 0 to 4095 in uint16, and the same in uint8, are both learnt."""
 
     def faint(image: Pixels) -> Pixels:
-        """Put an image into a small part of the range, where 8 bits of 16 would lose it."""
+        """Put an image into a small part of the range, where 8 of 16 bits would lose it."""
         return (image.astype(np.uint16) * 16 // 8 + 1000).astype(np.uint16)
 
     eight = accuracy(tmp_path / "c", write_npy(tmp_path / "u8"))

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a source is reported by name; what can be lived with is noted."""
+"""Faults of a source are reported by name; tolerable ones are noted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def folder_without(part: str) -> Break:
 
 
 def empty_class(place: Path) -> tuple[str, Path]:
-    """Add a class without an image."""
+    """Add a class without images."""
     (write_folder(place / "f") / "train" / "other").mkdir()
     return "folder", place / "f"
 
@@ -47,13 +47,13 @@ def one_class(place: Path) -> tuple[str, Path]:
 
 
 def strange_test_class(place: Path) -> tuple[str, Path]:
-    """Test on a class that no training image has."""
+    """Write a test class without training images."""
     save(write_folder(place / "f") / "test" / "flu" / "a.png", draw("test", 0, 99))
     return "folder", place / "f"
 
 
 def broken_image(place: Path) -> tuple[str, Path]:
-    """Cut two images short."""
+    """Truncate two images."""
     folder = write_folder(place / "f") / "train" / "normal"
     for name in ("003.png", "004.png"):
         (folder / name).write_bytes((folder / name).read_bytes()[:40])
@@ -113,7 +113,7 @@ def no_labels(place: Path) -> tuple[str, Path]:
 
 
 def many_faults(place: Path) -> tuple[str, Path]:
-    """Write a table with a fault a line."""
+    """Write a table with one fault per line."""
     save(place / "a.png", draw("train", 0, 0))
     rows = [
         {"path": "a.png", "label": "x"},
@@ -167,13 +167,13 @@ def two_spellings(place: Path) -> tuple[str, Path]:
 
 
 def blank_folder(place: Path) -> tuple[str, Path]:
-    """Put a blank behind the name of a class's folder."""
+    """Append a blank to the name of a class's folder."""
     save(write_folder(place / "f") / "train" / "normal " / "a.png", draw("train", 0, 70))
     return "folder", place / "f"
 
 
 def one_patient(place: Path) -> tuple[str, Path]:
-    """Write a class all of whose images are of one patient."""
+    """Write a class whose images are all of one patient."""
     rows = []
     for n in range(8):
         save(place / f"{n}.png", draw("train", n % 2, n))
@@ -224,7 +224,7 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_fault_is_told_by_name(case: str, tmp_path: Path) -> None:
-    """The message names the thing, its state and what is wanted."""
+    """The message names the thing, its state and what is expected."""
     make, words = FAULTS[case]
     kind, path = make(tmp_path)
     with pytest.raises(DataError) as raised:
@@ -234,14 +234,14 @@ def test_a_fault_is_told_by_name(case: str, tmp_path: Path) -> None:
 
 
 def test_a_path_must_be_given(tmp_path: Path) -> None:
-    """A source of files needs to know where they are."""
+    """A source of files requires a path."""
     with pytest.raises(DataError, match=r"needs data\.path"):
         chest(tmp_path, source="folder")
 
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_images_of_no_size_are_refused(size: int, tmp_path: Path) -> None:
-    """A few pixels are no image."""
+    """Images of a few pixels are refused."""
     with pytest.raises(DataError, match="at least 8"):
         chest(tmp_path, source="npy", path=str(write_npy(tmp_path / "n")), image_size=size)
 
@@ -260,7 +260,7 @@ def test_unreadable_images_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
-    """An image that is repaired or exchanged is not taken from the cache."""
+    """A repaired or replaced image is decoded again, not taken from the cache."""
     path = write_folder(tmp_path / "f")
     first = chest(tmp_path / "cache", source="folder", path=str(path))
     save(path / "train" / "normal" / "000.png", draw("train", 0, 77))
@@ -269,7 +269,7 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
-    """A bit that fell in the kept pixels is noticed."""
+    """A flipped bit in the cached pixels is detected."""
     path = write_folder(tmp_path / "f")
     first = chest(tmp_path / "cache", source="folder", path=str(path))
     (kept,) = (tmp_path / "cache" / "images").glob("*.npy")
@@ -282,14 +282,14 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """Where images cannot be kept is named, with what to do."""
+    """A cache that cannot be written is named, with what to do."""
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(MachineError, match="set TUNER_HOME"):
         chest(tmp_path / "cache", source="folder", path=str(write_folder(tmp_path / "f")))
 
 
 def test_no_test_set_is_told_once(tmp_path: Path) -> None:
-    """Data without test images are whole; a note says what will be missing."""
+    """Data without test images are valid; a note says what will be missing."""
     path = write_npy(tmp_path / "n")
     for name in ("test_normal.npy", "test_pneumonia.npy"):
         (path / name).unlink()
@@ -299,7 +299,7 @@ def test_no_test_set_is_told_once(tmp_path: Path) -> None:
 
 
 def test_sizes_that_differ_are_stretched_to_the_commonest(tmp_path: Path) -> None:
-    """The training images decide, and a note says how many were changed."""
+    """The training images decide on the size, and a note counts the changed ones."""
     path = write_folder(tmp_path / "f")
     save(path / "train" / "normal" / "large.png", draw("train", 0, 60, size=48))
     for n in range(30):
@@ -310,7 +310,7 @@ def test_sizes_that_differ_are_stretched_to_the_commonest(tmp_path: Path) -> Non
 
 
 def test_a_validation_split_is_used_as_found(tmp_path: Path) -> None:
-    """val/ validates; only another split_seed or folds divides again, with its share."""
+    """val/ is used for validation; only split_seed or folds divide again, with the same share."""
     path = write_folder(tmp_path / "f")
     for label, name in enumerate(("normal", "pneumonia")):
         for n in range(5):
@@ -324,7 +324,7 @@ def test_a_validation_split_is_used_as_found(tmp_path: Path) -> None:
 
 
 def test_a_division_never_parts_a_patient(tmp_path: Path) -> None:
-    """All images of a patient train, or all validate, whatever seed and folds."""
+    """All images of a patient are in training, or all in validation, for any seed and folds."""
     keys = {"source": "manifest", "path": str(write_manifest(tmp_path / "m"))}
     for more in ({}, {"split_seed": 1}, {"split_seed": 7}, {"folds": 5, "split_seed": 3}):
         data = chest(tmp_path / "cache", **keys, **more)
@@ -335,7 +335,7 @@ def test_a_division_never_parts_a_patient(tmp_path: Path) -> None:
 
 
 def test_drawn_splits_are_divided_anew_by_patient() -> None:
-    """An objective's own training and validation images keep their patients, and one side each."""
+    """An objective's own training and validation images stay divided by patient."""
     from tuner.train.objective import Data, Split
     from tuner.train.sources.assemble import redivided
 
@@ -357,7 +357,7 @@ def test_drawn_splits_are_divided_anew_by_patient() -> None:
 
 
 def test_patients_that_a_table_parts_are_told(tmp_path: Path) -> None:
-    """What the table's own splits say is done, and whom they part is noted."""
+    """The table's own splits are used, and the patients in several of them are noted."""
     rows = []
     for n in range(24):
         save(tmp_path / f"{n}.png", draw("train", n % 2, n))
@@ -371,7 +371,7 @@ def test_patients_that_a_table_parts_are_told(tmp_path: Path) -> None:
 
 
 def test_headers_are_read_without_regard_to_case(tmp_path: Path) -> None:
-    """`Split` and ` Patient ` are what they say: a test set is tested on, and both are noted."""
+    """`Split` and ` Patient ` are recognised, and both are noted."""
     kind, path = table_of("Path", "label", "Split", " Patient ")(tmp_path)
     data = chest(tmp_path / "cache", source=kind, path=str(path))
     assert data.test is not None
@@ -383,7 +383,7 @@ def test_headers_are_read_without_regard_to_case(tmp_path: Path) -> None:
 
 
 def test_other_columns_are_ignored_and_noted(tmp_path: Path) -> None:
-    """What has nothing to do with our columns is left alone, and named."""
+    """Unknown columns are ignored, and named."""
     kind, path = table_of("path", "label", "Patient Age", "date")(tmp_path)
     data = chest(tmp_path / "cache", source=kind, path=str(path))
     assert any("ignored: Patient Age, date." in note for note in data.notes)
@@ -391,7 +391,7 @@ def test_other_columns_are_ignored_and_noted(tmp_path: Path) -> None:
 
 
 def test_blanks_and_twins_in_cells_are_noted(tmp_path: Path) -> None:
-    """Blanks around cells are removed; patients of two spellings and of no name are reported."""
+    """Blanks around cells are removed; patients with two spellings or without a name are noted."""
     rows = []
     for n in range(12):
         save(tmp_path / f"{n}.png", draw("train", n % 2, n))
@@ -407,7 +407,7 @@ def test_blanks_and_twins_in_cells_are_noted(tmp_path: Path) -> None:
 
 
 def test_colour_arrays_keep_their_channels(tmp_path: Path) -> None:
-    """An archive of colour images, channels last, trains a network of three channels."""
+    """An archive of colour images, channels last, trains a network with three channels."""
     path = write_npz(tmp_path / "a.npz", lambda a: np.stack([a, a // 2, a // 3], axis=3))
     data = chest(tmp_path / "cache", source="npz", path=str(path))
     assert data.train.images.shape[1:] == (3, 16, 16)

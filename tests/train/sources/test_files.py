@@ -1,4 +1,4 @@
-"""Single files: what becomes of colours, depths, orientations and DICOM's elements."""
+"""Single files: colours, depths, orientations and DICOM elements."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ IMAGE = draw("train", 1, 0)
 
 
 def test_lossless_formats_give_their_pixels(tmp_path: Path) -> None:
-    """PNG, BMP, TIFF, PGM and DICOM of 8 bits give back what was written."""
+    """8-bit PNG, BMP, TIFF, PGM and DICOM give back exactly what was written."""
     for suffix in (".png", ".bmp", ".tif", ".pgm"):
         path = save(tmp_path / f"a{suffix}", IMAGE)
         assert (read(path) == IMAGE).all()
@@ -23,7 +23,7 @@ def test_lossless_formats_give_their_pixels(tmp_path: Path) -> None:
 
 
 def test_jpeg_is_near(tmp_path: Path) -> None:
-    """JPEG loses little."""
+    """JPEG gives nearly the same pixels."""
     read_back = read(save(tmp_path / "a.jpg", IMAGE)).astype(int)
     assert np.abs(read_back - IMAGE).mean() < 4
 
@@ -47,7 +47,7 @@ def test_floats_are_kept(tmp_path: Path) -> None:
 
 
 def test_colours_become_grey(tmp_path: Path) -> None:
-    """RGB of equal channels is the grey image; colours weigh by their brightness."""
+    """RGB with equal channels is the grey image; colours are weighted by brightness."""
     grey = save(tmp_path / "grey.png", np.stack([IMAGE] * 3, axis=2))
     assert (read(grey) == IMAGE).all()
     red = save(tmp_path / "red.png", np.full((8, 8, 3), [255, 0, 0], dtype=np.uint8))
@@ -61,7 +61,7 @@ def test_colours_become_grey(tmp_path: Path) -> None:
 
 
 def test_what_is_transparent_is_black(tmp_path: Path) -> None:
-    """Colours that nobody sees are no part of the image."""
+    """Transparent pixels become black, whatever their colour."""
     pixels = np.full((8, 8, 4), 200, dtype=np.uint8)
     pixels[:4, :, 3] = 0
     pixels[4:, :, 3] = 255
@@ -71,7 +71,7 @@ def test_what_is_transparent_is_black(tmp_path: Path) -> None:
 
 
 def test_a_camera_s_orientation_is_undone(tmp_path: Path) -> None:
-    """An image stored on its side stands upright, in its header's size too."""
+    """An image stored rotated is turned upright, and so is its size."""
     path = tmp_path / "turned.png"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -92,7 +92,7 @@ def test_dicom_values_are_rescaled(tmp_path: Path) -> None:
 
 
 def test_dicom_monochrome1_is_inverted(tmp_path: Path) -> None:
-    """Where high values are dark, they are turned about the range that can be stored."""
+    """Values are inverted within the range that can be stored."""
     plain = read(save_dicom(tmp_path / "2.dcm", deepen(IMAGE), BitsStored=12, HighBit=11))
     turned = read(
         save_dicom(
@@ -107,7 +107,7 @@ def test_dicom_monochrome1_is_inverted(tmp_path: Path) -> None:
 
 
 def test_dicom_s_window_is_applied(tmp_path: Path) -> None:
-    """What is below the window is black, above it white, between in proportion."""
+    """Below the window is black, above it white, and linear in between."""
     raw = np.array([[0, 899, 1000, 1100, 4000]], dtype=np.uint16)
     window = {"WindowCenter": "1000", "WindowWidth": "201"}
     path = save_dicom(tmp_path / "w.dcm", raw, **window)
@@ -150,7 +150,7 @@ def test_what_is_no_single_grey_image_is_told(tmp_path: Path) -> None:
 
 
 def test_resizing_takes_means(tmp_path: Path) -> None:
-    """Half the size is smooth, not every second pixel; 16 bits stay 16 bits."""
+    """Halving the size averages instead of taking every second pixel; 16 bits stay 16 bits."""
     stripes = np.zeros((32, 32), dtype=np.uint8)
     stripes[:, ::2] = 200
     assert np.abs(resize(stripes, 8, 8)[:, 1:-1].astype(int) - 100).max() <= 3

@@ -1,7 +1,7 @@
-"""Golden content: the pixels and fingerprints that studies stored by earlier versions have.
+"""Golden content: the pixels and fingerprints of studies stored by earlier versions.
 
-A study is extended, compared and its winner used by the fingerprint of its data. A new option of
-[data] must leave all of them as they are where it is not set.
+A study is extended and compared, and its winner used, by the fingerprint of its data. A new option
+of [data] must leave them all unchanged if it is not set.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ GOLDEN: Mapping[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("case", MAKERS)
 def test_content_is_what_it_always_was(case: str, tmp_path: Path) -> None:
-    """Fingerprint and pixels are those of tuner before the options `fit` and `depths`."""
+    """Fingerprint and pixels are those from before the options `fit` and `depths`."""
     data = chest(tmp_path / "cache", **MAKERS[case](tmp_path))
     pixels = hashlib.sha256(np.ascontiguousarray(data.train.images).tobytes()).hexdigest()
     assert (data.fingerprint[:16], pixels[:16]) == GOLDEN[case]

@@ -1,4 +1,4 @@
-"""Sizes and depths are joined as `fit` and `depths` say; a new file is read exactly so."""
+"""Sizes and depths are unified by `fit` and `depths`; new files are read in the same way."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ WIDE = np.tile(np.arange(10, 250, 6, dtype=np.uint8), (20, 1))
 
 
 def test_padding_keeps_the_proportions() -> None:
-    """Twice as wide as high: the image fills the middle half, and above and below is black."""
+    """An image twice as wide as high fills the middle half, with black above and below."""
     found = fitted(WIDE, 20, 20, "pad")
     assert (found[:5] == 0).all()
     assert (found[15:] == 0).all()
@@ -41,14 +41,14 @@ def test_padding_keeps_the_proportions() -> None:
 
 
 def test_cropping_takes_the_middle() -> None:
-    """Twice as wide as high: the left and the right quarter are cut off, the rest is as it was."""
+    """Of an image twice as wide as high the left and right quarters are cut off."""
     assert (fitted(WIDE, 20, 20, "crop") == WIDE[:, 10:30]).all()
     smaller = fitted(WIDE, 10, 10, "crop")
     assert np.abs(smaller.astype(int) - WIDE[::2, 10:30:2]).max() <= 8
 
 
 def test_padding_of_floats_is_their_darkest() -> None:
-    """Of Hounsfield units 0 is water: what is padded is the image's lowest value."""
+    """For floats the padding is the image's lowest value: 0 Hounsfield units would be water."""
     found = fitted(WIDE.astype(np.float32) - 1000, 20, 20, "pad")
     assert (found[:5] == -990).all()
     assert found.min() == -990
@@ -57,7 +57,7 @@ def test_padding_of_floats_is_their_darkest() -> None:
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (7, 300), (20, 20), (21, 19)])
 def test_every_shape_comes_to_the_size(fit: Any, shape: tuple[int, int]) -> None:
-    """Lines and slivers too, in the type they had."""
+    """Any shape, even a line, gets the size and keeps its type."""
     for dtype in (np.uint8, np.uint16, np.float32):
         found = fitted(np.full(shape, 9, dtype), 20, 24, fit)
         assert found.shape == (20, 24)
@@ -90,7 +90,7 @@ def of_many_depths(place: Path) -> dict[str, Value]:
 
 
 def test_a_check_tells_how_many_were_distorted(tmp_path: Path) -> None:
-    """How many sizes, how many changed proportions, by how much, and which options there are."""
+    """The check counts sizes and changed proportions, by how much, and lists the options."""
     keys = of_many_sizes(tmp_path)
     told = " ".join(chest(tmp_path / "c", **keys).notes)
     assert "8 of 64 images have another size (4 sizes); all were stretched to 16×16" in told
@@ -104,7 +104,7 @@ def test_a_check_tells_how_many_were_distorted(tmp_path: Path) -> None:
 
 
 def test_arrays_are_fitted_alike(tmp_path: Path) -> None:
-    """An array of images twice as wide comes to the pixels that such files come to."""
+    """An array of images twice as wide gives the same pixels as such files."""
     folder = write_npy(tmp_path / "n")
     wide = np.stack([np.hstack([image, image]) for image in series("test", 0)])
     np.save(folder / "test_normal.npy", wide)
@@ -125,7 +125,7 @@ def test_each_type_has_its_own_range(tmp_path: Path) -> None:
     assert (data.reading.depth, data.reading.kind) == ("uint16", "mixed")
     means = {name: image.mean() for name, image in zip(data.train.ids, data.train.images)}  # noqa: B905
     assert max(means.values()) < 3 * min(means.values())
-    # Eight bits keep their order and contrast under the window that all have in common.
+    # 8-bit images keep their order and contrast under the common window.
     for split, other in ((data.test, plain.test),):
         assert split is not None
         assert other is not None
@@ -152,7 +152,7 @@ def test_one_window_takes_values_as_they_are(tmp_path: Path) -> None:
 
 
 def test_floats_have_no_range(tmp_path: Path) -> None:
-    """A float TIFF among others is named; arrays of floats likewise."""
+    """A float TIFF among others is refused by name; so are arrays of floats."""
     folder = write_folder(tmp_path / "f")
     save(folder / "train" / "normal" / "f.tif", draw("train", 0, 60).astype(np.float32))
     with pytest.raises(DataError, match=r"f\.tif .*floats"):
@@ -168,7 +168,7 @@ def test_floats_have_no_range(tmp_path: Path) -> None:
 
 
 def reader_of(data: Data) -> ImageReader:
-    """Return what `tuner predict` reads files with, for a network trained on these data."""
+    """Return the reader that `tuner predict` uses for a network trained on these data."""
     told = data.reading
     assert told is not None
     reading = Preprocessing(
@@ -200,7 +200,7 @@ READ: Mapping[str, tuple[Callable[[Path], dict[str, Value]], dict[str, Value]]] 
 
 @pytest.mark.parametrize("case", READ)
 def test_a_new_file_is_read_as_in_training(case: str, tmp_path: Path) -> None:
-    """The reader of a saved network makes of every file the very pixels that were trained on."""
+    """A saved network's reader gives every file exactly the pixels of training."""
     make, more = READ[case]
     keys = {**make(tmp_path), **more}
     data = chest(tmp_path / "c", **keys)
@@ -214,7 +214,7 @@ def test_a_new_file_is_read_as_in_training(case: str, tmp_path: Path) -> None:
 
 
 def test_an_array_is_read_as_in_training(tmp_path: Path) -> None:
-    """So are the images of an NPY array, of another type than the study's too."""
+    """An NPY array is read in the same way, even with another type than the study's."""
     folder = write_npy(tmp_path / "n")
     deep: Pixels = (series("test", 0).astype(np.uint16) * 257).astype(np.uint16)
     np.save(folder / "test_normal.npy", deep)
