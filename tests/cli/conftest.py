@@ -73,7 +73,7 @@ class Project:
         return process
 
     def run(self, *arguments: str, code: int = 0, environ: Mapping[str, str] | None = None) -> str:
-        """Run `tuner` to its end, check its exit code, and return what it printed."""
+        """Run a command that prints JSON, and parse it."""
         done = self._ended(arguments, environ or {})
         assert done.code == code, f"exit {done.code}\n{done.out}\n{done.err}"
         return done.out + done.err

@@ -1,4 +1,4 @@
-"""`tuner best` on a trained study: the leader of the table, with what should be known of it."""
+"""`tuner best` on a trained study: the table's best trial, and what to know about it."""
 
 import math
 import signal
@@ -13,7 +13,7 @@ from tuner.statistics.proportions import wilson
 
 
 def test_the_best_is_the_tables_first(trained_once: Project) -> None:
-    """Settings and figures are the leader's, as `tuner table` and `tuner gap` have them."""
+    """Settings and figures are the best trial's, as in `tuner table` and `tuner gap`."""
     first = trained_once.json("table", "small", "--best", "1", "--json")["settings"][0]
     trials = trained_once.json("table", "small", "--json")["best"]
     leader = next(row for row in trials if row["trial"] == first["median_trial"])

@@ -202,7 +202,7 @@ def test_a_file_that_may_not_grow_leaves_nothing(tmp_path: Path, trained: Traine
 def test_a_disk_that_may_only_be_read_still_gives_its_checkpoints(
     small_disk: Path, trained: Trained
 ) -> None:
-    """Read-only: nothing is written, which is reported, and what lies there is used."""
+    """On a read-only disk nothing is written, which is reported; stored checkpoints are used."""
     tree = Tree(str(small_disk))
     trained.store(tree, 2)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -214,7 +214,7 @@ def test_a_disk_that_may_only_be_read_still_gives_its_checkpoints(
 
 
 def test_a_folder_that_is_gone_is_made_again(tmp_path: Path, trained: Trained) -> None:
-    """Someone removed all checkpoints: looking finds nothing, writing goes on."""
+    """If all checkpoints were removed, a look-up finds nothing and writing continues."""
     tree = Tree(str(tmp_path / "checkpoints"))
     trained.store(tree, 1)
     subprocess.run(["rm", "-r", str(tmp_path / "checkpoints")], check=True)

@@ -1,4 +1,4 @@
-"""Keys: two trainings have a key in common exactly when they have the weights in common."""
+"""Two trainings have a key in common exactly if they have the weights in common."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def common(one: list[str], other: list[str]) -> int:
 
 
 def path_of(recipe: Recipe, base: Base = BASE) -> list[str]:
-    """Return the path of a recipe all of whose parameters count."""
+    """Return the path of a recipe, with all its parameters in the key."""
     return path(replace(base, parameters=shaping(asdict(recipe))), recipe, STEPS)
 
 
@@ -83,7 +83,7 @@ def test_other_lengths_share_all_epochs_unless_the_rates_know_the_length(
 @settings(max_examples=300)
 @given(one=RECIPES, other=RECIPES)
 def test_settings_share_the_epochs_whose_rates_are_equal(one: Recipe, other: Recipe) -> None:
-    """Whatever the schedules: the keys part at the first rate that differs, and stay apart."""
+    """For any schedules the keys differ from the first different rate on."""
     mine, theirs = path_of(one), path_of(other)
     decided = zip(courses(one, STEPS), courses(other, STEPS), strict=False)
     equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], decided))
@@ -93,7 +93,7 @@ def test_settings_share_the_epochs_whose_rates_are_equal(one: Recipe, other: Rec
 
 
 def test_no_key_comes_twice_in_a_path() -> None:
-    """Equal rates in every epoch give different keys: a key knows its epoch."""
+    """Equal rates in every epoch give different keys: a key depends on its epoch."""
     keys = path_of(replace(read_recipe({}), epochs=500))
     assert len(set(keys)) == 500
     assert all(extend(parent, [1e-3]) == key for parent, key in pairwise(keys))
@@ -114,20 +114,20 @@ def test_no_key_comes_twice_in_a_path() -> None:
     ],
 )
 def test_nothing_is_shared_when_anything_before_the_first_epoch_differs(other: Base) -> None:
-    """Seed, data, code, metric, numerics, parameters: each alone parts all keys."""
+    """Seed, data, code, metric, numerics or parameters alone change all keys."""
     recipe = read_recipe({})
     assert set(path(BASE, recipe, STEPS)).isdisjoint(path(other, recipe, STEPS))
     assert root(BASE) != root(other)
 
 
 def test_every_field_of_the_base_was_tried() -> None:
-    """A field added to the base must be added to the test above too."""
+    """A field added to the base must be added to the test above, too."""
     tried = {"source", "data", "numerics", "seed", "metric", "parameters", "metrics"}
     assert {field.name for field in fields(Base)} == tried
 
 
 def test_a_rate_one_bit_away_is_another_key() -> None:
-    """Rates are hashed as they are and in their order, a rule apart from them."""
+    """Rates are hashed exactly and in order, and differently from a rule."""
     assert extend("k", [0.1]) != extend("k", [0.1 + 2**-56])
     assert extend("k", [0.1, 0.2]) != extend("k", [0.2, 0.1])
     assert extend("k", [0.1]) != extend("k", [0.1], "a rule")
@@ -135,7 +135,7 @@ def test_a_rate_one_bit_away_is_another_key() -> None:
 
 
 class Watched:
-    """A recipe that notes what a schedule reads of it."""
+    """A recipe that records what a schedule reads."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -148,7 +148,7 @@ class Watched:
 
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULES))
 def test_no_parameter_of_a_schedule_is_forgotten(scheduler: str) -> None:
-    """What a schedule reads is held as rates: otherwise nothing would ever be shared."""
+    """Parameters that a schedule reads enter keys as rates; otherwise nothing would be shared."""
     watched = Watched(read_recipe({"scheduler": scheduler}))
     schedule: Callable[[Any, Position], float] = rate
     for epoch in range(1, 40):
@@ -157,7 +157,7 @@ def test_no_parameter_of_a_schedule_is_forgotten(scheduler: str) -> None:
 
 
 def test_the_parameters_left_out_are_all_declared_and_read_by_some_schedule() -> None:
-    """Nothing but what the rates stand for is left out of a key."""
+    """Only parameters that the rates represent are left out of a key."""
     assert set(SHARED) >= RATE_PARAMETERS | LENGTH_PARAMETERS
     read: set[str] = set()
     for scheduler in SCHEDULES:
@@ -170,7 +170,7 @@ def test_the_parameters_left_out_are_all_declared_and_read_by_some_schedule() ->
 
 
 def test_equal_keys_mean_equal_weights(blobs: Blobs) -> None:
-    """Four settings that come to the same rates by different parameters are one training."""
+    """Four settings with the same rates from different parameters are one training."""
     workbench = blobs.workbench()
     jobs = [
         blob_job(scheduler="constant"),
@@ -189,7 +189,7 @@ def test_equal_keys_mean_equal_weights(blobs: Blobs) -> None:
 
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULES))
 def test_the_rates_hashed_are_the_rates_used(blobs: Blobs, scheduler: str) -> None:
-    """A path foretold without training is the path that the training takes."""
+    """The path computed without training is the one that the training takes."""
     job = blob_job(scheduler=scheduler, step_size=2, epochs=5)
     workbench = blobs.workbench()
     run = workbench.begin(job)
@@ -212,7 +212,7 @@ def test_a_default_left_out_is_the_default_written_down() -> None:
 
 
 def test_a_schedule_that_reads_the_curve_is_held_as_its_rule() -> None:
-    """Equal rules share all epochs, whatever the length; another rule or schedule shares none."""
+    """Equal rules share all epochs, for any length; another rule or schedule shares none."""
     one = replace(read_recipe({}), scheduler="plateau", epochs=10)
     assert common(path_of(one), path_of(replace(one, epochs=25))) == 10
     others = (
@@ -228,7 +228,7 @@ def test_a_schedule_that_reads_the_curve_is_held_as_its_rule() -> None:
 
 
 def test_a_warm_up_is_shared_whatever_follows_it() -> None:
-    """Trainings that climb alike are one until their schedules part."""
+    """Trainings with the same warm-up are one until their schedules differ."""
     short = replace(read_recipe({}), scheduler="cosine", warmup_epochs=3, epochs=10)
     assert common(path_of(short), path_of(replace(short, epochs=20))) == 4
     assert common(path_of(short), path_of(replace(short, scheduler="step"))) == 4
@@ -236,7 +236,7 @@ def test_a_warm_up_is_shared_whatever_follows_it() -> None:
 
 
 def test_jobs_share_epochs_only_on_the_same_data_seed_and_objective() -> None:
-    """Two jobs are compared without torch, data or device at hand."""
+    """Two jobs can be compared without torch, data and device."""
     short, long = blob_job(epochs=10), blob_job(epochs=20)
     assert shared_epochs_of_jobs(short, long) == 10
     for other in (
@@ -260,7 +260,7 @@ def test_a_model_cannot_depend_on_what_its_key_leaves_out(blobs: Blobs) -> None:
 
 
 def test_code_that_is_edited_gets_other_keys(blobs: Blobs) -> None:
-    """A changed model source parts the paths; a process keeps those of the code that it runs."""
+    """A changed model source changes the path; a process keeps the path of its loaded code."""
     old = blobs.workbench().path(blob_job())
     models = blobs.folder / "blobs" / "models.py"
     models.write_text(models.read_text() + "\n# another word\n")
@@ -277,7 +277,7 @@ def test_code_that_is_edited_gets_other_keys(blobs: Blobs) -> None:
 
 
 def test_keys_trees_and_writers_are_used_without_torch() -> None:
-    """A supervisor can look at paths and room without loading torch."""
+    """A supervisor can compute paths and space without loading torch."""
     script = (
         "import sys; from tuner.train.checkpoints import keys, space, tree, writer;"
         "from tuner.train import schedules, recipe;"

@@ -1,4 +1,4 @@
-"""Where trials pause: whose checkpoints stay, and that none is promised that was not written."""
+"""Pausing trials: whose checkpoints stay, and that only written ones are promised."""
 
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from tuner.train.checkpoints.tree import Tree
 def test_a_trial_that_ends_leaves_what_an_equal_one_is_paused_at(
     tmp_path: Path, blobs: Blobs
 ) -> None:
-    """With keep = "none" as well: both stored the same state, and one of them needs it still."""
+    """Also with keep = "none": both stored the same state, and one still needs it."""
     bench, job = blobs.workbench(), blob_job(epochs=3)
     place = str(tmp_path / "kept")
     for labels in (MINE, OTHERS):
@@ -24,7 +24,7 @@ def test_a_trial_that_ends_leaves_what_an_equal_one_is_paused_at(
             keeping.after(run)
         assert keeping.pause(run, 60) == bench.path(job)[0]
         saver.close(60)
-    # The one whose labels the state has goes on and ends.
+    # The trial whose labels the state has continues and ends.
     saver = Saver(place)
     run = bench.begin(job)
     plan = CheckpointPlan(labels=OTHERS, every=1, keep="none", pauses=True)
@@ -38,7 +38,7 @@ def test_a_trial_that_ends_leaves_what_an_equal_one_is_paused_at(
 
 
 def test_no_checkpoint_is_promised_that_could_not_be_written(tmp_path: Path, blobs: Blobs) -> None:
-    """The trial pauses all the same, and is told to have none; one that was there counts."""
+    """The trial pauses anyway, without a checkpoint; an existing one counts."""
     bench, job = blobs.workbench(), blob_job(epochs=3)
     place = tmp_path / "kept"
     plan = CheckpointPlan(labels=MINE, every=1, until=1, pauses=True)
@@ -47,7 +47,7 @@ def test_no_checkpoint_is_promised_that_could_not_be_written(tmp_path: Path, blo
         run = bench.begin(job)
         keeping = saver.begin(bench, run, job, plan)
         if not is_writable:
-            # A file where the folder is to be: nothing can be written, root or not.
+            # A file in place of the folder: nothing can be written, as root or not.
             place.write_text("")
         for _ in islice(run.epochs(nothing), 1 - keeping.resumed):
             keeping.after(run)

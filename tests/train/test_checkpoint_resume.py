@@ -1,4 +1,4 @@
-"""Resuming equals never having stopped, in every bit, through the files on a disk."""
+"""Resuming equals never having stopped, bit for bit, through files on a disk."""
 
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Blobs:
 
 @pytest.fixture(scope="module")
 def resumer(shared: Blobs) -> Iterator[Resumer]:
-    """Another process, started once: that a run is the same after other runs is tested apart."""
+    """Another process, started once: other tests show that earlier runs do not matter."""
     process = Resumer([shared.folder], shared.cache)
     yield process
     process.close()
@@ -73,7 +73,7 @@ def jobs(draw: st.DrawFn) -> Job:
 
 
 def check_every_stop(bench: Workbench, resumer: Resumer, job: Job) -> None:
-    """Stop a job after each of its epochs, go on in the other process, and compare all bits."""
+    """Stop a job after each of its epochs, continue in the other process, and compare all bits."""
     run = bench.begin(job)
     trained = train(bench, job)
     for _ in run.epochs(nothing):
@@ -93,7 +93,7 @@ def check_every_stop(bench: Workbench, resumer: Resumer, job: Job) -> None:
 def test_a_training_stopped_after_any_epoch_is_the_training_that_never_stopped(
     shared: Blobs, resumer: Resumer, job: Job
 ) -> None:
-    """Weights, best weights, curve, predictions and end, for random settings and every stop."""
+    """Weights, best weights, curve, predictions and end are equal for random settings and stops."""
     check_every_stop(shared.workbench(), resumer, job)
 
 
@@ -102,7 +102,7 @@ def test_a_training_stopped_after_any_epoch_is_the_training_that_never_stopped(
 def test_every_optimizer_resumes_under_every_schedule(
     shared: Blobs, resumer: Resumer, optimizer: str, scheduler: str
 ) -> None:
-    """No pair is left to chance."""
+    """Every pair is tested."""
     job = blob_job(epochs=3, optimizer=optimizer, scheduler=scheduler, step_size=1)
     check_every_stop(shared.workbench(), resumer, job)
 
@@ -127,7 +127,7 @@ def test_every_model_resumes(shared: Blobs, resumer: Resumer, model: str, precis
 
 
 def test_a_fresh_process_resumes_what_another_left(shared: Blobs, tmp_path: Path) -> None:
-    """A process that has trained nothing before goes on in the same bits."""
+    """A new process without earlier trainings resumes with the same bits."""
     bench, job = shared.workbench(), blob_job(epochs=4, scheduler="cosine")
     trained = train(bench, job)
     trained.store(Tree(str(tmp_path)), 2)
@@ -145,7 +145,7 @@ def test_a_fresh_process_resumes_what_another_left(shared: Blobs, tmp_path: Path
 def test_a_sweep_over_epochs_trains_each_epoch_once(
     blobs: Blobs, tmp_path: Path, scheduler: str, trained_epochs: int
 ) -> None:
-    """2, 4 and 6 epochs cost 6 where rates agree, all 12 under cosine; results are the same."""
+    """2, 4 and 6 epochs cost 6 if rates agree, all 12 under cosine; results are the same."""
     tree, bench, cost = Tree(str(tmp_path / "tree")), blobs.workbench(), 0
     for number, epochs in enumerate((2, 4, 6)):
         job = blob_job(scheduler=scheduler, step_size=3, epochs=epochs)
@@ -176,21 +176,21 @@ def test_a_sweep_over_epochs_trains_each_epoch_once(
     ],
 )
 def test_nothing_is_taken_from_another_training(blobs: Blobs, tmp_path: Path, other: Job) -> None:
-    """Seed, data, metric, model, optimizer, batches and rates: each alone starts again."""
+    """If seed, data, metric, model, optimizer, batches or rates differ, training starts again."""
     bench, tree = blobs.workbench(), Tree(str(tmp_path / "tree"))
     train(bench, other).store(tree, 1, 2, 3)
     assert resume(bench.begin(blob_job()), tree, bench.path(blob_job()), MINE) == 0
 
 
 def overfitting(patience: int = 0) -> Job:
-    """Return a job whose best epoch is early and whose patience runs out, if it has any."""
+    """Return a job with an early best epoch that its patience, if any, ends."""
     return blob_job(epochs=12, hidden=64, lr=0.05, data=NOISY, patience=patience)
 
 
 def test_a_training_that_ends_early_takes_nothing_beyond_its_end(
     blobs: Blobs, tmp_path: Path
 ) -> None:
-    """Patience is in no key: what an equal but patient trial trained on for is passed over."""
+    """Patience is in no key: epochs that an equal but more patient trial trained are skipped."""
     bench, tree = blobs.workbench(), Tree(str(tmp_path / "tree"))
     alone = bench.begin(overfitting(patience=2))
     end = sum(1 for _ in alone.epochs(nothing))
@@ -203,7 +203,7 @@ def test_a_training_that_ends_early_takes_nothing_beyond_its_end(
 
 
 def test_reused_epochs_say_so_and_keep_their_seconds(blobs: Blobs, tmp_path: Path) -> None:
-    """A peer's epochs are marked, and stay so when the trial is resumed; its own are not."""
+    """A peer's epochs are marked as reused, also after a resume; its own are not."""
     bench, job, tree = blobs.workbench(), blob_job(epochs=5), Tree(str(tmp_path / "tree"))
     peer = train(bench, job, OTHERS)
     peer.store(tree, 2)
@@ -226,7 +226,7 @@ def test_reused_epochs_say_so_and_keep_their_seconds(blobs: Blobs, tmp_path: Pat
 def test_a_state_that_does_not_fit_is_damage(
     blobs: Blobs, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: Job
 ) -> None:
-    """Another model's or optimizer's state under this key is named, and nothing of it is taken."""
+    """A state of another model or optimizer under this key is named, and not used."""
     bench, job, tree = blobs.workbench(), blob_job(), Tree(str(tmp_path / "tree"))
     mine, foreign = train(bench, job), train(bench, other)
     Trained(mine.path, foreign.states, foreign.description).store(tree, 3)
@@ -241,7 +241,7 @@ def test_a_state_that_does_not_fit_is_damage(
 
 
 def test_a_refused_state_leaves_the_run_as_it_was(blobs: Blobs) -> None:
-    """Fit is looked at before anything is taken: weights, optimizer and curve stay fresh."""
+    """A state is checked before use: weights, optimizer and curve stay fresh."""
     bench = blobs.workbench()
     trained = train(bench, blob_job())
     for unfit in (
@@ -258,7 +258,7 @@ def test_a_refused_state_leaves_the_run_as_it_was(blobs: Blobs) -> None:
 
 
 def test_one_state_serves_two_runs(blobs: Blobs) -> None:
-    """A run that goes on from a state does not write into it."""
+    """A run that continues from a state does not write into it."""
     bench, job = blobs.workbench(), blob_job(epochs=4)
     state = train(bench, job).states[1]
     left = []

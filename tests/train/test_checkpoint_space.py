@@ -1,4 +1,4 @@
-"""Room: the least useful go first, and no more than must."""
+"""Space: the least useful checkpoints are removed first, and no more than necessary."""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ def stores(draw: st.DrawFn) -> tuple[list[StoredCheckpoint], int, list[dict[str,
 def test_the_rest_fits_and_nothing_goes_without_need(
     store: tuple[list[StoredCheckpoint], int, list[dict[str, str]], list[str]],
 ) -> None:
-    """What stays fits; of what can still pay, the last one removed was one too many."""
+    """The rest fits; without the last removal of a useful one it would not."""
     entries, limit, running, branches = store
     owners = [owner(labels) for labels in running]
     gone = removals(entries, limit, owners, branches)
@@ -48,20 +48,20 @@ def test_the_rest_fits_and_nothing_goes_without_need(
 def test_nothing_more_useful_goes_before_something_less_useful(
     store: tuple[list[StoredCheckpoint], int, list[dict[str, str]], list[str]],
 ) -> None:
-    """By use first, then the longest unused."""
+    """Checkpoints are removed by use first, then by the time since their last use."""
     entries, limit, running, branches = store
     owners = [owner(labels) for labels in running]
     gone = removals(entries, limit, owners, branches)
     use = uses(entries, owners, branches)
     left = [entry for entry in entries if entry not in gone]
-    # Only stores that lose some and keep some say anything; without any, this fails.
+    # Only stores that lose some and keep some test anything; without any, this fails.
     assume(gone and left)
     last_to_go = max((use[entry.key], entry.last_used) for entry in gone)
     assert last_to_go <= min((use[entry.key], entry.last_used) for entry in left)
 
 
 def test_the_four_uses() -> None:
-    """The newest of a running trial over branch points over a finished trial's last."""
+    """The newest of a running trial ranks above branch points, a finished trial's last below."""
     mine, done = TRIALS[0], TRIALS[1]
     entries = [
         StoredCheckpoint("early", 2, 1, 50.0, mine),

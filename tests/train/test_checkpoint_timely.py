@@ -1,4 +1,4 @@
-"""A place for checkpoints that refuses, hangs, or is shared costs checkpoints, never a training."""
+"""A checkpoint location that refuses, hangs, or is shared costs checkpoints, never a training."""
 
 import logging
 import socket
@@ -33,13 +33,13 @@ ADDRESSES = {
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_credentials_are_masked(address: str) -> None:
-    """User, password and signatures vanish from an address; nothing else does."""
+    """User, password and signatures are masked in an address; nothing else is."""
     assert masked(address) == ADDRESSES[address]
     assert masked(f"location = '{address}' # why") == f"location = '{ADDRESSES[address]}' # why"
 
 
 def test_a_place_that_refuses_to_be_opened_is_an_error_of_ours() -> None:
-    """Whatever a system raises when it connects, without the password that it may repeat."""
+    """Any exception on connecting becomes our error, without the password that it may contain."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -49,7 +49,7 @@ def test_a_place_that_refuses_to_be_opened_is_an_error_of_ours() -> None:
 
 
 def test_a_place_that_never_answers_is_given_up() -> None:
-    """Opening a server that accepts and says nothing ends in time, with signs of life meanwhile."""
+    """Opening a server that accepts and never answers times out, with signs of life meanwhile."""
     signs: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         location = f"ftp://127.0.0.1:{silent.getsockname()[1]}/kept"
@@ -59,7 +59,7 @@ def test_a_place_that_never_answers_is_given_up() -> None:
 
 
 class Hanging(Tree):
-    """A tree whose place stops to answer."""
+    """A tree whose location stops answering."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
@@ -67,7 +67,7 @@ class Hanging(Tree):
         self.asked = 0
 
     def known(self, keys: object) -> set[str]:
-        """Wait until the test lets it go."""
+        """Wait until the test releases it."""
         self.asked += 1
         self.go.wait()
         return super().known(keys)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ class Hanging(Tree):
 def test_a_place_that_stops_to_answer_is_not_asked_again_until_it_does(
     tmp_path: Path, blobs: Blobs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first look-up is given up and told; the next ones cost no time while it hangs."""
+    """The first look-up times out and is reported; the next ones cost no time while it hangs."""
     bench, job = blobs.workbench(), blob_job()
     trained = train(bench, job, MINE)
     tree = Hanging(str(tmp_path / "kept"))
@@ -97,7 +97,7 @@ def test_a_place_that_stops_to_answer_is_not_asked_again_until_it_does(
 def test_a_state_that_another_trial_stored_since_is_not_removed(
     tmp_path: Path, blobs: Blobs
 ) -> None:
-    """Two databases may train the same path at one place: each removes its own states only."""
+    """Two databases may train the same path at one location: each removes only its own states."""
     bench, job = blobs.workbench(), blob_job(epochs=3)
     place = str(tmp_path / "kept")
     saver = Saver(place)
@@ -120,7 +120,7 @@ def test_a_state_that_another_trial_stored_since_is_not_removed(
 def test_tidying_leaves_another_databases_checkpoints(
     tmp_path: Path, blobs: Blobs, database: Database
 ) -> None:
-    """They may be of a running trial, which nobody can know here; no limit reaches them."""
+    """They may belong to a running trial of that database; no limit applies to them."""
     trained = train(blobs.workbench(), blob_job(), MINE)
     tree = Tree(str(tmp_path / "kept"))
     trained.store(tree, 1, 3)
@@ -132,7 +132,7 @@ def test_tidying_leaves_another_databases_checkpoints(
 def test_a_state_that_was_promised_after_the_survey_stays(
     tmp_path: Path, blobs: Blobs, database: Database
 ) -> None:
-    """A trial was paused where an ended one had left the same state."""
+    """A trial was paused on a state that an ended one had left."""
     bench = Bench.launch(database, small())
     worker, peer = bench.worker(), bench.worker()
     ended, pausing = claim_trial(worker), claim_trial(peer)
@@ -158,7 +158,7 @@ def test_states_that_take_long_to_write_are_written_less_often(
     seconds: float,
     stored: list[int],
 ) -> None:
-    """Without an interval in the study: of the processor's time writing takes a small share."""
+    """Without an interval in the study, writing takes a small share of the processor's time."""
     monkeypatch.setattr("tuner.train.checkpoints.saver.AUTO_SECONDS", 0.0)
     bench, job = blobs.workbench(), blob_job(epochs=3)
     saver = Saver(str(tmp_path / "kept"))

@@ -1,4 +1,4 @@
-"""The tree keeps states bit by bit on a path, in memory:// and on S3, and trusts no file."""
+"""The tree stores states exactly in a folder, in memory:// and on S3, and checks every file."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ def flipped(content: bytes) -> bytes:
 
 
 def test_states_come_back_in_every_bit(kept: Kept, trained: Trained) -> None:
-    """Weights, best weights, optimizer and curve, stored and read by two trees, are equal."""
+    """Weights, best weights, optimizer and curve are equal when read by another tree."""
     assert any(state.best_epoch < len(state.curve) for state in trained.states)
     trained.store(kept.tree(), *range(1, 7))
     for epoch in range(1, 7):
@@ -59,7 +59,7 @@ def test_states_come_back_in_every_bit(kept: Kept, trained: Trained) -> None:
 
 
 def test_figures_that_are_no_numbers_come_back(kept: Kept, trained: Trained) -> None:
-    """NaN and infinity have no word in JSON, and are stored all the same."""
+    """NaN and infinity, which JSON lacks, are stored exactly."""
     state = trained.states[0]
     odd = replace(state.curve[0], val_auc=float("nan"), train_loss=float("-inf"), lr=5e-324)
     kept.tree().store(trained.path[0], replace(state, curve=(odd,)), trained.description)
@@ -69,7 +69,7 @@ def test_figures_that_are_no_numbers_come_back(kept: Kept, trained: Trained) -> 
 
 
 def test_the_longest_prefix_is_one_of_the_own_path(kept: Kept, trained: Trained) -> None:
-    """Gaps do not matter, other keys are not seen, and an empty tree has nothing."""
+    """Gaps do not matter, other keys are ignored, and an empty tree has none."""
     tree = kept.tree()
     assert tree.longest(trained.path) is None
     trained.store(tree, 1, 4)
@@ -87,7 +87,7 @@ def test_the_longest_prefix_is_one_of_the_own_path(kept: Kept, trained: Trained)
 
 
 def test_the_listing_says_what_lies_there(kept: Kept, trained: Trained) -> None:
-    """Key, epoch, room and owner of each; what was removed is gone with its parts."""
+    """Each entry has key, epoch, size and owner; a removed one is gone with its parts."""
     tree = kept.tree()
     trained.store(tree, 2, 3)
     entries = {entry.key: entry for entry in tree.listing()}
@@ -105,7 +105,7 @@ def test_the_listing_says_what_lies_there(kept: Kept, trained: Trained) -> None:
 
 
 def test_a_listing_tells_of_a_checkpoint_replaced_meanwhile(kept: Kept, trained: Trained) -> None:
-    """What a tree remembers of a manifest is forgotten with it."""
+    """A tree's cached manifest is dropped with the file."""
     tree = kept.tree()
     trained.store(tree, 1)
     tree.listing()
@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_named_and_costs_only_its_epochs(
     damage: str,
     does: Damage | None,
 ) -> None:
-    """The next shorter prefix serves; storing again heals; a removed manifest is not damage."""
+    """The next shorter prefix is used; storing again repairs; a removed manifest is no damage."""
     epoch = next(len(s.curve) for s in trained.states if 1 < s.best_epoch + 1 == len(s.curve))
     trained.store(kept.tree(), 1, epoch)
     key = trained.path[epoch - 1]
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_named_and_costs_only_its_epochs(
 def test_a_checkpoint_under_another_s_name_is_not_taken(
     tmp_path: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A manifest copied to another key's name is foreign there, though it is whole."""
+    """A manifest copied to another key's name is ignored, even though it is intact."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1, 3)
     names = [manifests.file_name(trained.path[epoch]) for epoch in (2, 4)]
@@ -178,7 +178,7 @@ def test_a_checkpoint_under_another_s_name_is_not_taken(
 
 
 def rewritten(content: bytes, changes: Mapping[str, object]) -> bytes:
-    """Return a manifest with other contents and a hash that fits them."""
+    """Return a manifest with other contents and a matching hash."""
     body = {**json.loads(content), **changes}
     del body["sha256"]
     return json.dumps({**body, "sha256": manifests._digest(body)}).encode()
@@ -215,7 +215,7 @@ def test_a_forged_manifest_is_checked_field_by_field(
     changes: Mapping[str, object],
     why: str,
 ) -> None:
-    """A hash that fits is not enough: versions, kinds, counts and paths are looked at."""
+    """A matching hash is not enough: versions, kinds, counts and paths are checked."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     file = tmp_path / manifests.file_name(trained.path[0])
@@ -227,7 +227,7 @@ def test_a_forged_manifest_is_checked_field_by_field(
 def test_an_altered_figure_is_known(
     tmp_path: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One digit of one figure changed by hand, and the whole is no longer trusted."""
+    """If one digit of a figure is changed by hand, the checkpoint is not used."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     file = tmp_path / manifests.file_name(trained.path[0])
@@ -241,7 +241,7 @@ def test_an_altered_figure_is_known(
 def test_a_part_that_would_run_code_is_never_run(
     tmp_path: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An optimizer part that is a pickle of a call is refused, its hash being right."""
+    """An optimizer part that is a pickle of a call is refused in spite of a correct hash."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     key = trained.path[0]
@@ -257,7 +257,7 @@ def test_a_part_that_would_run_code_is_never_run(
 
 
 def test_the_manifest_is_readable(tmp_path: Path, trained: Trained) -> None:
-    """A person with an editor sees whose checkpoint it is, its parameters and its curve."""
+    """In an editor the manifest shows owner, parameters and curve."""
     trained.store(Tree(str(tmp_path)), 2)
     body = json.loads((tmp_path / manifests.file_name(trained.path[1])).read_text())
     assert body["labels"] == MINE
@@ -268,7 +268,7 @@ def test_the_manifest_is_readable(tmp_path: Path, trained: Trained) -> None:
 
 
 def test_looking_for_a_prefix_takes_one_listing(s3: Kept, trained: Trained) -> None:
-    """A path of 500 epochs of which none is stored costs one request, not 500."""
+    """A path of 500 epochs without stored ones costs one request, not 500."""
     tree = Kept(f"{s3.location}/one-listing", s3.options).tree()
     trained.store(tree, 1)
     place = tree._place
@@ -279,7 +279,7 @@ def test_looking_for_a_prefix_takes_one_listing(s3: Kept, trained: Trained) -> N
 
 
 def test_what_a_peer_stored_meanwhile_is_seen(s3: Kept, trained: Trained) -> None:
-    """A listing once made is not believed again: another machine writes to the bucket too."""
+    """A listing is not cached: another machine writes to the bucket, too."""
     kept = Kept(f"{s3.location}/peers", s3.options)
     peer = Tree(kept.location, {**kept.options, "skip_instance_cache": True})
     tree = kept.tree()
@@ -290,7 +290,7 @@ def test_what_a_peer_stored_meanwhile_is_seen(s3: Kept, trained: Trained) -> Non
 
 
 def counted(place: RemotePlace) -> list[str]:
-    """Note the calls that a place makes from now on; each is still made."""
+    """Record the calls that a place makes from now on; each is still made."""
     calls: list[str] = []
     real = place._system
 
@@ -307,7 +307,7 @@ def counted(place: RemotePlace) -> list[str]:
 def test_two_threads_that_write_one_key_leave_a_whole_checkpoint(
     kept: Kept, trained: Trained
 ) -> None:
-    """Whoever comes last: what is read is one writer's, whole; readers meanwhile see none torn."""
+    """The checkpoint read is entirely one writer's; readers meanwhile see no partial one."""
     tree = kept.tree()
     trained.store(tree, 1)
     threads = [threading.Thread(target=trained.store, args=(kept.tree(), 1)) for _ in range(4)]
@@ -327,7 +327,7 @@ class Removing(LocalPlace):
     """A place where a peer removes everything after a manifest was read, before its parts are."""
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Let the peer remove, then read."""
+        """Let the peer remove everything, then read."""
         peer = Tree(self.name)
         peer.remove([entry.key for entry in peer.listing()])
         return super().read_many(names)
@@ -336,7 +336,7 @@ class Removing(LocalPlace):
 def test_a_checkpoint_removed_while_it_is_read_is_no_damage(
     tmp_path: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Space was freed meanwhile: no damage is reported, and a training starts again."""
+    """If space was freed meanwhile, no damage is reported, and the training starts again."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     tree._place = Removing(tmp_path)
@@ -345,7 +345,7 @@ def test_a_checkpoint_removed_while_it_is_read_is_no_damage(
 
 
 def test_trimming_keeps_to_the_limit(kept: Kept, trained: Trained) -> None:
-    """A dry run removes nothing and says the same; the newest of a running trial stays."""
+    """A dry run removes nothing and reports the same; the newest of a running trial stays."""
     tree = kept.tree()
     trained.store(tree, 1, 2, 3)
     newest = max(tree.listing(), key=lambda entry: entry.epoch)
@@ -359,7 +359,7 @@ def test_trimming_keeps_to_the_limit(kept: Kept, trained: Trained) -> None:
 
 
 def test_only_what_no_manifest_names_for_an_hour_is_swept(tmp_path: Path, trained: Trained) -> None:
-    """A beaten writer's parts and a dead one's temporary file go; young, own and foreign stay."""
+    """Replaced parts and old temporary files are removed; young, own and foreign files stay."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     beaten = {file.name for file in tree._place.files(PARTS_FOLDER)}
@@ -385,7 +385,7 @@ def test_only_what_no_manifest_names_for_an_hour_is_swept(tmp_path: Path, traine
 def test_the_parts_of_a_newer_tuner_s_checkpoint_are_not_swept(
     tmp_path: Path, trained: Trained
 ) -> None:
-    """What cannot be read because it is newer is left to those who can."""
+    """Files of a newer version that cannot be read are left alone."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     manifest = tmp_path / manifests.file_name(trained.path[0])
@@ -398,7 +398,7 @@ def test_the_parts_of_a_newer_tuner_s_checkpoint_are_not_swept(
 
 
 def test_remote_orphans_are_dated_by_the_place_s_own_clock(kept: Kept, trained: Trained) -> None:
-    """What was written a moment ago is no orphan, wherever it lies and whatever our clock says."""
+    """A file written a moment ago is no orphan, whatever our clock says."""
     tree = kept.tree()
     trained.store(tree, 1)
     trained.store(tree, 1)
@@ -410,7 +410,7 @@ def test_remote_orphans_are_dated_by_the_place_s_own_clock(kept: Kept, trained: 
 
 
 def test_a_use_is_noted_on_a_disk(tmp_path: Path, trained: Trained) -> None:
-    """Reading a checkpoint makes it the last used."""
+    """Reading a checkpoint makes it the most recently used."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     os.utime(tmp_path / manifests.file_name(trained.path[0]), (0, 0))
@@ -426,7 +426,7 @@ def test_a_use_is_noted_on_a_disk(tmp_path: Path, trained: Trained) -> None:
 def test_a_location_that_cannot_be_opened_is_the_person_s_error(
     location: str, message: str
 ) -> None:
-    """An unknown protocol, or one whose library is missing, is reported with the next step."""
+    """An unknown protocol, or a missing library, is reported with the next step."""
     with pytest.raises(UserError, match=message):
         Tree(location)
 
@@ -434,7 +434,7 @@ def test_a_location_that_cannot_be_opened_is_the_person_s_error(
 def test_a_store_that_does_not_answer_costs_only_time(
     s3: Kept, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bucket that is not there: looking finds nothing, writing says why."""
+    """With a missing bucket a look-up finds nothing, and writing gives the reason."""
     tree = Tree("s3://nobody-made-this/x", s3.options)
     with pytest.raises(MachineError, match=r"s3://nobody-made-this/x could not be written"):
         trained.store(tree, 1)
@@ -445,6 +445,6 @@ def test_a_store_that_does_not_answer_costs_only_time(
 
 
 def test_a_password_in_a_url_is_not_shown() -> None:
-    """Messages name the place without what opens it."""
+    """Messages name the location without its credentials."""
     assert RemotePlace("memory://me:secret@host/x", {}).name == "memory://***@host/x"
     assert Tree("file:///somewhere").name == "/somewhere"

@@ -1,4 +1,4 @@
-"""The writer: newest first to be kept, off the training path, and never in its way."""
+"""The writer: the newest state first, in the background, and never delaying training."""
 
 import gc
 import logging
@@ -24,7 +24,7 @@ LONG = 60.0
 
 
 class SlowTree(Tree):
-    """A tree that writes only when it is let."""
+    """A tree that writes only when allowed."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
@@ -33,7 +33,7 @@ class SlowTree(Tree):
         self.stored: list[tuple[str, int]] = []
 
     def store(self, key: str, state: TrainingState, description: Description) -> int:
-        """Wait for leave, then write and note what."""
+        """Wait for permission, then write and record the state."""
         self.begun.release()
         assert self.let.acquire(timeout=LONG)
         self.stored.append((description.labels["trial"], len(state.curve)))
@@ -54,7 +54,7 @@ def trained(blobs: Blobs) -> Trained:
 
 @pytest.fixture
 def writer(slow: SlowTree) -> Iterator[Writer]:
-    """A writer on the slow tree, which is let to finish at the end."""
+    """A writer on the slow tree, which is allowed to finish at the end."""
     writing = Writer(slow)
     yield writing
     slow.let.release(100)
@@ -62,7 +62,7 @@ def writer(slow: SlowTree) -> Iterator[Writer]:
 
 
 def offer(trained: Trained, epoch: int, trial: str = "1", keep: bool = False) -> Offer:
-    """Return the offer of one state, for one trial."""
+    """Return the offer of one state of one trial."""
     description = Description(trained.description.base, trained.description.parent, {**MINE})
     description = Description(description.base, description.parent, {**MINE, "trial": trial})
     return Offer(trained.path[epoch - 1], trained.states[epoch - 1], description, keep)
@@ -71,7 +71,7 @@ def offer(trained: Trained, epoch: int, trial: str = "1", keep: bool = False) ->
 def test_a_newer_state_replaces_one_that_waits(
     slow: SlowTree, writer: Writer, trained: Trained
 ) -> None:
-    """While the first is being written five come; only the newest of them is."""
+    """Of five states that arrive during the first write only the newest is written."""
     writer.offer(offer(trained, 1))
     assert slow.begun.acquire(timeout=LONG)
     for epoch in range(2, 7):
@@ -85,7 +85,7 @@ def test_a_newer_state_replaces_one_that_waits(
 def test_a_state_to_be_kept_is_not_replaced(
     slow: SlowTree, writer: Writer, trained: Trained
 ) -> None:
-    """A branch point is written though newer states came; it still spares an older one."""
+    """A branch point is written in spite of newer states; it still replaces an older one."""
     writer.offer(offer(trained, 1))
     assert slow.begun.acquire(timeout=LONG)
     for epoch in range(2, 7):
@@ -99,7 +99,7 @@ def test_a_state_to_be_kept_is_not_replaced(
 def test_what_waits_is_bounded(
     slow: SlowTree, writer: Writer, trained: Trained, keep: bool
 ) -> None:
-    """On a disk that does not answer the oldest go, of one trial or of many."""
+    """On a disk that does not answer the oldest are dropped, of one trial or of many."""
     writer.offer(offer(trained, 1))
     assert slow.begun.acquire(timeout=LONG)
     for epoch in range(2, 9):
@@ -112,7 +112,7 @@ def test_what_waits_is_bounded(
 def test_trials_that_are_trained_together_do_not_push_each_other_out(
     slow: SlowTree, writer: Writer, trained: Trained
 ) -> None:
-    """All fall due at one time; each has room, whatever the disk does."""
+    """All are due at the same time, and each has its place, however slow the disk."""
     writer.trials = 3 * WAITING
     writer.offer(offer(trained, 1))
     assert slow.begun.acquire(timeout=LONG)
@@ -127,7 +127,7 @@ def test_trials_that_are_trained_together_do_not_push_each_other_out(
 def test_one_trial_s_last_state_is_not_replaced_by_the_next_trial_s(
     slow: SlowTree, writer: Writer, trained: Trained
 ) -> None:
-    """Trials have a place in the queue each."""
+    """Each trial has its own place in the queue."""
     writer.offer(offer(trained, 1))
     assert slow.begun.acquire(timeout=LONG)
     writer.offer(offer(trained, 2))
@@ -140,7 +140,7 @@ def test_one_trial_s_last_state_is_not_replaced_by_the_next_trial_s(
 def test_training_on_does_not_reach_a_state_that_waits(
     slow: SlowTree, writer: Writer, blobs: Blobs
 ) -> None:
-    """What is written is the state as it was offered, though the run is at its end by then."""
+    """The state is written as offered, even if the run has ended by then."""
     bench, job = blobs.workbench(), blob_job(epochs=6)
     run, base, path = bench.begin(job), bench.base(job), bench.path(job)
     list(islice(run.epochs(nothing), 2))
@@ -157,7 +157,7 @@ def test_training_on_does_not_reach_a_state_that_waits(
 
 
 def test_a_written_state_is_let_go(slow: SlowTree, writer: Writer, blobs: Blobs) -> None:
-    """The writer holds no model's worth of memory while it has nothing to do."""
+    """An idle writer keeps no state in memory."""
     trained = train(blobs.workbench(), blob_job(epochs=1))
     state = weakref.ref(trained.states[0])
     writer.offer(offer(trained, 1))
@@ -169,7 +169,7 @@ def test_a_written_state_is_let_go(slow: SlowTree, writer: Writer, blobs: Blobs)
 
 
 def test_what_was_written_is_told(tmp_path: Path, trained: Trained) -> None:
-    """Key, epoch and size of each, when it is whole."""
+    """Key, epoch and size of each checkpoint are reported once it is complete."""
     tree, told = Tree(str(tmp_path)), list[Written]()
     writer = Writer(tree, told.append)
     writer.offer(offer(trained, 3))
@@ -184,7 +184,7 @@ def test_what_was_written_is_told(tmp_path: Path, trained: Trained) -> None:
 def test_a_failure_stops_checkpoints_for_a_while_and_is_told_once(
     tmp_path: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A place that cannot be: one warning, no further tries; mended, it goes on by itself."""
+    """An invalid location gives one warning and no retries for a while; fixed, it is used again."""
     place = tmp_path / "checkpoints"
     place.write_text("a file where a folder is expected")
     tree, now = Tree(str(place)), [1000.0]

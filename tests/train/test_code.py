@@ -1,4 +1,4 @@
-"""Which code trains: followed through a lab's own library, as real processes load it."""
+"""Which code trains: determined in a lab's own library, as real processes load it."""
 
 import json
 import os
@@ -57,7 +57,7 @@ class Lab:
         self.write_models(imports="from mylab.nets import TinyNet")
 
     def write_models(self, imports: str = "", lazily: str = "", network: str = TINY) -> None:
-        """Write the objective with a model that comes from the library in some way."""
+        """Write the objective with a model that imports the library in some way."""
         shutil.rmtree(self.place / "objectives", ignore_errors=True)
         models = MODELS.format(imports=imports, lazily=lazily or "pass", network=network)
         write_objective(self.place / "objectives" / "blobs", DECLARATIONS, DATA, models)
@@ -69,7 +69,7 @@ class Lab:
         path.write_text(path.read_text().replace(old, new))
 
     def run(self, *steps: str, **environ: str) -> list[dict[str, Any]]:
-        """Take steps in a process of their own; return the report after each trial."""
+        """Take steps in a separate process; return the report after each trial."""
         path = os.pathsep.join([str(self.library), str(REPOSITORY)])
         done = subprocess.run(
             [sys.executable, "-m", "tests.train.code_process", str(self.place), *steps],
@@ -100,12 +100,12 @@ def lab(tmp_path: Path) -> Lab:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
-    """Return the files that two trials do not have in common."""
+    """Return the files in which two trials differ."""
     return {name for name, _ in {*one["files"].items()} ^ {*other["files"].items()}}
 
 
 def test_a_library_that_is_imported_is_part_of_the_key(lab: Lab) -> None:
-    """ReLU made Sigmoid two imports away gives other keys; a file nobody imports does not."""
+    """A change two imports away gives other keys; one in a file that is not imported does not."""
     before = lab.begin()
     assert {"mylab/__init__.py", "mylab/nets.py", "mylab/blocks.py"} < set(before["files"])
     assert "mylab/plots.py" not in before["files"]
@@ -119,7 +119,7 @@ def test_a_library_that_is_imported_is_part_of_the_key(lab: Lab) -> None:
 
 
 def test_equal_code_elsewhere_is_equal(lab: Lab, tmp_path: Path) -> None:
-    """Paths are not part of what code is: another machine with the same files agrees."""
+    """Paths do not identify code: another machine with the same files agrees."""
     shutil.copytree(lab.place, tmp_path / "there", ignore=shutil.ignore_patterns("__pycache__"))
     other = Lab.__new__(Lab)
     other.place, other.library = tmp_path / "there", tmp_path / "there" / "lib"
@@ -144,7 +144,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_way_of_importing_does_not_matter(lab: Lab, way: str) -> None:
-    """Lazily, by a computed name, or from a folder that the objective adds itself."""
+    """Imports may be lazy, by a computed name, or from a folder that the objective adds."""
     imports, lazily, network = WAYS[way]
     lab.write_models(imports, lazily, network)
     hidden = lab.place / "hidden"
@@ -162,7 +162,7 @@ def test_the_way_of_importing_does_not_matter(lab: Lab, way: str) -> None:
 
 
 def test_what_a_process_trained_before_does_not_matter(lab: Lab) -> None:
-    """A warm trainer names the code of a trial as a fresh one does."""
+    """A warm trainer identifies a trial's code like a fresh one."""
     lab.write_models(
         "",
         "from importlib import import_module\n"
@@ -176,7 +176,7 @@ def test_what_a_process_trained_before_does_not_matter(lab: Lab) -> None:
 
 
 def test_code_edited_under_a_running_process_is_what_was_loaded(lab: Lab) -> None:
-    """A warm process runs, and names, what it loaded; a file loaded later counts as it is then."""
+    """A warm process runs and identifies its loaded code; files loaded later count as of then."""
     edit = "edit:lib/mylab/blocks.py:ReLU:Sigmoid"
     before, after = lab.run("begin:8", edit, "begin:8")
     assert after == before
@@ -188,7 +188,7 @@ def test_code_edited_under_a_running_process_is_what_was_loaded(lab: Lab) -> Non
 
 
 def test_a_stale_pyc_is_not_taken_for_its_source(lab: Lab) -> None:
-    """Python loads a .pyc of equal size and date without a look: what runs is then not known."""
+    """A .pyc of equal size and date is loaded unchecked, so the code counts as unknown."""
     lab.begin()
     path = lab.library / "mylab" / "blocks.py"
     dated = path.stat()
@@ -198,7 +198,7 @@ def test_a_stale_pyc_is_not_taken_for_its_source(lab: Lab) -> None:
 
 
 def test_code_without_its_source_is_a_doubt(lab: Lab) -> None:
-    """A module from a .pyc, an archive or a text, or one loaded by its path, is not known."""
+    """A module from a .pyc, an archive, a text or a path counts as unknown."""
     path = lab.library / "mylab" / "blocks.py"
     py_compile.compile(str(path), cfile=str(path.with_suffix(".pyc")), doraise=True)
     source = path.read_text()
@@ -229,7 +229,7 @@ def test_code_without_its_source_is_a_doubt(lab: Lab) -> None:
 
 
 def test_compiled_modules_outside_installed_packages_are_a_doubt(lab: Lab) -> None:
-    """Nobody knows what a lab's own compiled module was built from."""
+    """The source of a lab's own compiled module is unknown."""
     suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
     found = [it for at in sys.path for it in Path(at).glob("numpy/_core/_multiarray_umath*.so")]
     if not found:
@@ -260,7 +260,7 @@ def test_an_installed_package_counts_by_its_version(lab: Lab) -> None:
 
 
 def test_the_checkpoint_key_is_of_this_code(blobs: Blobs) -> None:
-    """What names a checkpoint's source is what was identified here."""
+    """The code in a checkpoint's key is the code identified here."""
     bench, job = blobs.workbench(), blob_job()
     assert bench.base(job).source == source_fingerprint(bench.found(job))
     assert set(bench.code(job).files) == {"blobs/__init__.py", "blobs/data.py", "blobs/models.py"}

@@ -51,7 +51,7 @@ def test_batches_are_standardised_by_the_training_split(
 
 
 def test_both_ways_to_a_batch_agree() -> None:
-    """Images in order and images by index are the same images."""
+    """Batches in order and by index have the same images."""
     prepared = prepare(data(), CPU)
     feed = Feed(prepared, prepared.val, 8)
     in_order = feed.between(4, 10).clone()
@@ -59,14 +59,14 @@ def test_both_ways_to_a_batch_agree() -> None:
 
 
 def test_images_that_are_all_one_grey_stay_finite() -> None:
-    """Without any deviation, images are only centred."""
+    """Without any deviation images are only centred."""
     flat = split(np.full((4, 2, 2), 7, dtype=np.uint8))
     prepared = prepare(Data(flat, flat, None, ("a", "b"), "f"), CPU)
     assert torch.equal(Feed(prepared, prepared.val, 4).between(0, 4), torch.zeros(4, 1, 2, 2))
 
 
 def test_images_from_a_read_only_map_are_welcome(recwarn: pytest.WarningsRecorder) -> None:
-    """An array that cannot be written to is used without a copy and without a warning."""
+    """A read-only array is used without a copy and without a warning."""
     given = data()
     given.train.images.flags.writeable = False
     prepared = prepare(given, CPU)
@@ -75,7 +75,7 @@ def test_images_from_a_read_only_map_are_welcome(recwarn: pytest.WarningsRecorde
 
 
 def test_the_store_is_told_the_true_classes_of_val_and_test() -> None:
-    """The description holds sizes of all splits, and labels and ids of those predicted."""
+    """The description has sizes of all splits, and labels and ids of the predicted ones."""
     given = data()
     described = prepare(given, CPU).describe()
     assert described.sizes == {"train": 150, "val": 20, "test": 10}
@@ -86,7 +86,7 @@ def test_the_store_is_told_the_true_classes_of_val_and_test() -> None:
 
 
 def test_patients_are_described_by_image() -> None:
-    """Each judged split's patients go to the store; data that name none have none."""
+    """Patients of validation and test are stored by image; data without patients have none."""
     given = data()
     assert [one.patients for one in prepare(given, CPU).describe().labels] == [(), ()]
     named = replace(given.val, patients=tuple(f"p{i // 2}" for i in range(20)))
@@ -120,6 +120,6 @@ def test_a_split_that_cannot_be_used_is_named(bad: Split, message: str) -> None:
 
 
 def test_one_class_is_not_enough() -> None:
-    """There is nothing to learn from one class."""
+    """Data with one class are refused."""
     with pytest.raises(DataError, match="two or more"):
         prepare(replace(data(), classes=("a",)), CPU)

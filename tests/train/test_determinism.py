@@ -39,7 +39,7 @@ def job_in_processes() -> Job:
 
 
 def outcome(run: Run) -> str:
-    """Write everything a run left, but for durations: equal texts mean equal bits."""
+    """Write all results of a run except durations: equal texts mean equal bits."""
     state = run.state()
     curve = [[repr(value) for value in untimed(epoch)] for epoch in state.curve]
     weights = [fingerprint(state.weights), fingerprint(state.best_weights), state.best_epoch]
@@ -54,7 +54,7 @@ def train(workbench: Workbench, job: Job) -> str:
 
 
 def train_elsewhere(place: Path, stop: int) -> str:
-    """Train the job in a new process, from a stored state if there is one, and return it."""
+    """Train the job in a new process, from a stored state if given, and return its outcome."""
     command = [sys.executable, "-c", SCRIPT, str(place), str(stop)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def train_elsewhere(place: Path, stop: int) -> str:
 
 
 def test_a_trial_is_the_same_after_another_one_ran(blobs: Blobs) -> None:
-    """Back to back on one workbench, with a different trial in between, no bit differs."""
+    """On one workbench, with a different trial in between, the results are equal bit for bit."""
     workbench = blobs.workbench()
     first = train(workbench, blob_job(seed=2))
     assert train(workbench, blob_job(seed=9, hidden=16, optimizer="sgd")) != first
@@ -71,7 +71,7 @@ def test_a_trial_is_the_same_after_another_one_ran(blobs: Blobs) -> None:
 
 
 def test_trials_may_take_turns(blobs: Blobs) -> None:
-    """Two runs whose epochs alternate are the runs they are alone."""
+    """Two runs whose epochs alternate equal the same runs alone."""
     workbench = blobs.workbench()
     alone = [train(workbench, blob_job(seed=seed)) for seed in (1, 2)]
     runs = [workbench.begin(blob_job(seed=seed)) for seed in (1, 2)]
@@ -97,7 +97,7 @@ def test_a_restored_run_goes_on_as_if_it_had_never_stopped(
     broken = blobs.workbench().begin(job)
     list(islice(broken.epochs(nothing), stop))
     state = broken.state()
-    list(broken.epochs(nothing))  # what the first run does later must not reach the state
+    list(broken.epochs(nothing))  # what the first run does later must not change the state
     resumed = blobs.workbench().begin(job)
     resumed.restore(state)
     list(resumed.epochs(nothing))
@@ -105,7 +105,7 @@ def test_a_restored_run_goes_on_as_if_it_had_never_stopped(
 
 
 def test_processes_agree_also_when_one_goes_on_where_another_stopped(blobs: Blobs) -> None:
-    """This process, and two in a row that share one trial, leave the same bits."""
+    """This process, and two others that share one trial in turn, give the same bits."""
     place = blobs.folder.parent
     train_elsewhere(place, stop=2)
     resumed = train_elsewhere(place, stop=0)

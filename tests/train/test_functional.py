@@ -36,7 +36,7 @@ BINARY: list[dict[str, Value]] = [{"loss": "bce"}, {"loss": "bce", "label_smooth
 
 @pytest.fixture(autouse=True)
 def _thread() -> Iterator[None]:
-    """Compute on one thread: two wait for each other where the machine is busy."""
+    """Compute on one thread: two would wait for each other on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,7 +44,7 @@ def _thread() -> Iterator[None]:
 
 
 class Residual(nn.Module):
-    """A network as an objective may write it: a way around, batch norm, two kinds of dropout."""
+    """A network as an objective may define it: residual, batch norm, two kinds of dropout."""
 
     def __init__(self, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def cnn(outputs: int, dropout: float = 0.0) -> nn.Module:
 
 
 class Member:
-    """A network with its optimizer, seed and images, and the losses that it came by."""
+    """A network with its optimizer, seed and images, and its losses so far."""
 
     def __init__(
         self,
@@ -91,14 +91,14 @@ class Member:
         self.losses: list[float] = []
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return its own images, few in the last step."""
+        """Return its own images, fewer in the last step."""
         chance = torch.Generator().manual_seed(100 * self.seed + step)
         count = IMAGES if step < STEPS - 1 else IMAGES - 4
         images = torch.randn(count, 1, SIDE, SIDE, generator=chance)
         return images, self.learner.loss.targets(torch.arange(count) % 2)
 
     def take(self, epoch: int, step: int, loss: Tensor) -> None:
-        """Make a step by its own rates."""
+        """Take a step with its own rates."""
         every = rates(self.recipe, epoch + 1, STEPS, ())
         self.optimizer.set_rate(every[step if len(every) > 1 else 0])
         self.optimizer.step(self.learner.pieces())
@@ -126,7 +126,7 @@ def together(members: list[Member], epochs: range) -> None:
 
 
 def assert_close(ours: Member, theirs: Member, most: float = 1e-4) -> None:
-    """Curves, weights, buffers and what the optimizer remembers agree to rounding."""
+    """Check that curves, weights, buffers and optimizer states agree to rounding."""
     assert ours.losses == pytest.approx(theirs.losses, abs=most)
     for name, one in ours.model.state_dict().items():
         other = theirs.model.state_dict()[name]
@@ -137,7 +137,7 @@ def assert_close(ours: Member, theirs: Member, most: float = 1e-4) -> None:
 
 
 def one_batch(member: Member) -> tuple[Tensor, Tensor]:
-    """Return two small batches, as `obstacle` wants them."""
+    """Return two small batches for `obstacle`."""
     batches = [member.batch(step) for step in range(2)]
     images, targets = zip(*batches, strict=True)
     return torch.stack(images), torch.stack(targets)
@@ -148,7 +148,7 @@ def one_batch(member: Member) -> tuple[Tensor, Tensor]:
 def test_a_member_trains_as_alone(
     make: Callable[..., nn.Module], chosen: list[dict[str, Value]]
 ) -> None:
-    """Five seeds; losses, optimizers, schedules and dropout of its own."""
+    """Five members with different seeds, losses, optimizers, schedules and dropout."""
     packed = [Member(make, seed, one) for seed, one in enumerate(chosen)]
     together(packed, range(3))
     for seed, one in enumerate(chosen):
@@ -159,7 +159,7 @@ def test_a_member_trains_as_alone(
 
 @pytest.mark.parametrize("make", [cnn, Residual])
 def test_a_member_trains_as_alone_in_bfloat16(make: Callable[..., nn.Module]) -> None:
-    """Products have eight bits there, and three steps."""
+    """Products have eight bits in bfloat16, so three steps are compared."""
     packed = [Member(make, seed, one, BF16) for seed, one in enumerate(SETTINGS)]
     together(packed, range(1))
     for seed, one in enumerate(SETTINGS):
@@ -169,7 +169,7 @@ def test_a_member_trains_as_alone_in_bfloat16(make: Callable[..., nn.Module]) ->
 
 
 def test_members_come_and_go() -> None:
-    """Alone, with two others, with another one, alone again: the same training to rounding."""
+    """Alone, with two others, with one other, alone again: the same training to rounding."""
     first, second, third = (Member(Residual, seed, {}) for seed in range(3))
     first.alone(range(1))
     together([second, first, third], range(1, 2))
@@ -181,7 +181,7 @@ def test_members_come_and_go() -> None:
 
 
 def test_a_member_that_diverges_disturbs_nobody() -> None:
-    """Infinite weights stay where they are."""
+    """Infinite weights do not spread to other members."""
     chosen: list[dict[str, Value]] = [{}, {"optimizer": "sgd", "lr": 100.0}, {}]
     packed = [Member(Residual, seed, one) for seed, one in enumerate(chosen)]
     with torch.no_grad():
@@ -195,7 +195,7 @@ def test_a_member_that_diverges_disturbs_nobody() -> None:
 
 
 class Frozen(Residual):
-    """One layer is not trained, and one weight is used by nobody."""
+    """One layer is not trained, and one weight is unused."""
 
     def __init__(self, outputs: int, dropout: float = 0.0) -> None:
         super().__init__(outputs, dropout)
@@ -204,7 +204,7 @@ class Frozen(Residual):
 
 
 class Tied(Residual):
-    """One layer has two places."""
+    """One layer is used in two places."""
 
     def __init__(self, outputs: int, dropout: float = 0.0) -> None:
         super().__init__(outputs, dropout)
@@ -217,7 +217,7 @@ class Tied(Residual):
 
 @pytest.mark.parametrize("make", [Frozen, Tied])
 def test_weights_without_gradients_and_with_two_places(make: Callable[..., nn.Module]) -> None:
-    """They are as they are alone."""
+    """Such members train as they do alone."""
     packed = [Member(make, seed, {"weight_decay": 0.1}) for seed in range(3)]
     assert obstacle(packed[0].learner, *one_batch(packed[0])) == ""
     together(packed, range(2))
@@ -242,7 +242,7 @@ class Doubled(torch.autograd.Function):
 
 
 class Odd(nn.Module):
-    """A linear network that does something else on the way."""
+    """A linear network that does something unusual on the way."""
 
     def __init__(self, what: Callable[["Odd", Tensor], Tensor]) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ ODD: dict[str, tuple[Callable[[Odd, Tensor], Tensor], str]] = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_cannot_be_packed_is_found_by_trying(name: str) -> None:
-    """The reason is reported in plain words, and neither network nor chance is disturbed."""
+    """The reason is given in plain words; the network and the random state are unchanged."""
     what, words = ODD[name]
     member = Member(lambda *_, **__: Odd(what), 0, {})
     before = copy.deepcopy(member.model.state_dict())
@@ -293,7 +293,7 @@ def test_what_cannot_be_packed_is_found_by_trying(name: str) -> None:
 
 
 def test_hooks_and_unknown_attributes_are_refused() -> None:
-    """What they do to a network cannot be known."""
+    """Their effect on a network is unknown."""
     hooked, strange = Member(Residual, 0, {}), Member(Residual, 0, {})
     hooked.model.get_submodule("norm").register_forward_hook(lambda *_: None)
     strange.model.table = np.ones(3)  # type: ignore[assignment]
@@ -302,7 +302,7 @@ def test_hooks_and_unknown_attributes_are_refused() -> None:
 
 
 def test_signatures_are_of_what_changes_the_computation() -> None:
-    """Settings of layers and own attributes count; rates of dropout and weights do not."""
+    """Settings of layers and own attributes count; dropout rates and weights do not."""
     usual = signature(Residual(2))
     assert signature(Residual(2, dropout=0.5)) == usual
     others = [Residual(3), Residual(2), Residual(2), Frozen(2)]

@@ -1,8 +1,8 @@
-"""What only a GPU can show: recorded steps and packs train as steps taken one by one do.
+"""What only a GPU can show: recorded steps and packs train like single steps.
 
     make gpu
 
-Skipped where there is no GPU. What can be tried without one is in test_graphs.
+Skipped without a GPU. What can be tested without one is in test_graphs.
 """
 
 from pathlib import Path
@@ -78,7 +78,7 @@ def build(parameters, inputs, outputs):
 
 
 def workbench(place: Path, kind: str = "", device: str = "cuda:0") -> Workbench:
-    """Open a workbench on blobs; a kind names a network of their own."""
+    """Open a workbench on the blobs, or on a network of the given kind."""
     if not (place / "objectives").exists():
         if kind:
             folder = place / "objectives" / "blobs"
@@ -114,7 +114,7 @@ def trained(run: Run, *, recorded: bool = True) -> list[Epoch]:
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("kind", ["", "convolves"])
 def test_a_recorded_run_is_the_run_step_by_step(kind: str, setting: str, tmp_path: Path) -> None:
-    """In every bit: the same kernels run, on the same draws."""
+    """A recorded run equals the run step by step, bit for bit: same kernels, same draws."""
     bench = workbench(tmp_path, kind)
     one = job(**SETTINGS[setting])
     curves = [trained(bench.begin(one), recorded=recorded) for recorded in (True, False)]
@@ -139,7 +139,7 @@ def test_a_run_resumed_is_the_run_uninterrupted(precision: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["reads", "counts", "draws", "draws on the CPU", "synchronizes"])
 def test_what_a_replay_would_miss_is_trained_step_by_step(kind: str, tmp_path: Path) -> None:
-    """A network that reads its values, counts its steps, or draws by Python's random."""
+    """A network that reads its values, counts its steps, or draws with Python's random."""
     run = workbench(tmp_path, kind).begin(job())
     curve = list(run.epochs(lambda: None))
     recording = run.training.recorded
@@ -149,7 +149,7 @@ def test_what_a_replay_would_miss_is_trained_step_by_step(kind: str, tmp_path: P
     if kind == "counts":
         assert run.training.learner.model.steps == EPOCHS * len(run.training.bounds)
     if kind == "synchronizes":
-        # It was not seen before the recording, which failed; dropout draws on as if nothing was.
+        # It was only noticed when recording failed; dropout's random numbers are unaffected.
         assert "could not record" in recording.graph.obstacle
         step_by_step = trained(workbench(tmp_path, kind).begin(job()), recorded=False)
         assert [untimed(epoch) for epoch in curve] == [untimed(epoch) for epoch in step_by_step]
@@ -166,7 +166,7 @@ def test_a_gpu_trains_what_a_cpu_does(tmp_path: Path) -> None:
 
 
 def together(bench: Workbench, jobs: list[Job], sizes: list[int]) -> list[Run]:
-    """Train runs in packs, of as many members in each epoch as `sizes` say."""
+    """Train runs in packs, with the number of members per epoch in `sizes`."""
     runs = [bench.begin(one) for one in jobs]
     abreast = Abreast()
     for run in runs:
@@ -202,7 +202,7 @@ def test_members_of_packs_train_as_alone(kind: str, precision: str, tmp_path: Pa
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_recorded_pack_is_the_pack_step_by_step(setting: str, tmp_path: Path) -> None:
-    """In every bit."""
+    """A recorded pack equals the pack step by step, bit for bit."""
     bench = workbench(tmp_path, "convolves")
     jobs = [job(seed, **SETTINGS[setting]) for seed in range(3)]
     recorded = together(bench, jobs, [3] * EPOCHS)

@@ -1,4 +1,4 @@
-"""What is recorded on a GPU, as far as that can be tried without one; test_gpu has the rest."""
+"""Recording on a GPU, as far as it can be tested without one; test_gpu has the rest."""
 
 import random
 
@@ -15,7 +15,7 @@ from tuner.train.passes import training_bounds
 @pytest.mark.parametrize("count", [1, 7, 32, 97, 1600, 1601, 3201, 100_003])
 @pytest.mark.parametrize("size", [1, 16, 32])
 def test_stretches_are_all_steps_in_order(count: int, size: int) -> None:
-    """Each step is in one, those of one stretch are equal, and few kinds have to be recorded."""
+    """Each step is in one stretch of equal steps, with few kinds to record."""
     bounds = training_bounds(count, size)
     found = stretches(bounds)
     steps = [step for first, last, _ in found for step in range(first, last)]
@@ -27,7 +27,7 @@ def test_stretches_are_all_steps_in_order(count: int, size: int) -> None:
 
 
 class Network(nn.Module):
-    """A network that may leave something behind on the Python side."""
+    """A network that may change something on the Python side."""
 
     def __init__(self, does: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ SEEN = ("counts", "draws", "draws by numpy", "draws by torch", "moves a buffer",
 
 @pytest.mark.parametrize("does", ["nothing", "drops more", *SEEN])
 def test_what_a_replay_would_miss_is_seen(does: str) -> None:
-    """A counter, a tensor put in another's place, every kind of random number that Python draws."""
+    """A counter, a replaced tensor and every kind of random number from Python are detected."""
     network = Network(does)
     before = _python_side([network])
     network(torch.zeros(2, 4))
@@ -72,14 +72,14 @@ def test_what_a_replay_would_miss_is_seen(does: str) -> None:
 
 
 def test_attributes_that_cannot_be_compared_are_not_guessed() -> None:
-    """A tensor that is not a buffer may hold anything."""
+    """A tensor that is not a buffer is refused, since it may hold anything."""
     with pytest.raises(ObstacleError, match=r"Network\.last is a Tensor"):
         _python_side([Network("keeps")])
 
 
 @pytest.mark.parametrize("change", ["freeze", "evaluate", "count"])
 def test_a_network_that_changes_between_epochs_is_recorded_again(change: str) -> None:
-    """Weights frozen from some epoch on, a layer that no longer trains, a count of epochs."""
+    """Weights frozen from some epoch on, a layer not trained any more, a count of epochs."""
     network = Network("nothing").train()
     before = _state([network])
     assert _state([network]) == before

@@ -1,4 +1,4 @@
-"""Losses, and the log-probabilities behind the yardstick."""
+"""Losses, and the log-probabilities from which the NLL is computed."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ UNEVEN = np.array([0] * 30 + [1] * 10)
 
 
 def plain(name: str, classes: int = 2) -> Loss:
-    """Return a loss with nothing added."""
+    """Return a loss without options."""
     return choose_loss(read_recipe({"loss": name}), classes, np.arange(classes), CPU)
 
 
 def shaped(classes: int = 2, /, **parameters: Value) -> Loss:
-    """Return a loss with smoothing, weights or focal's discount for uneven classes."""
+    """Return a loss with smoothing, class weights or focal loss, for uneven classes."""
     labels = np.concatenate([np.full(10 * (k + 1), k) for k in range(classes)])
     return choose_loss(read_recipe(parameters), classes, labels, CPU)
 
@@ -37,7 +37,7 @@ def test_one_output_means_the_same_as_two_tied_ones() -> None:
 
 @pytest.mark.parametrize("name", ["bce", "ce"])
 def test_both_losses_are_the_mean_nll_of_the_true_class(name: str) -> None:
-    """Without smoothing or weights, the training loss is the yardstick itself."""
+    """Without smoothing or weights, the training loss is the mean NLL of the true class."""
     loss = plain(name)
     outputs = torch.randn(50, loss.outputs, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(50) % 2
@@ -68,7 +68,7 @@ SHAPES: list[dict[str, Value]] = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tied_outputs_have_equal_losses_and_gradients(shape: dict[str, Value]) -> None:
-    """bce on z agrees with ce on (0, z) and on (-z/2, z/2), however labels are shaped."""
+    """bce on z agrees with ce on (0, z) and on (-z/2, z/2), with any option for labels."""
     labels = torch.arange(40) % 2
     z = torch.linspace(-6, 6, 40, requires_grad=True)
     bce, ce = shaped(loss="bce", **shape), shaped(loss="ce", **shape)
@@ -82,7 +82,7 @@ def test_tied_outputs_have_equal_losses_and_gradients(shape: dict[str, Value]) -
 
 
 def test_a_network_learns_the_same_under_both() -> None:
-    """Trained with tied outputs, a network of one output and one of two end alike."""
+    """With tied outputs, networks with one and with two outputs give the same results."""
     torch.manual_seed(0)
     images, labels = torch.randn(60, 5), torch.arange(60) % 2
     ends = []
@@ -103,7 +103,7 @@ def test_a_network_learns_the_same_under_both() -> None:
 
 
 def test_smoothing_is_torch_s() -> None:
-    """Smoothed labels of three classes give what torch's own cross-entropy gives."""
+    """Smoothed labels of three classes give torch's own cross-entropy."""
     outputs, labels = torch.randn(50, 3), torch.arange(50) % 3
     ours = shaped(3, loss="ce", label_smoothing=0.3).value(outputs, labels)
     theirs = torch.nn.CrossEntropyLoss(label_smoothing=0.3)(outputs, labels)
@@ -111,7 +111,7 @@ def test_smoothing_is_torch_s() -> None:
 
 
 def test_weights_are_torch_s_over_the_whole_training_split() -> None:
-    """Over all training images the weighted mean is torch's; a batch is not divided by its own."""
+    """Over all training images the weighted mean is torch's; batches are not normalised."""
     labels = torch.from_numpy(UNEVEN)
     outputs = torch.randn(40, 2)
     loss = choose_loss(read_recipe({"loss": "ce", "class_weights": "balanced"}), 2, UNEVEN, CPU)
@@ -136,7 +136,7 @@ def test_focal_agrees_with_its_formula(gamma: float) -> None:
 
 
 def test_sure_images_do_not_break_focal() -> None:
-    """Where no doubt is left, value and gradient stay numbers, whatever gamma."""
+    """With a probability of 0 or 1, value and gradient stay finite for any gamma."""
     outputs = torch.tensor([[-200.0, 200.0], [200.0, -200.0]], requires_grad=True)
     loss = shaped(2, loss="focal", focal_gamma=0.5)
     loss.value(outputs, torch.tensor([1, 1])).backward()  # type: ignore[no-untyped-call]
@@ -145,6 +145,6 @@ def test_sure_images_do_not_break_focal() -> None:
 
 
 def test_a_class_without_images_has_no_weight() -> None:
-    """Balanced weights need every class in the training split."""
+    """Balanced weights require every class in the training split."""
     with pytest.raises(DataError, match="no weight for 1 of 3"):
         balanced_weights(np.array([0, 1]), 3)

@@ -19,7 +19,7 @@ def predictions(logits: list[list[float]]) -> NDArray[np.float32]:
 
 
 def pair_count(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve by looking at every pair."""
+    """Return the area under the ROC curve by comparing every pair."""
     wins = [
         1.0 if p > n else 0.5 if p == n else 0.0
         for p in scores[positive]
@@ -57,7 +57,7 @@ def test_sure_predictions_still_have_an_order() -> None:
 
 
 def test_scores_agree_with_direct_computation() -> None:
-    """NLL, accuracy and balanced accuracy equal what numpy says."""
+    """NLL, accuracy and balanced accuracy equal numpy's."""
     random = np.random.default_rng(1)
     labels = (random.random(200) < 0.2).astype(np.int64)
     logits = random.normal(size=(200, 2)) + np.eye(2)[labels]
@@ -90,7 +90,7 @@ def test_a_prediction_that_is_no_number_is_wrong() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=3, max_size=40))
 def test_sensitivity_and_specificity_are_recalls(cases: list[tuple[int, int]]) -> None:
-    """Of two classes the recalls of 1 and of 0; of three their one-vs-rest means."""
+    """With two classes they are the recalls of 1 and of 0; with three the one-vs-rest means."""
     for classes in (2, 3):
         labels = np.array([label % classes for label, _ in cases])
         taken = np.array([taken % classes for _, taken in cases])
@@ -109,7 +109,7 @@ def test_sensitivity_and_specificity_are_recalls(cases: list[tuple[int, int]]) -
 
 
 def test_a_prediction_that_is_no_number_is_wrong_in_every_way() -> None:
-    """It neither finds its class nor leaves another alone."""
+    """A NaN prediction is neither a true positive nor a true negative of any class."""
     logits = predictions([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
     logits[2] = np.nan
     found = score(logits, np.array([1, 0, 0]))
@@ -117,7 +117,7 @@ def test_a_prediction_that_is_no_number_is_wrong_in_every_way() -> None:
 
 
 def test_there_is_one_rule_for_the_class_of_a_prediction() -> None:
-    """Ties go to the higher class everywhere: figures, tables, calibration and a saved network."""
+    """Ties go to the higher class everywhere: figures, tables, calibration and saved networks."""
     from tuner.records import most_probable
     from tuner.statistics.calibration import reliability
 

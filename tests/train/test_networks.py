@@ -1,4 +1,4 @@
-"""The shared networks: what they are made of, what they refuse, and weights from a file."""
+"""The shared networks: their layers, what they refuse, and weights from a file."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ GREY = (1, 32, 32)
 
 
 def chosen(**given: Value) -> Mapping[str, Value]:
-    """Return every parameter of the networks, defaults but for those given."""
+    """Return all parameters of the networks, with defaults except for the given ones."""
     return {**{parameter.name: parameter.default for parameter in PARAMETERS}, **given}
 
 
@@ -34,24 +34,24 @@ def size(model: nn.Module) -> int:
 
 
 def test_every_declared_kind_can_be_built() -> None:
-    """What a study may ask for is what there is."""
+    """Every network kind that a study may name can be built."""
     assert {*NETWORKS, *BACKBONES} == set(KINDS)
 
 
 def test_the_cnn_is_the_reports() -> None:
-    """Lab report E's network at 256×256 with one output, as the framework counts it."""
+    """It has the size of lab report E's network at 256×256 with one output, in its framework."""
     assert size(build(chosen(model="cnn"), (1, 256, 256), 1)) == 1_067_457
 
 
 def test_the_fully_connected_network_is_the_reports() -> None:
-    """Lab report E's three hidden layers of 32 at 256×256."""
+    """It has lab report E's three hidden layers of 32 at 256×256."""
     parameters = chosen(model="ann", width=32, batch_norm=False, dropout=0.0)
     assert size(build(parameters, (1, 256, 256), 1)) == 2_099_329
 
 
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_pooling_before_the_relu_changes_nothing(kernel: int) -> None:
-    """Outputs and gradients are those of the usual order, in every bit."""
+    """Outputs and gradients equal those of the usual order, bit for bit."""
     ours = build(chosen(model="cnn_gap", pool_kernel=kernel), (3, 32, 32), 2)
     usual: list[nn.Module] = list(ours)  # type: ignore[call-overload]
     for place in (1, 4, 7):
@@ -69,7 +69,7 @@ def test_pooling_before_the_relu_changes_nothing(kernel: int) -> None:
 
 
 def test_global_average_pooling_does_not_depend_on_the_images_size() -> None:
-    """The same weights serve images of any size, pooled by 2 or by 4."""
+    """The same weights work for images of any size, pooled by 2 or by 4."""
     for kernel in (2, 4):
         model = build(chosen(model="cnn_gap", pool_kernel=kernel), (1, 64, 64), 2)
         assert model(torch.zeros(3, 1, 96, 80)).shape == (3, 2)
@@ -80,7 +80,7 @@ def test_global_average_pooling_does_not_depend_on_the_images_size() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("inputs", [GREY, (3, 40, 36)])
 def test_every_network_learns_from_its_images(kind: str, inputs: tuple[int, int, int]) -> None:
-    """Outputs have the shape asked for, and every weight gets a gradient."""
+    """Outputs have the requested shape, and every weight gets a gradient."""
     torch.manual_seed(0)
     model = build(chosen(model=kind), inputs, 3)
     outputs = model(torch.randn(4, *inputs))
@@ -130,13 +130,13 @@ def test_an_epoch_is_the_same_in_every_bit(kind: str, tmp_path: Path) -> None:
 def test_what_cannot_be_built_is_told(
     parameters: dict[str, Value], inputs: tuple[int, int, int], words: str
 ) -> None:
-    """Images that are too small and weights that no one reads are refused, with what to do."""
+    """Too small images and unused weights are refused, with what to do."""
     with pytest.raises(UserError, match=re.escape(words)):
         build(chosen(**parameters), inputs, 2)
 
 
 def test_densenet_takes_its_smallest_images() -> None:
-    """The stated bound is the true one."""
+    """The documented minimum is exact."""
     assert build(chosen(model="densenet121"), (1, 29, 29), 2).eval()(
         torch.zeros(2, 1, 29, 29)
     ).shape == (2, 2)
@@ -144,7 +144,7 @@ def test_densenet_takes_its_smallest_images() -> None:
 
 @pytest.mark.parametrize("form", ["safetensors", "torch", "nested"])
 def test_weights_come_from_a_file(form: str, tmp_path: Path) -> None:
-    """Weights for colour images of 1,000 classes start a network for grey ones of two."""
+    """Weights for colour images of 1,000 classes initialise a network for grey ones of two."""
     import torchvision.models
 
     torch.manual_seed(1)
@@ -169,13 +169,13 @@ def test_weights_come_from_a_file(form: str, tmp_path: Path) -> None:
 
 
 def write(path: Path, held: Any) -> str:
-    """Save something with torch and return where."""
+    """Save an object with torch and return its path."""
     torch.save(held, path)
     return str(path)
 
 
 class Trap:
-    """Does harm when it is unpickled."""
+    """Has an effect when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Create a file in place of an object."""
@@ -193,7 +193,7 @@ def test_a_file_is_never_executed(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    """A missing file, another kind of file, another network's weights: each with its reason."""
+    """A missing file, another kind of file and another network's weights have their reasons."""
     (tmp_path / "text.safetensors").write_text("no weights")
     (tmp_path / "text.pth").write_text("no weights")
     other = write(tmp_path / "other.pth", build(chosen(model="cnn"), GREY, 2).state_dict())

@@ -1,4 +1,4 @@
-"""Objectives are found by name, in order, without colliding and without torch."""
+"""Objectives are found by name, in order, without collisions and without torch."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ OBJECTIVE = Objective(parameters=[Parameter(NAME, "int", 1, "a test's parameter"
 
 
 def place(folder: Path, name: str, parameter: str) -> Path:
-    """Write an objective whose one parameter has the given name."""
+    """Write an objective whose single parameter has the given name."""
     write_objective(folder / name, DECLARED, f"def load(*_):\n    raise OSError({parameter!r})\n")
     (folder / name / "naming.py").write_text(f"NAME = {parameter!r}\n")
     return folder
@@ -35,7 +35,7 @@ def test_the_first_folder_wins(tmp_path: Path) -> None:
 
 
 def test_two_objectives_of_one_name_do_not_meet(tmp_path: Path) -> None:
-    """Each keeps its own submodules, also when they are loaded later."""
+    """Each keeps its own submodules, even those loaded later."""
     one = find("same", [place(tmp_path / "a", "same", "one")])
     two = find("same", [place(tmp_path / "b", "same", "two")])
     assert one.module != two.module
@@ -47,7 +47,7 @@ def test_two_objectives_of_one_name_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_a_library_beside_the_objectives_is_imported_and_shadows_nothing(tmp_path: Path) -> None:
-    """What lies beside the folder `objectives` can be imported, but only after all else."""
+    """A library beside the folder `objectives` can be imported, but after everything else."""
     lines = "import library_of_this_test as lab\nOBJECTIVE = lab.OBJECTIVE\n"
     (tmp_path / "library_of_this_test.py").write_text(
         "import graphlib\n"
@@ -63,14 +63,14 @@ def test_a_library_beside_the_objectives_is_imported_and_shadows_nothing(tmp_pat
 
 
 def test_a_folder_s_objective_comes_before_the_shipped_one(tmp_path: Path) -> None:
-    """A user's own chest_xray is used in place of the shipped one."""
+    """A user's own chest_xray is used instead of the shipped one."""
     own = place(tmp_path, "chest_xray", "mine")
     assert find("chest_xray", [own]).folder == (own / "chest_xray").resolve()
     assert find("chest_xray", []).folder == shipped_folder() / "chest_xray"
 
 
 def test_an_unknown_name_is_told_with_the_nearest_and_the_folders(tmp_path: Path) -> None:
-    """The error helps with a slip of the pen and says where was searched."""
+    """The error suggests the nearest name and lists the folders searched."""
     with pytest.raises(ObjectiveError) as caught:
         find("chest_xrai", [tmp_path])
     assert "Did you mean chest_xray?" in str(caught.value)
@@ -81,7 +81,7 @@ def test_an_unknown_name_is_told_with_the_nearest_and_the_folders(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["../evil", "/etc", "a.b", "", "a/b", "1st"])
 def test_a_name_is_never_a_path(name: str, tmp_path: Path) -> None:
-    """A name out of a database cannot lead outside the folders."""
+    """A name from a database cannot lead outside the folders."""
     place(tmp_path, "evil", "x")
     with pytest.raises(ObjectiveError, match="cannot be the name"):
         find(name, [tmp_path / "inner"])
@@ -97,7 +97,7 @@ def test_a_name_is_never_a_path(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_package_is_named(source: str, message: str, tmp_path: Path) -> None:
-    """The error names the file and what went wrong in it, every time it is looked for."""
+    """The error names the file and its error, at every look-up."""
     write_objective(tmp_path / "broken", source)
     for _ in range(2):
         with pytest.raises(ObjectiveError, match=message) as caught:
@@ -106,7 +106,7 @@ def test_a_broken_package_is_named(source: str, message: str, tmp_path: Path) ->
 
 
 def test_a_mended_package_is_read_anew(tmp_path: Path) -> None:
-    """A failed import leaves nothing behind that hides the mended file."""
+    """A failed import leaves nothing behind that hides the fixed file."""
     write_objective(tmp_path / "half", "from . import naming\nraise ValueError('not yet')")
     (tmp_path / "half" / "naming.py").write_text("NAME = 'x'\n")
     with pytest.raises(ObjectiveError, match="not yet"):
@@ -131,7 +131,7 @@ def test_faults_of_the_submodules_are_the_objective_s(tmp_path: Path) -> None:
 
 
 def test_an_error_names_the_line_of_the_objective(tmp_path: Path) -> None:
-    """Where build() went wrong in its own files, however deep in a library it was raised."""
+    """The error names the line in build()'s own files, however deep in a library it was raised."""
     declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
     models = "from . import parts\n\n\ndef build(*_):\n    return parts.first(-1)\n"
     write_objective(tmp_path / "deep", declared, "", models)
@@ -155,7 +155,7 @@ def test_an_error_names_the_line_of_the_objective(tmp_path: Path) -> None:
 def test_an_import_that_fails_says_where_and_how_to_mend_it(
     models: str, line: int, mended: str, tmp_path: Path
 ) -> None:
-    """A library that is not installed, and a file beside it that is imported as if installed."""
+    """A library that is not installed, and a file beside it imported as if installed."""
     declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
     write_objective(tmp_path / "objectives" / "lone", declared, "", models)
     (tmp_path / "objectives" / "lone" / "own_layers.py").write_text("first = 1\n")
@@ -166,7 +166,7 @@ def test_an_import_that_fails_says_where_and_how_to_mend_it(
 
 
 def test_a_data_error_stays_a_data_error(tmp_path: Path) -> None:
-    """What an objective reports on purpose is not wrapped."""
+    """A DataError raised by an objective is not wrapped."""
     declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
     load = "from tuner.errors import DataError\ndef load(*_):\n    raise DataError('no images')\n"
     write_objective(tmp_path / "empty", declared, load)
@@ -193,7 +193,7 @@ def test_installed_packages_offer_objectives(
 
 
 def test_finding_an_objective_loads_no_torch(blobs: Blobs) -> None:
-    """The supervisor and the command line may import objectives cheaply."""
+    """The supervisor and the command line can import objectives without torch."""
     code = (
         "import sys; from pathlib import Path; from tuner.train.objective import find;"
         "find('blobs', [Path(sys.argv[1])]); find('chest_xray', []);"

@@ -1,4 +1,4 @@
-"""Optimizers take the steps of torch's, with the recipe's settings."""
+"""Optimizers take the same steps as torch's, with the recipe's settings."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 def kind(of: type[torch.optim.Optimizer], **more: Any) -> Make:
-    """Return what makes torch's optimizer of a kind with these settings."""
+    """Return a factory of torch's optimizer of a kind with these settings."""
     return lambda weights: of(weights, lr=0.05, weight_decay=0.1, fused=True, **more)  # type: ignore[call-arg]
 
 
@@ -32,7 +32,7 @@ KINDS: list[tuple[dict[str, Value], Make]] = [
 
 
 def weights() -> dict[str, nn.Parameter]:
-    """Return weights of many shapes; one is trained in some steps only, one never."""
+    """Return weights of many shapes; one has gradients only in some steps, one never."""
     made = torch.Generator().manual_seed(7)
     shapes = {"scalar": (), "row": (33,), "matrix": (17, 5), "kernel": (4, 3, 3, 3), "gate": (6,)}
     found = {
@@ -44,7 +44,7 @@ def weights() -> dict[str, nn.Parameter]:
 
 
 def loss(held: dict[str, nn.Parameter], step: int) -> Tensor:
-    """Return a loss whose gradients change with every step; `gate` has one in every other."""
+    """Return a loss whose gradients change with every step; `gate` has one in every other step."""
     used = [one for name, one in held.items() if name != "gate" or step % 2 == 0]
     return torch.stack([((one - step) ** 2).sum().cos() for one in used]).sum()
 
@@ -70,7 +70,7 @@ def bits(held: dict[str, nn.Parameter]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("chosen", "make"), KINDS)
 def test_steps_are_torch_s_to_the_last_bit(chosen: dict[str, Value], make: Make) -> None:
-    """The same kernels with the same numbers: also for weights without a gradient in some steps."""
+    """The same kernels get the same numbers, also for weights without a gradient in some steps."""
     mine, theirs = weights(), weights()
     take(mine, ours(chosen, mine), range(6))
     take(theirs, make(list(theirs.values())), range(6))
@@ -81,7 +81,7 @@ def test_steps_are_torch_s_to_the_last_bit(chosen: dict[str, Value], make: Make)
 def test_a_restored_optimizer_goes_on_to_the_last_bit(
     chosen: dict[str, Value], _make: Make
 ) -> None:
-    """What is remembered, and nothing else, makes the steps to come."""
+    """The stored state alone determines the next steps."""
     whole, first = weights(), weights()
     take(whole, ours(chosen, whole), range(6))
     before = ours(chosen, first)

@@ -27,7 +27,7 @@ CASES: Mapping[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_outputs_come_out_of_is_known(case: str) -> None:
-    """By their history, not by their values: logits between 0 and 1 are left alone."""
+    """It is recognised by the graph, not by values: logits between 0 and 1 are accepted."""
     model, what = CASES[case]
     assert squashed(model(torch.ones(1, 4))) == what
 

@@ -1,4 +1,4 @@
-"""Metrics beside the built-in ones in the trainer: computed, stored in checkpoints, refused."""
+"""Metrics besides the built-in ones in the trainer: computed, stored in checkpoints, refused."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def dice(labels, probabilities):
 
 @pytest.fixture
 def dices(tmp_path: Path) -> Blobs:
-    """Write the blobs objective with a metric of its own."""
+    """Write the blobs objective with its own metric."""
     declared = DECLARATIONS.replace(
         "    data=[", '    metrics=[Metric("dice", "higher", "Dice of class 1.")],\n    data=['
     ).replace("OBJECTIVE =", "from tuner.records import Metric\n\nOBJECTIVE =")
@@ -57,7 +57,7 @@ def dice_job(*more: Metric) -> Job:
 
 
 def test_an_own_metric_chooses_the_best_epoch(dices: Blobs) -> None:
-    """It is in every epoch, and on validation and test at the best and the last."""
+    """It is in every epoch, and in validation and test figures at the best and the last."""
     run = dices.workbench().begin(dice_job(READY["f1"]))
     curve = list(run.epochs(nothing))
     result = run.result()
@@ -69,7 +69,7 @@ def test_an_own_metric_chooses_the_best_epoch(dices: Blobs) -> None:
 
 
 def test_a_metric_changes_nothing_else(dices: Blobs) -> None:
-    """Other metrics and the training do not notice what a function does to its arguments."""
+    """A function that changes its arguments affects neither other metrics nor the training."""
     bench = dices.workbench()
     with_it = [*bench.begin(dice_job(READY["f1"])).epochs(nothing)]
     only_f1 = replace(blob_job(epochs=4), metrics=(READY["f1"],))
@@ -105,7 +105,7 @@ def test_checkpoints_keep_the_figures_and_resume_equals_never_having_stopped(dic
 
 
 def test_another_function_is_another_training(dices: Blobs) -> None:
-    """The key of a checkpoint covers metrics.py, so no figure of older code is taken over."""
+    """A checkpoint's key covers metrics.py, so no figure of older code is reused."""
     before = dices.workbench().base(dice_job())
     code = dices.folder / "blobs" / "metrics.py"
     other = dices.folder.parent / "other"
@@ -123,13 +123,13 @@ def test_another_function_is_another_training(dices: Blobs) -> None:
 
 
 def test_keys_without_further_metrics_are_those_of_before() -> None:
-    """Checkpoints of studies that have none are found again."""
+    """Checkpoints of studies without own metrics are still found."""
     base = Base("source", "data", {}, 0, "val_loss", {})
     assert "metrics" not in base.plain()
 
 
 def test_a_metric_is_undefined_for_predictions_that_are_no_numbers(dices: Blobs) -> None:
-    """The network has diverged: the error says so, and does not blame the metric."""
+    """If the network has diverged the error says so, and does not blame the metric."""
     found = dices.workbench().found(blob_job())
     truth = Truth("val", np.array([0, 1, 1]), (), ("a", "b"))
     logs = np.log(np.full((3, 2), 0.5, np.float32))
@@ -186,7 +186,7 @@ def hit_metrics(tmp_path: Path, functions: str) -> OwnMetrics:
 
 
 def predicted(labels: NDArray[np.int64], right: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return log-probabilities of two classes that are right where this says so."""
+    """Return two-class log-probabilities that are right exactly where requested."""
     sure = np.where(right, labels, 1 - labels)
     return np.log(np.eye(2)[sure] * 0.8 + 0.1).astype(np.float32)
 
@@ -199,7 +199,7 @@ def resampled(
 
 
 def test_resampled_values_have_the_variance_of_values_by_image(hits: OwnMetrics) -> None:
-    """Of one network and of the difference of two, which are seen on the same resamples."""
+    """Also for the difference of two networks on the same resamples."""
     chance = np.random.default_rng(1)
     labels = np.arange(400) % 2
     one = chance.random(400) < 0.8
@@ -213,7 +213,7 @@ def test_resampled_values_have_the_variance_of_values_by_image(hits: OwnMetrics)
 
 
 def test_patients_are_resampled_with_all_their_images(hits: OwnMetrics) -> None:
-    """One value for each patient, with the variance over patients; drawn twice, they are two."""
+    """There is one value per patient, with the variance over patients, whole patients drawn."""
     chance = np.random.default_rng(2)
     labels, patients = np.arange(600) % 2, tuple(f"p{image // 3}" for image in range(600))
     right = np.repeat(chance.random(200) < 0.7, 3)
@@ -226,7 +226,7 @@ def test_patients_are_resampled_with_all_their_images(hits: OwnMetrics) -> None:
 
 
 def test_what_is_undefined_on_a_resample_has_no_values(hits: OwnMetrics) -> None:
-    """Nor has anything where the images are too many, or training diverged."""
+    """Too many images, or a diverged training, have no values either."""
     labels = np.arange(100) % 2
     logs = predicted(labels, labels == 1)
     truth = Truth("val", labels, (), ("no", "yes"))
@@ -238,7 +238,7 @@ def test_what_is_undefined_on_a_resample_has_no_values(hits: OwnMetrics) -> None
 
 
 def test_every_resample_has_the_classes_of_the_split() -> None:
-    """Also where a class has two images, which many resamples would lack."""
+    """Also if a class has two images, which many resamples would lack."""
     truth = Truth("val", np.array([1, 1, *[0] * 30]), (), ("no", "yes"))
     drawn = list(truth.resamples(named=False))
     assert len(drawn) == 32
@@ -260,7 +260,7 @@ def test_every_resample_has_the_classes_of_the_split() -> None:
 def test_what_cannot_be_resampled_says_why(
     hits: OwnMetrics, labels: NDArray[np.int64], patients: tuple[str, ...], why: str
 ) -> None:
-    """It is known before a metric is called, and takes no time without end."""
+    """The reason is known before a metric is called, without a long search."""
     classes = int(labels.max()) + 1
     truth = Truth("val", labels, patients, tuple(str(k) for k in range(classes)))
     logs = np.log(np.full((len(labels), classes), 1 / classes)).astype(np.float32)
@@ -286,7 +286,7 @@ def test_a_slow_metric_is_given_up_and_the_others_are_not(tmp_path: Path) -> Non
 
 
 def test_resamples_are_drawn_once_for_all_trials(dices: Blobs) -> None:
-    """The data keep them: for every trial, both moments and all metrics."""
+    """They are cached with the data, for every trial, both moments and all metrics."""
     bench = dices.workbench()
     first = bench.prepared(dice_job()).truth("val")
     assert first is not None

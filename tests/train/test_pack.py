@@ -1,4 +1,4 @@
-"""Stacks in a pack take the steps that each takes alone, in every bit, whoever else is there."""
+"""Stacks in a pack take the same steps as alone, bit for bit, whoever else is there."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ BINARY: list[dict[str, Value]] = [{"loss": "bce"}, {"loss": "bce", "label_smooth
 
 
 class Member:
-    """A stack with its optimizer, and the outputs and losses that it came by."""
+    """A stack with its optimizer, outputs and losses so far."""
 
     def __init__(self, place: int, chosen: dict[str, Value], **shape: Any) -> None:
         loss = loss_of(chosen)
@@ -81,7 +81,7 @@ def together(members: list[Member], epochs: range) -> None:
 
 
 def assert_equal(ours: Member, theirs: Member) -> None:
-    """Curves, weights and what batch norm keeps are the same in every bit."""
+    """Check that curves, weights and batch norm's statistics are equal bit for bit."""
     for one, other in zip(ours.seen, theirs.seen, strict=True):
         assert torch.equal(one, other)
     for name, one in ours.model.state_dict().items():
@@ -97,7 +97,7 @@ def assert_equal(ours: Member, theirs: Member) -> None:
 def test_a_member_is_itself(
     chosen: list[dict[str, Value]], width: int, *, norm: bool, bias: bool
 ) -> None:
-    """Losses, optimizers, rates and dropout of its own; only the shape is everybody's."""
+    """Losses, optimizers, rates and dropout may differ; only the shape is shared."""
     dropouts = [0.3, 0.0, 0.5, 0.3, 0.1]
 
     def make(place: int, one: dict[str, Value]) -> Member:
@@ -114,7 +114,7 @@ def test_a_member_is_itself(
 @pytest.mark.parametrize("width", [7, 32])
 @pytest.mark.parametrize("onednn", [True, False])
 def test_members_come_and_go(width: int, monkeypatch: pytest.MonkeyPatch, *, onednn: bool) -> None:
-    """Alone, with two others, with another one, alone again: the same training."""
+    """Alone, with two others, with one other, alone again: the same training."""
     monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(products, "WORTHWHILE", 100)
     first, second, third = (Member(one, {}, width=width, dropout=0.3) for one in range(3))
@@ -131,7 +131,7 @@ def test_members_come_and_go(width: int, monkeypatch: pytest.MonkeyPatch, *, one
 def test_large_layers_are_updated_in_pieces(
     monkeypatch: pytest.MonkeyPatch, *, onednn: bool
 ) -> None:
-    """The first layer, and one inside, by turns."""
+    """The first layer and an inner one are updated in pieces in turn."""
     monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(products, "WORTHWHILE", 100)
     monkeypatch.setattr(stack_module, "LARGE", 40)
@@ -150,7 +150,7 @@ def test_large_layers_are_updated_in_pieces(
 def test_products_of_every_size_are_a_members_own(
     monkeypatch: pytest.MonkeyPatch, *, onednn: bool
 ) -> None:
-    """Batched products are those of one member alone, tiny ones and large ones."""
+    """Batched products equal those of one member alone, for tiny and large ones."""
     monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(products, "WORTHWHILE", 1 << 14)
     chance = torch.Generator().manual_seed(0)
@@ -168,7 +168,7 @@ def test_products_of_every_size_are_a_members_own(
 
 
 def test_only_stacks_of_one_shape_are_packed() -> None:
-    """Width, batch norm and outputs are of the shape; dropout and losses are not."""
+    """Width, batch norm and outputs belong to the shape; dropout and losses do not."""
     usual = Member(0, {}).stack.shape
     alike = [Member(1, {"loss": "focal"}), Member(2, {}, dropout=0.5)]
     others = [

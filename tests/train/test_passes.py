@@ -1,4 +1,4 @@
-"""An epoch is cut into batches that hold every image once."""
+"""An epoch is cut into batches that contain every image once."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -25,7 +25,7 @@ needs_bf16 = pytest.mark.skipif(
 
 
 def capable(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
-    """Make every device have bfloat16, or none."""
+    """Pretend that every device has bfloat16, or none."""
     monkeypatch.setattr(precision, "supports_bf16", lambda _device: able)
 
 
@@ -48,7 +48,7 @@ def test_a_choice_comes_with_its_reason(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """auto takes bf16 where it is available and pays; the record says what was chosen and why."""
+    """auto takes bf16 if it is available and pays off; the note has the choice and the reason."""
     capable(monkeypatch, able)
     found = choose_arithmetic(asked, CPU, model)
     assert (found.precision, found.channels_last) == (chosen, last)
@@ -57,7 +57,7 @@ def test_a_choice_comes_with_its_reason(
 
 
 def test_bf16_that_is_not_to_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A study that asks for bf16 does not silently get something else."""
+    """A study that asks for bf16 does not silently get another precision."""
     capable(monkeypatch, able=False)
     with pytest.raises(UserError, match="no bfloat16 arithmetic; use precision = 'fp32'"):
         choose_arithmetic("bf16", CPU, CONVOLVING)
@@ -84,7 +84,7 @@ def nothing_done(*_: object) -> None:
 
 @needs_bf16
 def test_weights_and_memory_stay_float32(tmp_path: Path) -> None:
-    """bf16 is for a step's products: weights, what Adam remembers and figures are float32."""
+    """bf16 is only for a step's products: weights, Adam's moments and figures are float32."""
     run = bench(tmp_path).begin(job(precision="bf16"))
     list(run.epochs(nothing))
     state = run.state()
@@ -96,7 +96,7 @@ def test_weights_and_memory_stay_float32(tmp_path: Path) -> None:
 
 @needs_bf16
 def test_precisions_differ_and_do_not_share_checkpoints(tmp_path: Path) -> None:
-    """Their figures differ a little, so their paths part from the first epoch."""
+    """Their figures differ slightly, so their paths differ from the first epoch on."""
     workbench = bench(tmp_path)
     jobs = [job(precision=name) for name in ("fp32", "bf16")]
     losses = []
@@ -109,7 +109,7 @@ def test_precisions_differ_and_do_not_share_checkpoints(tmp_path: Path) -> None:
 
 
 def test_restored_memory_lies_as_the_weights_lie(tmp_path: Path) -> None:
-    """Files keep no layout; after a resume what Adam remembers is channels last again."""
+    """Files have no memory format; after a resume Adam's moments are channels last again."""
     workbench = bench(tmp_path)
     trained, resumed = workbench.begin(job()), workbench.begin(job())
     next(trained.epochs(nothing))
@@ -117,5 +117,5 @@ def test_restored_memory_lies_as_the_weights_lie(tmp_path: Path) -> None:
     plain = {name: value.contiguous().clone() for name, value in state.optimizer.items()}
     resumed.restore(replace(state, optimizer=plain))
     held = [value for value in resumed.state().optimizer.values() if value.shape == (32, 32, 3, 3)]
-    assert len(held) == 4  # Two kernels of this shape, with a mean and a square of each.
+    assert len(held) == 4  # Two kernels of this shape, each with a mean and a square.
     assert all(value.is_contiguous(memory_format=torch.channels_last) for value in held)

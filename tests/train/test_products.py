@@ -1,4 +1,4 @@
-"""Products by oneDNN are the products, but for rounding, however their matrices lie in memory."""
+"""oneDNN's products are equal to rounding, for any memory layout of their matrices."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tuner.train.products import product
 
 
 def layouts(matrix: Tensor) -> list[Tensor]:
-    """Return a matrix by rows, by columns, and as a member of a pack that lies between others."""
+    """Return a matrix by rows, by columns, and as a strided member of a pack."""
     between = torch.zeros(len(matrix), 3, matrix.shape[1])
     between[:, 1] = matrix
     return [matrix, matrix.t().contiguous().t(), between[:, 1]]
@@ -23,7 +23,7 @@ def layouts(matrix: Tensor) -> list[Tensor]:
 def test_a_product_in_every_layout(
     sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With and without an offset, into a given place or a new one; and always the same bits."""
+    """With and without an offset, into a given or a new array; always the same bits."""
     monkeypatch.setattr(products, "uses_onednn", lambda: True)
     monkeypatch.setattr(products, "WORTHWHILE", 1)
     rows, inner, columns = sizes
@@ -47,7 +47,7 @@ def test_a_product_in_every_layout(
 
 
 def test_small_or_double_products_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call of oneDNN takes longer than a small product; it has none in 64 bits."""
+    """oneDNN is slower for small products, and has no 64-bit ones."""
     monkeypatch.setattr(products, "uses_onednn", lambda: True)
     large = torch.ones(128, 128)
     assert products._by_onednn(large, torch.ones(128, 128))

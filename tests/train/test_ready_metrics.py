@@ -1,4 +1,4 @@
-"""The ready metrics agree with scikit-learn, and with the values by image of the statistics."""
+"""The built-in metrics agree with scikit-learn, and with the statistics' values by image."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CLASSES = pytest.mark.parametrize("classes", [2, 3, 5])
 
 
 def predicted(classes: int, images: int = 300) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return labels and probabilities that know something of them."""
+    """Return labels and correlated probabilities."""
     random = np.random.default_rng(classes)
     labels = random.integers(0, classes, images)
     logits = random.normal(0, 1, (images, classes)) + 1.2 * np.eye(classes)[labels]
@@ -22,13 +22,13 @@ def predicted(classes: int, images: int = 300) -> tuple[NDArray[np.int64], NDArr
 
 
 def test_every_ready_metric_has_a_function() -> None:
-    """What a study may name can be computed."""
+    """Every metric that a study may name can be computed."""
     assert set(FUNCTIONS) == set(READY)
 
 
 @CLASSES
 def test_f1_is_that_of_scikit_learn(classes: int) -> None:
-    """Of class 1 where there are two, else the macro mean; 0 for a class that nobody names."""
+    """It is that of class 1 for two classes, else the macro mean; 0 for a class never predicted."""
     labels, shares = predicted(classes)
     average = "binary" if classes == 2 else "macro"
     taken = shares.argmax(axis=1)
@@ -49,19 +49,19 @@ def test_sensitivity_at_95_specificity_is_the_best_point_of_the_roc_curve(classe
 
 
 def test_sensitivity_counts_whole_images() -> None:
-    """One of 20 negatives may be above the cut-off, ties with the next one are not found."""
+    """One of 20 negatives may be above the threshold; positives tied with the next do not count."""
     labels = np.array([0] * 20 + [1] * 4)
     scores = np.array([0.9, 0.8, *np.linspace(0.1, 0.5, 18), 0.95, 0.85, 0.8, 0.7])
     shares = np.column_stack([1 - scores, scores])
     assert sensitivity_at_95_specificity(labels, shares) == 0.5
-    # Of 19 negatives none may be.
+    # With 19 negatives none may be above.
     assert sensitivity_at_95_specificity(labels[1:], shares[1:]) == 0.5
     assert np.isnan(sensitivity_at_95_specificity(labels[:20], shares[:20]))
 
 
 @CLASSES
 def test_brier_is_the_squared_error_over_classes(classes: int) -> None:
-    """Twice scikit-learn's for two classes, since that counts one of them."""
+    """It is twice scikit-learn's for two classes, because that counts only one of them."""
     labels, shares = predicted(classes)
     wanted = ((shares - np.eye(classes)[labels]) ** 2).sum(axis=1).mean()
     assert brier(labels, shares) == pytest.approx(wanted)
@@ -72,7 +72,7 @@ def test_brier_is_the_squared_error_over_classes(classes: int) -> None:
 
 @CLASSES
 def test_values_by_image_have_the_metric_as_their_mean(classes: int) -> None:
-    """So the figure that is judged is the one that tables show."""
+    """So the judged figure is the one in tables."""
     labels, shares = predicted(classes)
     logs = np.log(shares).astype(np.float32)
     exact = np.exp(logs.astype(np.float64))
@@ -95,7 +95,7 @@ def test_values_by_image_vary_as_the_metric_does(classes: int) -> None:
 
 
 def test_predictions_that_are_no_numbers_have_no_values_by_image() -> None:
-    """As with the AUC; the trainer stores no figure of them."""
+    """As with the AUC, the trainer stores no figure for them."""
     logs = np.full((3, 2), np.nan, np.float32)
     labels = np.array([0, 1, 1])
     assert f1_parts(logs, labels) is None

@@ -1,4 +1,4 @@
-"""Where images live: on the device where they fit, beside it where they do not."""
+"""Where images are kept: on the device if they fit, in main memory otherwise."""
 
 import shutil
 from pathlib import Path
@@ -42,14 +42,14 @@ def data(
 def test_images_live_where_there_is_room(
     needed: int, device: torch.device, free: int | None, home: torch.device, words: str
 ) -> None:
-    """They may take half of what a GPU has free; the reason is reported."""
+    """They may take half of a GPU's free memory; the reason is reported."""
     found, reason = choose_home(needed, device, free)
     assert found == home
     assert words in reason
 
 
 def test_mapped_images_stay_mapped(tmp_path: Path) -> None:
-    """Images that are mapped from a file are trained on without being copied into memory."""
+    """Images mapped from a file are used for training without a copy in memory."""
     images = np.random.default_rng(0).integers(0, 256, (12, 6, 6), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -62,7 +62,7 @@ def test_mapped_images_stay_mapped(tmp_path: Path) -> None:
 
 
 def test_what_was_done_with_the_data_is_on_record(blobs: Blobs) -> None:
-    """A trial's notes say where its images are, and what their source told."""
+    """A trial's notes say where its images are, and what their source reported."""
     prepared = prepare(data(np.ones((6, 4, 4), dtype=np.uint8), ("Seven were left out.",)), CPU)
     assert prepared.notes["data"] == "Seven were left out."
     notes = blobs.workbench().begin(blob_job()).setup.notes
@@ -71,7 +71,7 @@ def test_what_was_done_with_the_data_is_on_record(blobs: Blobs) -> None:
 
 
 def test_a_file_of_weights_is_part_of_the_key(tmp_path: Path) -> None:
-    """Another file under the same path is another training; the same file elsewhere is not."""
+    """Another file at the same path is another training; the same file elsewhere is not."""
     from tests.train.test_precision import job
     from tuner.train.networks.models import build
 
@@ -93,7 +93,7 @@ def test_a_file_of_weights_is_part_of_the_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", ["val_auc", "val_sensitivity", "val_specificity"])
 def test_metrics_that_need_every_class_are_refused_without(metric: str, tmp_path: Path) -> None:
-    """A metric that cannot be computed is reported before the first epoch, by its name."""
+    """A metric that cannot be computed is reported by name before the first epoch."""
     one_sided = data(np.zeros((8, 4, 4), dtype=np.uint8))
     val = Split(one_sided.val.images, np.zeros(4, dtype=np.int64), one_sided.val.ids)
     held = prepare(Data(one_sided.train, val, None, ("no", "yes"), "f"), CPU)
@@ -103,7 +103,7 @@ def test_metrics_that_need_every_class_are_refused_without(metric: str, tmp_path
 
 
 def test_training_ends_at_the_best_of_any_metric(blobs: Blobs) -> None:
-    """Whatever figure the study is judged by, the best epoch is the best by it."""
+    """The best epoch is that of the study's metric, whichever it is."""
     for metric in ("val_sensitivity", "val_specificity", "val_loss"):
         run = blobs.workbench().begin(blob_job(metric=metric, data={"contrast": 8.0}, epochs=6))
         epochs = list(run.epochs(nothing))

@@ -1,4 +1,4 @@
-"""A run trains epoch by epoch, keeps its best weights, and meets test data only at its end."""
+"""A run trains epoch by epoch, keeps its best weights, and uses test data only at its end."""
 
 import math
 import sys
@@ -21,7 +21,7 @@ NOISY = {"contrast": 3.0}
 
 
 def seen_test_images(blobs: Blobs) -> int:
-    """Return how many test images the blobs' models were shown in this process."""
+    """Return how many test images the blobs' models have processed in this process."""
     seen = sys.modules[f"{find('blobs', [blobs.folder]).module}.models"].SEEN
     return int(seen["test"])
 
@@ -35,13 +35,13 @@ def overfitted(blobs: Blobs, metric: str = "val_loss") -> Run:
 
 
 def predictions(result: Result, split: str, at: str) -> Predictions:
-    """Pick the predictions of one split at one moment."""
+    """Return the predictions of one split at one moment."""
     return next(p for p in result.predictions if (p.split, p.at) == (split, at))
 
 
 @pytest.mark.parametrize("loss", ["bce", "ce"])
 def test_blobs_are_learnt(blobs: Blobs, loss: str) -> None:
-    """Both losses separate what can be separated, and the yardstick falls."""
+    """Both losses learn separable data, and the NLL falls."""
     run = blobs.workbench().begin(blob_job(loss=loss, epochs=15))
     curve = list(run.epochs(nothing))
     assert [epoch.epoch for epoch in curve] == list(range(1, 16))
@@ -52,7 +52,7 @@ def test_blobs_are_learnt(blobs: Blobs, loss: str) -> None:
 
 
 def test_the_rate_of_each_epoch_is_the_schedule_s(blobs: Blobs) -> None:
-    """The record holds the rate that was used, and a rate near 0 moves nothing."""
+    """The record has the rate that was used, and a rate near 0 changes nothing."""
     job = blob_job(scheduler="step", step_size=2, decay=1e-12, epochs=4, batch_norm=False)
     run = blobs.workbench().begin(job)
     prints = []
@@ -74,7 +74,7 @@ def test_the_best_epoch_is_the_metric_s(blobs: Blobs, metric: str) -> None:
 
 
 def test_results_come_from_the_best_and_the_last_weights(blobs: Blobs) -> None:
-    """Predictions at best and last give the recorded figures of those very epochs again."""
+    """Predictions at best and last give the recorded figures of those epochs again."""
     run = overfitted(blobs)
     curve, result = run.state().curve, run.result()
     assert result.best.epoch < result.last.epoch == len(curve)
@@ -92,7 +92,7 @@ def test_results_come_from_the_best_and_the_last_weights(blobs: Blobs) -> None:
 
 
 def test_predictions_are_log_probabilities_of_every_image(blobs: Blobs) -> None:
-    """One float32 row an image, adding up to probability one, for both splits and moments."""
+    """They have one float32 row per image, with probabilities adding up to 1."""
     result = overfitted(blobs).result()
     for prediction in result.predictions:
         rows = prediction.log_probabilities
@@ -105,7 +105,7 @@ def test_predictions_are_log_probabilities_of_every_image(blobs: Blobs) -> None:
 
 
 def test_the_last_weights_stay_in_place(blobs: Blobs) -> None:
-    """Evaluating the best weights leaves the last ones as they were."""
+    """Evaluating the best weights leaves the last ones unchanged."""
     run = overfitted(blobs)
     before = fingerprint(run.state().weights)
     assert before != fingerprint(run.state().best_weights)
@@ -114,7 +114,7 @@ def test_the_last_weights_stay_in_place(blobs: Blobs) -> None:
 
 
 def test_test_images_are_seen_once_for_each_moment_and_only_at_the_end(blobs: Blobs) -> None:
-    """No epoch shows the model a test image; the result shows each one at best and at last."""
+    """Test images are processed only for the result, each at best and at last."""
     run = overfitted(blobs)
     assert seen_test_images(blobs) == 0
     run.result()
@@ -122,7 +122,7 @@ def test_test_images_are_seen_once_for_each_moment_and_only_at_the_end(blobs: Bl
 
 
 def test_a_restored_run_has_the_same_result(blobs: Blobs) -> None:
-    """A state taken at the end brings back best and last, with their predictions."""
+    """A state taken at the end restores best and last, with their predictions."""
     run = overfitted(blobs)
     again = blobs.workbench().begin(blob_job(data=NOISY, epochs=15, hidden=64, lr=0.02))
     again.restore(run.state())
@@ -135,7 +135,7 @@ def test_a_restored_run_has_the_same_result(blobs: Blobs) -> None:
 
 
 def test_batch_norm_follows_training_batches_and_no_others(blobs: Blobs) -> None:
-    """Every epoch trains in training mode, and evaluations leave no trace in the statistics."""
+    """Every epoch trains in training mode, and evaluations do not change the statistics."""
     run = blobs.workbench().begin(blob_job(batch_size=32))
     list(run.epochs(nothing))
     run.result()
@@ -145,7 +145,7 @@ def test_batch_norm_follows_training_batches_and_no_others(blobs: Blobs) -> None
 
 
 def test_patience_ends_a_run_that_no_longer_improves(blobs: Blobs) -> None:
-    """A run ends exactly `patience` epochs after its best one, and tells so by ending."""
+    """A run ends exactly `patience` epochs after its best one."""
     job = blob_job(data=NOISY, epochs=60, hidden=64, lr=0.02, patience=4)
     run = blobs.workbench().begin(job)
     curve = list(run.epochs(nothing))
@@ -159,7 +159,7 @@ def test_patience_ends_a_run_that_no_longer_improves(blobs: Blobs) -> None:
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_a_run_ends_where_figures_stop_being_numbers(blobs: Blobs, metric: str) -> None:
-    """The epoch is given as it is, none follows, and it is not taken for a better one."""
+    """The NaN epoch is returned as it is, none follows, and it is not the best one."""
     job = blob_job(metric=metric, optimizer="sgd", lr=1e30, epochs=9, batch_norm=False)
     run = blobs.workbench().begin(job)
     curve = list(run.epochs(nothing))
@@ -171,7 +171,7 @@ def test_a_run_ends_where_figures_stop_being_numbers(blobs: Blobs, metric: str) 
 
 
 def test_an_undefined_area_is_no_divergence(blobs: Blobs) -> None:
-    """Validation without any image of a class has no area, and the training goes on to its end."""
+    """If validation lacks a class there is no area, and training continues to its end."""
     run = blobs.workbench().begin(blob_job(data={"classes": 3, "val_images": 2}))
     curve = list(run.epochs(nothing))
     assert [math.isnan(epoch.val_auc) for epoch in curve] == [True] * 3
@@ -192,7 +192,7 @@ def test_alive_is_called_at_every_batch(blobs: Blobs) -> None:
 
 
 def test_stopping_from_alive_leaves_the_finished_epochs(blobs: Blobs) -> None:
-    """An exception out of `alive` ends the epoch, which then does not count."""
+    """An exception from `alive` ends the epoch, which then does not count."""
     run = blobs.workbench().begin(blob_job())
 
     class StopNow(Exception):  # noqa: N818 - an order, not an error
@@ -217,7 +217,7 @@ def test_a_last_batch_of_one_is_trained_with_batch_norm(blobs: Blobs, batch_size
 
 
 def test_batches_of_one_need_a_network_without_batch_norm(blobs: Blobs) -> None:
-    """With batch norm the error says what to set; without it, such batches train."""
+    """With batch norm the error says what to set; without it, such batches are trained."""
     with pytest.raises(UserError, match="set batch_size to 2 or more"):
         blobs.workbench().begin(blob_job(batch_size=1))
     run = blobs.workbench().begin(blob_job(batch_size=1, batch_norm=False))
@@ -225,7 +225,7 @@ def test_batches_of_one_need_a_network_without_batch_norm(blobs: Blobs) -> None:
 
 
 def test_float_images_are_trained_as_uint8_ones(blobs: Blobs) -> None:
-    """The same pixels as float32 give the same epochs but for rounding of the moments."""
+    """The same pixels as float32 give the same epochs, except for rounding of the moments."""
     curves = [
         list(blobs.workbench().begin(blob_job(data={"floats": floats})).epochs(nothing))
         for floats in (False, True)

@@ -29,7 +29,7 @@ FALLING = st.sampled_from(sorted({*SCHEDULES} - {"onecycle"}))
 
 
 def recipe(scheduler: str, lr: float, epochs: int, step_size: int = 10, decay: float = 0) -> Recipe:
-    """Return a recipe that differs from the defaults in its schedule only."""
+    """Return a recipe that differs from the defaults only in its schedule."""
     return replace(
         read_recipe({}), scheduler=scheduler, lr=lr, epochs=epochs, step_size=step_size, decay=decay
     )
@@ -41,7 +41,7 @@ def optimizer(lr: float) -> SGD:
 
 
 def torch_rates(scheduler: LRScheduler, epochs: int) -> list[float]:
-    """Return the rates that torch's scheduler gives when it is stepped once an epoch."""
+    """Return the rates of torch's scheduler, stepped once per epoch."""
     rates = []
     for _ in range(epochs):
         rates.append(float(scheduler.optimizer.param_groups[0]["lr"]))
@@ -51,7 +51,7 @@ def torch_rates(scheduler: LRScheduler, epochs: int) -> list[float]:
 
 
 def our_rates(chosen: Recipe) -> list[float]:
-    """Return our rates of all epochs, asked for backwards: order must not matter."""
+    """Return our rates of all epochs, computed backwards: the order must not matter."""
     rates = [rate(chosen, Position(epoch)) for epoch in range(chosen.epochs, 0, -1)]
     return rates[::-1]
 
@@ -88,7 +88,7 @@ def test_cosine_agrees_with_torch(lr: float, epochs: int) -> None:
     name=st.sampled_from(sorted({*SCHEDULES} - {"onecycle"})), lr=RATES, epochs=EPOCHS, decay=DECAYS
 )
 def test_rates_begin_at_lr_and_never_rise(name: str, lr: float, epochs: int, decay: float) -> None:
-    """Every schedule but onecycle starts at lr, never rises and never reaches below 0."""
+    """Every schedule but onecycle starts at lr, never rises and never goes below 0."""
     rates = our_rates(recipe(name, lr, epochs, decay=decay))
     assert rates[0] == lr
     assert all(0 <= later <= earlier for earlier, later in pairwise(rates))
@@ -102,7 +102,7 @@ def test_decay_zero_means_the_usual_factor(name: str, factor: float) -> None:
 
 
 def test_more_epochs_share_a_step_schedule_s_prefix() -> None:
-    """Step rates do not depend on how many epochs there are, cosine rates do."""
+    """Step rates do not depend on the number of epochs; cosine rates do."""
     assert our_rates(recipe("step", 0.1, 60))[:20] == our_rates(recipe("step", 0.1, 20))
     assert our_rates(recipe("cosine", 0.1, 60))[:20] != our_rates(recipe("cosine", 0.1, 20))
 
@@ -112,7 +112,7 @@ def test_more_epochs_share_a_step_schedule_s_prefix() -> None:
 def test_onecycle_agrees_with_torch(lr: float, epochs: int, steps: int) -> None:
     """Stepped batch by batch, the rates are OneCycleLR's with its usual settings."""
     if epochs * steps < 4:
-        return  # torch's own has no climb to speak of below that, or divides by zero
+        return  # torch's own has hardly any warm-up below that, or divides by zero
     theirs = torch_rates(
         OneCycleLR(optimizer(lr), lr, total_steps=epochs * steps, cycle_momentum=False),
         epochs * steps - 1,
@@ -134,7 +134,7 @@ def test_a_short_onecycle_stays_within_its_bounds(lr: float, epochs: int, steps:
 @settings(deadline=None, max_examples=40)
 @given(lr=RATES, warm=st.integers(1, 4), steps=st.integers(1, 9))
 def test_warm_up_agrees_with_torch(lr: float, warm: int, steps: int) -> None:
-    """The rate climbs in equal steps to the schedule's own, as LinearLR from one step up."""
+    """The rate climbs in equal steps to the schedule's own, like LinearLR one step later."""
     total = warm * steps
     climb = LinearLR(optimizer(lr), start_factor=1 / total, total_iters=total - 1)
     theirs = torch_rates(climb, total) if total > 1 else [lr]
@@ -144,7 +144,7 @@ def test_warm_up_agrees_with_torch(lr: float, warm: int, steps: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_after_warm_up_the_schedule_runs_over_the_epochs_that_remain(name: str) -> None:
-    """Three epochs of warm-up and seven of a schedule are that schedule of seven, later."""
+    """Three epochs of warm-up and seven of a schedule are the schedule of seven, shifted."""
     whole = replace(recipe(name, 0.1, 10, step_size=2), warmup_epochs=3)
     alone = replace(whole, epochs=7, warmup_epochs=0)
     for epoch in range(1, 8):
@@ -155,7 +155,7 @@ def test_after_warm_up_the_schedule_runs_over_the_epochs_that_remain(name: str) 
 
 
 def test_warm_up_may_be_longer_than_the_training() -> None:
-    """Then the training ends on the way up."""
+    """Then training ends during the warm-up."""
     long = replace(recipe("cosine", 0.1, 2), warmup_epochs=5)
     assert by_step(long, 2) == pytest.approx([0.01, 0.02, 0.03, 0.04])
 
@@ -183,7 +183,7 @@ def test_plateau_agrees_with_torch(losses: list[float], patience: int) -> None:
 
 
 def test_plateau_forgets_the_losses_of_its_warm_up() -> None:
-    """Epochs of climbing rates do not count as standing still."""
+    """Epochs of the warm-up do not count towards the plateau's patience."""
     chosen = replace(recipe("plateau", 1.0, 50), plateau_patience=2, warmup_epochs=3)
     curve = tuple(Epoch(k, 0, 0, 0, 0.5, 0, 0, 0, 0, 0) for k in range(1, 6))
     assert rates(chosen, 6, 4, curve) == (1.0,)
@@ -191,7 +191,7 @@ def test_plateau_forgets_the_losses_of_its_warm_up() -> None:
 
 
 def by_step(chosen: Recipe, steps: int) -> list[float]:
-    """Return the rate of every step of a training, epochs of one rate spread over theirs."""
+    """Return the rate of every step of a training, repeating rates that are per epoch."""
     found: list[float] = []
     for epoch in range(1, chosen.epochs + 1):
         given_ = rates(chosen, epoch, steps)

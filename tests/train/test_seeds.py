@@ -6,7 +6,7 @@ from tuner.train.seeds import derive, permutation
 
 
 def test_derived_seeds_are_the_same_in_every_process() -> None:
-    """Pinned: a change would silently change every result and every checkpoint."""
+    """They are pinned: a change would silently change every result and every checkpoint."""
     assert derive(0, "init") == 4213802666853728012
     assert derive(7, "order", 3) == 2396369170524145093
 
@@ -23,7 +23,7 @@ def test_seeds_differ_by_seed_purpose_and_epoch() -> None:
 
 
 def test_an_order_depends_on_nothing_drawn_before() -> None:
-    """The same epoch has the same order whatever was drawn meanwhile; another has another."""
+    """An epoch's order is the same whatever was drawn meanwhile; another epoch's differs."""
     first = permutation(100, seed=1, epoch=2)
     torch.rand(10)
     assert torch.equal(first, permutation(100, seed=1, epoch=2))

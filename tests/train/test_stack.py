@@ -1,4 +1,4 @@
-"""A stack's written-out steps are autograd's, but for rounding, and only stacks take them."""
+"""A stack's hand-written steps equal autograd's to rounding, and only stacks use them."""
 
 from collections.abc import Callable
 
@@ -99,7 +99,7 @@ def test_a_step_is_autograds(chosen: dict[str, Value], *, norm: bool, bias: bool
 
 
 class Exact(Autograd):
-    """Autograd in the numbers of the weights, be they of 64 bits."""
+    """Autograd in the precision of the weights, including 64 bits."""
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
@@ -114,11 +114,11 @@ class Exact(Autograd):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_training_is_autograds(seed: int, optimizer: str) -> None:
-    """Over epochs of batches of two sizes, from five starts, the curves agree to rounding.
+    """Over epochs with batches of two sizes, from five starts, the curves agree to rounding.
 
-    In numbers of 64 bits: Adam divides a gradient by its size, so that where it is all but 0 the
-    rounding errors of 32 bits, which differ between processors, become steps. Without biases before
-    batch norm, whose gradient is rounding errors alone.
+    In 64 bits: Adam divides a gradient by its size, so where it is nearly 0, rounding errors of 32
+    bits, which differ between processors, would become steps. Without biases before batch norm,
+    whose gradients are rounding errors alone.
     """
     loss = loss_of({})
     learners: list[Autograd | Stack] = []
@@ -143,7 +143,7 @@ def test_a_training_is_autograds(seed: int, optimizer: str) -> None:
 def test_a_large_layer_is_updated_in_pieces(
     optimizer: str, monkeypatch: pytest.MonkeyPatch, *, onednn: bool
 ) -> None:
-    """Layers above the limit, the first and one inside, train as autograd does; so does a state."""
+    """Layers above the limit, the first and an inner one, train like autograd; so does a state."""
     monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(stack_module, "LARGE", 40)
     monkeypatch.setattr(stack_module, "PIECE", 36)
@@ -166,7 +166,7 @@ def test_a_large_layer_is_updated_in_pieces(
 def test_a_large_layer_goes_on_from_a_state(
     monkeypatch: pytest.MonkeyPatch, *, onednn: bool
 ) -> None:
-    """Weights, and what the optimizer remembers of pieces, come back bit for bit."""
+    """Weights and the optimizer's state of pieces are restored bit for bit."""
     monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(stack_module, "LARGE", 40)
     monkeypatch.setattr(stack_module, "PIECE", 36)
@@ -200,7 +200,7 @@ def test_a_large_layer_goes_on_from_a_state(
 
 
 def test_dropout_keeps_the_share_it_says_and_takes_the_same_way_back() -> None:
-    """About 1 in 4 is left out; what was left out has no gradient; every batch draws again."""
+    """About 1 in 4 is dropped, without a gradient; every batch draws again."""
     loss = loss_of({})
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 400), nn.Dropout(0.25), nn.Linear(400, 2))
     layers = layers_of(model)
@@ -226,7 +226,7 @@ def test_dropout_keeps_the_share_it_says_and_takes_the_same_way_back() -> None:
 
 
 def test_an_epoch_draws_from_its_own_seed() -> None:
-    """What was drawn ahead in one epoch is not used in the next: a resumed training has none."""
+    """Numbers drawn ahead in one epoch are not used in the next: a resumed training has none."""
     loss = loss_of({})
     found = []
     for epochs in ((1, 2), (2,)):
@@ -245,7 +245,7 @@ class Odd(nn.ReLU):
     """Computes something else under a known layer's name."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Return twice the usual."""
+        """Return twice the usual output."""
         return 2 * super().forward(input)
 
 
@@ -255,21 +255,21 @@ def sequential(*layers: nn.Module) -> nn.Sequential:
 
 
 def hooked() -> nn.Module:
-    """Return a stack with somebody listening."""
+    """Return a stack with a hook."""
     model = sequential()
     model[1].register_forward_hook(lambda *_: None)
     return model
 
 
 def frozen() -> nn.Module:
-    """Return a stack of which one layer is not trained."""
+    """Return a stack with one frozen layer."""
     model = sequential(nn.Linear(12, 12))
     model[1].requires_grad_(requires_grad=False)
     return model
 
 
 def shared() -> nn.Module:
-    """Return a stack with one weight in two layers."""
+    """Return a stack with one weight shared by two layers."""
     model = sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 12))
     model[3].weight = model[1].weight
     return model
@@ -282,7 +282,7 @@ def twice() -> nn.Module:
 
 
 def normed() -> nn.Module:
-    """Return a stack under weight norm."""
+    """Return a stack with weight norm."""
     return sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(12, 12)))
 
 
@@ -308,14 +308,14 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_any_other_network_learns_by_autograd(other: str) -> None:
-    """What is not known to be plain is differentiated by torch."""
+    """A network that is not known to be a plain stack is differentiated by autograd."""
     model = OTHERS[other]()
     assert layers_of(model) is None
     assert isinstance(choose_learner(model, loss_of({}), PLAIN, CPU), Autograd)
 
 
 def test_a_stack_learns_as_one_only_where_that_is_faster() -> None:
-    """In bfloat16, or elsewhere than on a CPU, autograd does it."""
+    """In bfloat16, or on another device than a CPU, autograd is used."""
     half = Arithmetic("bf16", channels_last=False, reason="")
     assert isinstance(choose_learner(network(2), loss_of({}), PLAIN, CPU), Stack)
     assert isinstance(choose_learner(network(2), loss_of({}), half, CPU), Autograd)

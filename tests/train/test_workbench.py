@@ -1,4 +1,4 @@
-"""A workbench keeps data warm and refuses, before training, what cannot be trained."""
+"""A workbench caches data and refuses, before training, what cannot be trained."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ def bench(folder: Path) -> Workbench:
 
 
 def test_data_are_prepared_once_for_trials_that_share_them(blobs: Blobs) -> None:
-    """A second trial, or the store's question, loads nothing; another data key does."""
+    """A second trial, or a question about its data, loads nothing; another data key does."""
     workbench = blobs.workbench()
     workbench.begin(blob_job())
     workbench.begin(blob_job(seed=1, lr=0.5))
@@ -28,7 +28,7 @@ def test_data_are_prepared_once_for_trials_that_share_them(blobs: Blobs) -> None
 
 
 def test_only_the_most_recently_used_data_are_kept(blobs: Blobs) -> None:
-    """Memory is bounded: the least recently used data go first."""
+    """Memory is bounded: the least recently used data are dropped first."""
     workbench = blobs.workbench()
     for contrast in range(KEPT):
         workbench.dataset(blob_job(data={"contrast": contrast}))
@@ -42,7 +42,7 @@ def test_only_the_most_recently_used_data_are_kept(blobs: Blobs) -> None:
 
 
 def test_the_setup_says_what_was_built(blobs: Blobs) -> None:
-    """Parameters are counted as the layers have them, and choices are noted with reasons."""
+    """Parameters are counted from the layers, and choices are noted with reasons."""
     setup = blobs.workbench().begin(blob_job(loss="bce")).setup
     assert setup.parameter_count == (36 * 8 + 8) + 2 * 8 + (8 + 1)
     assert setup.device == "cpu"
@@ -51,7 +51,7 @@ def test_the_setup_says_what_was_built(blobs: Blobs) -> None:
 
 
 def test_equal_seeds_begin_with_equal_weights_whatever_ran_before(blobs: Blobs) -> None:
-    """The fingerprint of the initial weights follows the seed alone: nothing leaks."""
+    """The initial weights depend only on the seed."""
     workbench = blobs.workbench()
     first = workbench.begin(blob_job(seed=3))
     list(first.epochs(lambda: None))
@@ -62,7 +62,7 @@ def test_equal_seeds_begin_with_equal_weights_whatever_ran_before(blobs: Blobs) 
 
 
 def test_the_metric_must_be_defined(tmp_path: Path) -> None:
-    """An area under the curve needs every class among the validation images."""
+    """An area under the curve requires every class among the validation images."""
     one_class = DATA.replace("% data", "* 0 % data")
     write_objective(tmp_path / "blobs", DECLARATIONS, one_class, MODELS)
     with pytest.raises(DataError, match=r"val_auc cannot be the metric: .* class1"):
@@ -84,7 +84,7 @@ def test_a_model_that_does_not_fit_is_refused_before_training(tmp_path: Path) ->
 
 
 def test_data_without_a_test_split_give_results_without_test_figures(tmp_path: Path) -> None:
-    """A test split may be missing: then there is no test figure, no gap and no prediction of it."""
+    """Without a test split there are no test figures, no gap and no test predictions."""
     untested = DATA.replace("Data(*splits,", "Data(*splits[:2], None,")
     write_objective(tmp_path / "blobs", DECLARATIONS, untested, MODELS)
     run = bench(tmp_path).begin(blob_job())
@@ -113,6 +113,6 @@ def test_bce_on_three_classes_is_refused(blobs: Blobs) -> None:
 def test_a_device_that_is_not_there_is_named(
     device: str, error: type[Exception], message: str
 ) -> None:
-    """A misspelt device is the person's error, a missing one the machine's."""
+    """A misspelt device is the user's error, a missing one the machine's."""
     with pytest.raises(error, match=message):
         open_device(device, 1)

@@ -1,4 +1,4 @@
-"""A study on image files, trained and saved once, as a person would have it."""
+"""A study on image files, trained and saved once, as by a user."""
 
 import os
 from collections.abc import Iterator
@@ -38,14 +38,14 @@ image_size = 160
 
 @dataclass(frozen=True)
 class Saved:
-    """A trained study and the folder that its winner was saved in."""
+    """A trained study and the folder of its saved winner."""
 
     project: Project
     folder: Path
 
     @property
     def images(self) -> Path:
-        """Where the study's images are: TIFF files of 16 bits."""
+        """The study's images: 16-bit TIFF files."""
         return self.project.folder / "images"
 
 

@@ -1,4 +1,4 @@
-"""An ensemble of seeds, saved as one network: it predicts the mean of what the study stored."""
+"""An ensemble of seeds, saved as one network, predicts the mean of the stored predictions."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ SEEDS = (
 
 @dataclass(frozen=True)
 class SavedEnsemble:
-    """The project, the folder, and what the study stored of its members on test."""
+    """The project, the folder, and the members' stored predictions on test."""
 
     saved: Saved
     folder: Path
@@ -57,7 +57,7 @@ def made(saved: Saved) -> SavedEnsemble:
 
 
 def test_it_predicts_the_mean_of_its_members(made: SavedEnsemble) -> None:
-    """By `tuner predict`, by `tuner.load` and by TorchScript, as stored of the three seeds."""
+    """`tuner predict`, `tuner.load` and TorchScript give the mean stored for three seeds."""
     project = made.saved.project
     body = project.json("predict", "ensemble", "--split", "test", "--json")
     assert body["stored"]["test"]["largest_difference"] < document.TOLERANCE
@@ -79,7 +79,7 @@ def test_it_predicts_the_mean_of_its_members(made: SavedEnsemble) -> None:
 
 
 def test_its_document_and_card_name_the_members(made: SavedEnsemble) -> None:
-    """Trial, seed and epoch of each; figures beside each seed's; lines of PyTorch that run."""
+    """They have each member's trial, seed and epoch, the figures of each, and runnable PyTorch."""
     best = made.saved.project.json("best", "seeds", "--json")
     model = document.read(made.folder)
     seeds = {one["seed"]: one["trial"] for one in best["setting"]["seeds"]}
@@ -97,7 +97,7 @@ def test_its_document_and_card_name_the_members(made: SavedEnsemble) -> None:
 
 
 def test_a_member_that_is_missing_is_refused(made: SavedEnsemble, tmp_path: Path) -> None:
-    """A document that names fewer members than there are weights does not fit them."""
+    """A document with fewer members than weights is refused."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for name in document.FILES:
@@ -110,7 +110,7 @@ def test_a_member_that_is_missing_is_refused(made: SavedEnsemble, tmp_path: Path
 
 
 def test_what_is_no_ensemble_is_refused(made: SavedEnsemble) -> None:
-    """One seed per setting, or a single seed or trial beside it."""
+    """One seed per setting, and --ensemble with a single seed or trial, are refused."""
     project = made.saved.project
     assert "one seed per setting" in project.run("best", "scans", "--ensemble", code=2)
     said = project.run("best", "seeds", "--ensemble", "--seed", "1", code=2)
@@ -120,7 +120,7 @@ def test_what_is_no_ensemble_is_refused(made: SavedEnsemble) -> None:
 def test_without_checkpoints_every_member_is_trained_again(
     made: SavedEnsemble, tmp_path: Path
 ) -> None:
-    """Its weights are those from the checkpoints."""
+    """The weights equal those from the checkpoints."""
     target = tmp_path / "again"
     made.saved.project.run(
         *("best", "seeds", "--ensemble", "--save", str(target)),

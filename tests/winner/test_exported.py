@@ -1,4 +1,4 @@
-"""An ensemble as one file: TorchScript and ONNX predict what the network itself predicts."""
+"""An ensemble as one file: TorchScript and ONNX give the network's own predictions."""
 
 import importlib.util
 from pathlib import Path
@@ -21,20 +21,20 @@ NEEDS_ONNX = pytest.mark.skipif(
 
 
 def member(outputs: int) -> nn.Module:
-    """Return a small network with layers that behave differently while training."""
+    """Return a small network with layers that behave differently in training."""
     return nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(), nn.Flatten(),
         nn.Linear(3 * 6 * 6, outputs),
     )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # torch plans to replace what writes both forms
+@pytest.mark.filterwarnings("ignore")  # torch plans to replace the exporter of both formats
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("form", ["torchscript", pytest.param("onnx", marks=NEEDS_ONNX)])
 def test_an_ensemble_is_written_as_one_file(
     form: exported.Form, outputs: int, tmp_path: Path
 ) -> None:
-    """It gives the log of the members' mean probabilities, for batches of any size."""
+    """It returns the log of the members' mean probabilities, for batches of any size."""
     torch.manual_seed(0)
     model = cast("Model", SimpleNamespace(reading=SimpleNamespace(mean=[90.0], scale=[0.02])))
     whole = exported.Whole(Averaged([member(outputs) for _ in range(3)]), model).eval()

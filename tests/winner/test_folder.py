@@ -1,4 +1,4 @@
-"""A saved folder appears whole or not at all, whatever happens in between."""
+"""A saved folder appears complete or not at all, whatever happens in between."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ def fill(folder: Path, text: str) -> None:
 
 
 def texts(folder: Path) -> set[str]:
-    """Return what the files of a folder hold."""
+    """Return the contents of a folder's files."""
     return {one.read_text() for one in folder.iterdir()}
 
 
 def test_it_appears_whole(tmp_path: Path) -> None:
-    """Nothing is there before the end, everything after it, and no leftovers."""
+    """There is nothing before the end, everything after it, and no leftovers."""
     target = tmp_path / "deep" / "model"
     with written_whole(target, overwrite=False) as folder:
         fill(folder, "new")
@@ -32,7 +32,7 @@ def test_it_appears_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
 def test_what_fails_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
-    """An error or Ctrl-C half-way: the former model is as it was, and nothing lies about."""
+    """After an error or Ctrl-C half-way the former model is unchanged, with no leftovers."""
     target = tmp_path / "model"
     target.mkdir()
     fill(target, "old")
@@ -49,7 +49,7 @@ def test_what_fails_leaves_the_old_one(tmp_path: Path, error: BaseException) -> 
 
 
 def test_a_saved_model_is_replaced_when_asked(tmp_path: Path) -> None:
-    """With overwrite the new one is there, whole, and the old one gone."""
+    """With overwrite the new model is complete, and the old one gone."""
     target = tmp_path / "model"
     target.mkdir()
     fill(target, "old")
@@ -62,7 +62,7 @@ def test_a_saved_model_is_replaced_when_asked(tmp_path: Path) -> None:
 
 
 def test_files_that_come_meanwhile_are_kept(tmp_path: Path) -> None:
-    """Training takes long: what somebody put into the place in the meantime is not lost."""
+    """Training takes long: files created there in the meantime are not lost."""
     target = tmp_path / "model"
     target.mkdir()
 

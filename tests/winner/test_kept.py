@@ -1,4 +1,4 @@
-"""Stored predictions in a file: read back exactly, known by their pixels, checked."""
+"""Stored predictions in a file: read back exactly, found by pixels, and checked."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def split(name: str, count: int) -> PredictedSplit:
 
 
 def kept() -> StoredPredictions:
-    """Return two splits and a training split; one test image is in there twice, and trained on."""
+    """Return two splits and a training split, with duplicates within test and across splits."""
     test = images(3)
     test[2] = test[1]
     pixels = {"test": digests(test), "val": digests(images(6)[4:]), "train": digests(test[:1])}
@@ -29,7 +29,7 @@ def kept() -> StoredPredictions:
 
 
 def test_it_is_read_back_to_the_bit() -> None:
-    """Ids, labels, log-probabilities and hashes are what was written."""
+    """Ids, labels, log-probabilities and hashes equal what was written."""
     one = kept()
     two = read(one.content(), "file", 2)
     assert set(two.splits) == {"test", "val"}
@@ -42,7 +42,7 @@ def test_it_is_read_back_to_the_bit() -> None:
 
 
 def test_an_image_is_known_by_its_pixels() -> None:
-    """Wherever it was seen; of two places the one that bears the file's name comes first."""
+    """In whichever split; of two places the one with the file's name comes first."""
     known = kept().known()
     first, twice, *_ = images(6)
     assert set(known.of(digest(first), "x.png")) == {SeenAt("test", 0), SeenAt("train", 0)}
@@ -54,7 +54,7 @@ def test_an_image_is_known_by_its_pixels() -> None:
 
 @pytest.mark.parametrize("at", [0, 4, 40, 200])
 def test_damage_never_passes_for_predictions(at: int) -> None:
-    """A file that is cut short, or of other classes, or none at all, is an error of the user's."""
+    """A truncated file, one with other classes and a missing one are user errors."""
     content = kept().content()
     with pytest.raises(UserError, match="damaged"):
         read(content[:at], "file", 2)

@@ -1,4 +1,4 @@
-"""`tuner.load`: a saved network in this very process."""
+"""`tuner.load`: a saved network in this process."""
 
 import contextlib
 from pathlib import Path
@@ -15,7 +15,7 @@ from tuner.errors import DataError, UserError
 
 
 def test_files_are_predicted_as_by_the_command(saved: Saved) -> None:
-    """A folder, or files of it, in two lines; equal to `tuner predict` but for the last digits."""
+    """A folder, or files of it, in two lines; equal to `tuner predict` except for last digits."""
     test = saved.images / "test"
     with contextlib.chdir(saved.project.folder):
         model = tuner.load("model")
@@ -32,7 +32,7 @@ def test_files_are_predicted_as_by_the_command(saved: Saved) -> None:
 
 
 def test_arrays_are_predicted_as_the_files_they_come_from(saved: Saved) -> None:
-    """One image or many, as an array or a tensor; the network takes what preprocess gives."""
+    """One image or many, as an array or a tensor; the network takes the output of preprocess."""
     files = sorted((saved.images / "test").rglob("*.tif"))[:3]
     arrays = np.stack([np.asarray(Image.open(file)) for file in files])
     with contextlib.chdir(saved.project.folder):
@@ -51,7 +51,7 @@ def test_arrays_are_predicted_as_the_files_they_come_from(saved: Saved) -> None:
 
 
 def test_what_cannot_be_predicted_is_told(saved: Saved, tmp_path: Path) -> None:
-    """A file that is no image, another depth, a folder that holds no model; threads are left."""
+    """A file that is no image, another depth and a folder without a model are refused."""
     torch.set_num_threads(2)
     with contextlib.chdir(saved.project.folder):
         model = tuner.load("model")

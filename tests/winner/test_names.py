@@ -1,4 +1,4 @@
-"""A study on files whose names are no UTF-8, as an old archive has them."""
+"""A study on files whose names are not UTF-8, as in an old archive."""
 
 import csv
 import os
@@ -53,7 +53,7 @@ def project(tmp_path: Path, settings: Settings) -> Project:
 
 
 def test_names_that_are_no_utf8_are_escaped_and_found_again(project: Project) -> None:
-    """Launch, export, best --save and predict write them readably; each names its file."""
+    """Launch, export, best --save and predict write them readably; each identifies its file."""
     project.run("launch", "--study", "scans", "--workers", "1")
     project.run("export", "--study", "scans", "--predictions", "-o", "stored.csv")
     with (project.folder / "stored.csv").open(encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Your own objectives: arrays, drawn images, files read in a way that tuner does not know."""
+"""Users' objectives: arrays, drawn images, and files that tuner cannot read itself."""
 
 import os
 from collections.abc import Iterator
@@ -99,7 +99,7 @@ OBJECTIVE = Objective(
 
 @dataclass(frozen=True)
 class Workplace:
-    """A project with three objectives, on a database whose address is a secret."""
+    """A project with three objectives, on a database with a secret address."""
 
     project: Project
 
@@ -114,7 +114,7 @@ class Workplace:
 def workplace(
     server: Address, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workplace]:
-    """Make the project, without checkpoints, so that code runs when a model is saved."""
+    """Make the project, without checkpoints, so that its code runs when a model is saved."""
     with own_database(server, template) as address:
         folder = tmp_path_factory.mktemp("own") / "project"
         (folder / "studies").mkdir(parents=True)
@@ -135,12 +135,12 @@ def workplace(
 
 
 def seen(project: Project) -> set[str]:
-    """Return the variables that the objective's code saw when it last ran."""
+    """Return the environment variables of the objective's code in its last run."""
     return set((project.folder / ".tuner" / "cache" / "seen").read_text().splitlines())
 
 
 def test_no_objective_sees_the_password(workplace: Workplace) -> None:
-    """Neither when a model is saved nor when it predicts; last weights where the study says so."""
+    """Neither saving nor predicting shows it; the last weights are saved as the study says."""
     project = workplace.project
     workplace.train("blobs", "blobs", "hidden = 4")
     for command in (("best", "blobs", "--save", "blobs"), ("predict", "blobs", "--split", "test")):
@@ -155,7 +155,7 @@ def test_no_objective_sees_the_password(workplace: Workplace) -> None:
 
 
 def test_files_for_an_objective_of_arrays(workplace: Workplace) -> None:
-    """A file is stretched to the arrays' shape, and one that is a test image is known as such."""
+    """A file is stretched to the arrays' shape, and a test image is recognised."""
     project = workplace.project
     opened = open_saved(project.folder / "blobs", [project.folder / "objectives"], "cpu")
     data = opened.found.load_data(opened.model.data, project.folder / "cache", lambda *_: None)
@@ -177,7 +177,7 @@ def test_files_for_an_objective_of_arrays(workplace: Workplace) -> None:
 
 @pytest.mark.parametrize("name", ["told", "untold"])
 def test_files_that_only_the_objective_can_read(workplace: Workplace, name: str) -> None:
-    """With `read` the numbers are the stored ones; without it files are refused, splits are not."""
+    """With `read` predictions equal the stored ones; without it only splits can be predicted."""
     project = workplace.project
     workplace.train(name, name, data='path = "../images"')
     saved = project.json("best", name, "--save", name, "--json")["saved"]
@@ -196,7 +196,7 @@ def test_files_that_only_the_objective_can_read(workplace: Workplace, name: str)
 
 
 def test_weights_that_predict_otherwise_are_refused(workplace: Workplace) -> None:
-    """A changed objective: how much is different, nothing saved, unless it is asked for."""
+    """After a change of the objective the difference is reported and nothing saved by default."""
     project = workplace.project
     models = project.folder / "objectives" / "told" / "models.py"
     before = models.read_text()
@@ -220,7 +220,7 @@ def test_weights_that_predict_otherwise_are_refused(workplace: Workplace) -> Non
 
 
 def test_data_that_changed_are_refused(workplace: Workplace) -> None:
-    """A winner cannot be saved once its images are others."""
+    """A winner whose images have changed cannot be saved."""
     project = workplace.project
     path = project.folder / "images" / "train" / "normal" / "0.png"
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A saved network without tuner: the card's lines, and the network as one file."""
+"""A saved network without tuner: the code in its card, and the network as one file."""
 
 import importlib.util
 import json
@@ -33,14 +33,14 @@ CNN = {"model": "cnn_gap", "pool_kernel": 2}
 
 
 def card_code(folder: Path) -> str:
-    """Return the lines of the card."""
+    """Return the code in the card."""
     found = re.search(r"^```python\n(.*?)^```$", (folder / "README.md").read_text(), re.M | re.S)
     assert found is not None
     return found[1]
 
 
 def predicted(folder: Path, *images: Path) -> list[list[float]]:
-    """Run the card's lines on images, in the folder and in a process without tuner."""
+    """Run the card's code on images, in the folder and in a process without tuner."""
     code = card_code(folder).replace("print(dict(", "print(list(").replace("logs.exp()", "logs")
     codes = [re.sub(r'"scan\.\w+"', repr(str(image)), code) for image in images]
     each = f"for code in {codes!r}: exec(code, {{}})"
@@ -59,7 +59,7 @@ def predicted(folder: Path, *images: Path) -> list[list[float]]:
 
 @pytest.mark.processes
 def test_the_cards_lines_predict_what_the_study_stored(saved: Saved) -> None:
-    """TIFF files of 16 bits: read, resized, windowed, standardised by a few lines of PyTorch."""
+    """16-bit TIFF files are read, resized, windowed and standardised by a few lines of PyTorch."""
     model = read(saved.folder)
     path = saved.folder / PREDICTIONS
     split = kept.read(path.read_bytes(), path, len(model.classes)).splits["test"]
@@ -74,7 +74,7 @@ def test_the_cards_lines_predict_what_the_study_stored(saved: Saved) -> None:
 def test_the_lines_say_how_images_come_to_their_size(
     saved: Saved, keys: str, tmp_path: Path
 ) -> None:
-    """Cropped and padded as the study had it, and another size; bce has one output."""
+    """Cropping, padding and another size are those of the study; bce has one output."""
     text = SCANS.replace('name = "scans"', 'name = "other"').replace("epochs = 3", "epochs = 1")
     text = text.replace("lr = [1e-3, 1e-2]", "lr = [1e-3]").replace("image_size = 160", keys)
     text = text.replace('model = "cnn"', 'model = "ann"\nloss = "bce"')
@@ -106,12 +106,12 @@ def test_the_lines_say_how_images_come_to_their_size(
 def test_every_network_that_comes_with_tuner_has_lines(
     parameters: dict[str, str | int | float], channels: int
 ) -> None:
-    """They build a network that takes the weights and gives the same outputs."""
+    """The code builds a network that takes the weights and gives the same outputs."""
     network = build(parameters, (channels, 32, 32), 2).eval()
     lines = network_lines(network, parameters)
     assert lines is not None
     names: dict[str, nn.Module] = {}
-    # Without weights of its own, which it is not to be compared by.
+    # Without its own weights, which must not take part in the comparison.
     with torch.device("meta"):
         exec("import torchvision\nfrom torch import nn\n" + "\n".join(lines), names)
     again = names["network"].eval()
@@ -121,7 +121,7 @@ def test_every_network_that_comes_with_tuner_has_lines(
 
 
 def test_a_network_of_ones_own_has_none() -> None:
-    """A class of somebody's, also inside a Sequential, is not in torch."""
+    """A user's class, even inside a Sequential, is not in torch."""
 
     class Own(nn.Flatten):
         pass
@@ -132,7 +132,7 @@ def test_a_network_of_ones_own_has_none() -> None:
 
 @pytest.mark.processes
 def test_torchscript_is_written_and_checked(saved: Saved, tmp_path: Path) -> None:
-    """One file from pixels to log-probabilities; --overwrite replaces a folder that has one."""
+    """One file goes from pixels to log-probabilities; --overwrite replaces a folder with one."""
     target = tmp_path / "model"
     said = saved.project.run("best", "scans", "--save", str(target), "--format", "torchscript")
     assert "model.pt maps pixels to log-probabilities" in " ".join(said.split())
@@ -150,7 +150,7 @@ def test_torchscript_is_written_and_checked(saved: Saved, tmp_path: Path) -> Non
 
 @pytest.mark.processes
 def test_onnx_is_written_or_said_what_is_missing(saved: Saved, tmp_path: Path) -> None:
-    """Before anything is trained again, with the command that mends it."""
+    """Missing packages are reported before any training, with the command that installs them."""
     installed = all(importlib.util.find_spec(name) for name in ONNX_PACKAGES)
     ask = ("best", "scans", "--save", str(tmp_path / "model"), "--format", "onnx")
     said = saved.project.run(*ask, code=0 if installed else 2)

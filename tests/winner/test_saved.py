@@ -1,4 +1,4 @@
-"""A saved network predicts what its study stored, but for rounding, and new images beside it."""
+"""A saved network predicts what its study stored, to rounding, and new images as well."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ Stored = dict[str, list[float]]
 
 
 def quiet(_what: str, _done: int, _total: int) -> None:
-    """Take progress and say nothing."""
+    """Ignore progress."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def opened(saved: Saved) -> Opened:
 
 @pytest.fixture(scope="module")
 def stored(saved: Saved) -> Stored:
-    """Return what the study stored of the winner, from its export, by the image's id."""
+    """Return the stored predictions of the winner, from its export, by image id."""
     out = saved.project.json(
         *("export", "--study", "scans", "--predictions", "--best", "1", "--format", "json")
     )
@@ -54,20 +54,20 @@ def stored(saved: Saved) -> Stored:
 
 @pytest.fixture
 def copy(saved: Saved, tmp_path: Path) -> Path:
-    """Give a copy of the saved folder that may be damaged."""
+    """Yield a copy of the saved folder that may be damaged."""
     folder = tmp_path / "copy"
     shutil.copytree(saved.folder, folder)
     return folder
 
 
 def shares(body: dict[str, Any]) -> Stored:
-    """Return what was predicted, by name."""
+    """Return the predictions by name."""
     logs = np.exp(np.array(body["logs"], np.float64)).tolist()
     return dict(zip(body["names"], logs, strict=True))
 
 
 def test_the_folder_holds_what_it_says(saved: Saved) -> None:
-    """Four files; the weights were in a checkpoint, and predict what the study stored."""
+    """There are four files; the weights come from a checkpoint, and predict what was stored."""
     assert sorted(one.name for one in saved.folder.iterdir()) == sorted(document.FILES)
     model = document.read(saved.folder)
     assert model.origin == "the trial's last checkpoint"
@@ -100,7 +100,7 @@ def test_the_card_has_the_figures(saved: Saved) -> None:
 
 
 def test_the_test_split_is_predicted_as_stored(saved: Saved, stored: Stored) -> None:
-    """`--split test` writes the numbers of `tuner export --predictions`, in its columns."""
+    """`--split test` writes the numbers and columns of `tuner export --predictions`."""
     printed = saved.project.run("predict", "model", "--split", "test", "-o", "test.csv")
     assert "All 16 test predictions match the stored ones " in printed
     with (saved.project.folder / "test.csv").open(newline="") as file:
@@ -114,7 +114,7 @@ def test_the_test_split_is_predicted_as_stored(saved: Saved, stored: Stored) -> 
 
 
 def test_predictions_replace_no_work_of_somebodys(saved: Saved) -> None:
-    """Earlier predictions are replaced, which is said; a file of other columns is kept."""
+    """Earlier predictions are replaced with a message; a file with other columns is kept."""
     file = saved.project.folder / "again.csv"
     ask = ("predict", "model", "--split", "val", "-o", "again.csv")
     assert "replaced" not in saved.project.run(*ask)
@@ -127,7 +127,7 @@ def test_predictions_replace_no_work_of_somebodys(saved: Saved) -> None:
 def test_files_are_predicted_as_stored_in_any_company(
     saved: Saved, opened: Opened, stored: Stored
 ) -> None:
-    """Shuffled, a few, one by one, twice, under another name: each image's numbers are its own."""
+    """Shuffled, a few, one by one, twice or renamed: an image's numbers are the stored ones."""
     paths = sorted((saved.images / "test").rglob("*.tif"))
     order = random.Random(1).sample(paths, len(paths))
     lists = [order, order[:3], *[[one] for one in paths], [paths[4], paths[4]]]
@@ -147,7 +147,7 @@ def test_files_are_predicted_as_stored_in_any_company(
 
 
 def test_new_images_do_not_depend_on_their_company(opened: Opened, tmp_path: Path) -> None:
-    """A new image has the same numbers, but for rounding, alone and anywhere among others."""
+    """A new image has the same numbers, to rounding, alone and anywhere among others."""
     new = [str(save(tmp_path / f"{n}.tif", deepen(draw("new", n % 2, n)))) for n in range(7)]
     alone: Stored = {}
     for one in new:
@@ -195,14 +195,14 @@ def _run(saved: Saved, tmp_path: Path, images: list[str]) -> tuple[int | None, s
 
 
 def test_a_formula_is_only_a_text(saved: Saved, tmp_path: Path) -> None:
-    """A relative path that begins like a formula is written so that no spreadsheet runs it."""
+    """A relative path that begins like a formula is escaped for spreadsheets."""
     save(saved.project.folder / "=1+1.tif", deepen(draw("new", 1, 60)))
     out = saved.project.run("predict", "model", "=1+1.tif")
     assert "\n'=1+1.tif,," in out
 
 
 def test_changed_data_are_told(saved: Saved, opened: Opened, tmp_path: Path) -> None:
-    """Another image in the split, or none at all: an error that says so, and no numbers."""
+    """A changed or missing image of the split is an error, without numbers."""
     moved = tmp_path / "moved"
     shutil.copytree(saved.images, moved)
     body = predict_split(opened, "val", str(moved), tmp_path / "cache", quiet)
@@ -216,7 +216,7 @@ def test_changed_data_are_told(saved: Saved, opened: Opened, tmp_path: Path) -> 
 
 
 def test_arrays_are_predicted_as_files_are(saved: Saved, opened: Opened, tmp_path: Path) -> None:
-    """A stack in an NPY file or an NPZ archive is as many images, numbered."""
+    """A stack in an NPY file or an NPZ archive counts as that many images, numbered."""
     files = sorted((saved.images / "test" / "normal").glob("*.tif"))
     stack = np.stack([np.asarray(Image.open(one)) for one in files]).astype(np.uint16)
     np.save(tmp_path / "stack.npy", stack)
@@ -238,7 +238,7 @@ def test_arrays_are_predicted_as_files_are(saved: Saved, opened: Opened, tmp_pat
 
 
 def test_damaged_files_are_named_and_the_others_predicted(saved: Saved, tmp_path: Path) -> None:
-    """Of a folder with damaged files the whole ones are predicted as alone; the exit code is 1."""
+    """Damaged files are named, the others predicted as if alone, and the exit code is 1."""
     whole = sorted((saved.images / "test").rglob("*.tif"))[:6]
     for number, path in enumerate(whole):
         shutil.copy(path, tmp_path / f"whole{number}.tif")
@@ -262,7 +262,7 @@ def test_damaged_files_are_named_and_the_others_predicted(saved: Saved, tmp_path
 
 
 def test_damage_is_told(copy: Path) -> None:
-    """A flipped bit in either file of numbers is noticed before anything is predicted."""
+    """A flipped bit in either file of numbers is detected before anything is predicted."""
     for name in (document.WEIGHTS, document.PREDICTIONS):
         content = bytearray((copy / name).read_bytes())
         content[-1] ^= 1
@@ -297,7 +297,7 @@ def test_damage_is_told(copy: Path) -> None:
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
 )
 def test_a_strangers_document_is_checked(copy: Path, change: dict[str, Any], told: str) -> None:
-    """Whatever was changed in model.json is refused by name; nothing is built or run from it."""
+    """Any change in model.json is refused by name; nothing is built or run from it."""
     path = copy / document.NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises((UserError, ObjectiveError), match=told):
@@ -305,12 +305,12 @@ def test_a_strangers_document_is_checked(copy: Path, change: dict[str, Any], tol
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the bytes of the largest tensor that was really made."""
+    """Records the bytes of the largest tensor that was really allocated."""
 
     bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call on, and look at what comes back."""
+        """Call the function, and inspect its result."""
         result = func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor) and result.device.type != "meta":
             self.bytes = max(self.bytes, result.nbytes)
@@ -318,7 +318,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def test_a_network_larger_than_its_weights_is_never_built(copy: Path) -> None:
-    """A width of 4,096 in model.json, which is declared up to 65,536: refused, and not built."""
+    """A width of 4,096 in model.json, within the declared 65,536, is refused and not built."""
     path = copy / document.NAME
     text = json.loads(path.read_text())
     text["parameters"] = {**text["parameters"], "model": "ann", "width": 4096, "depth": 50}
@@ -332,7 +332,7 @@ def test_a_network_larger_than_its_weights_is_never_built(copy: Path) -> None:
 
 
 def test_a_document_without_the_options_of_files_is_read_as_before(copy: Path) -> None:
-    """A model.json written before there was `fit` or `depths` stretches, and takes one kind."""
+    """A model.json from before `fit` and `depths` stretches images, and takes one kind."""
     path = copy / document.NAME
     text = json.loads(path.read_text())
     for key in ("fit", "depths"):
@@ -345,7 +345,7 @@ def test_a_document_without_the_options_of_files_is_read_as_before(copy: Path) -
 
 
 def test_what_is_no_document_is_told(copy: Path) -> None:
-    """Text that is not JSON, JSON that is not a table, or a file of any size: refused, not read."""
+    """Text that is not JSON, JSON that is not a table, and a huge file are refused."""
     for content in (b"", b"[1]", b"\xff\xfe", b"{" * 10_000, b" " * (document.LARGEST + 1)):
         (copy / document.NAME).write_bytes(content)
         with pytest.raises(UserError, match="is not what"):
@@ -353,7 +353,7 @@ def test_what_is_no_document_is_told(copy: Path) -> None:
 
 
 def test_a_folder_of_others_is_never_replaced(saved: Saved, tmp_path: Path) -> None:
-    """Files that are not tuner's, or a saved model without --overwrite: refused, and untouched."""
+    """Files that are not tuner's, and a saved model without --overwrite, are left untouched."""
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
@@ -365,7 +365,7 @@ def test_a_folder_of_others_is_never_replaced(saved: Saved, tmp_path: Path) -> N
 
 
 def test_without_checkpoints_the_winner_is_trained_again(saved: Saved, tmp_path: Path) -> None:
-    """The weights have the same bits as those from the checkpoint; the old folder is replaced."""
+    """The weights equal those from the checkpoint bit for bit; the old folder is replaced."""
     target = tmp_path / "again"
     shutil.copytree(saved.folder, target)
     saved.project.run(
@@ -382,7 +382,7 @@ def test_without_checkpoints_the_winner_is_trained_again(saved: Saved, tmp_path:
 
 
 def test_another_machines_checkpoint_is_found_by_its_trial(saved: Saved, tmp_path: Path) -> None:
-    """With other arithmetic the trial's own last weights are taken, and their predictions told."""
+    """With other arithmetic the trial's own last weights are used, and their agreement reported."""
     url = saved.project.environment["TUNER_DATABASE_URL"]
     home = saved.project.folder / ".tuner"
     folder = tmp_path / "folder"
@@ -407,7 +407,7 @@ def test_another_machines_checkpoint_is_found_by_its_trial(saved: Saved, tmp_pat
     assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
     assert model.agreement["test"].largest_difference < 1e-3
     assert model.agreement["test"].changed_classes == 0
-    # One that a training left whose epochs were replaced since is not this trial's network.
+    # A checkpoint from a training whose epochs were replaced is not this trial's network.
     [trial] = order["trials"]
     other = {**order, "threads": 2, "trials": [{**trial, "last_val_loss": -1.0}]}
     replaced, _ = fulfil(Order.read(other), quiet)

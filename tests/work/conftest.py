@@ -32,7 +32,7 @@ def double(behaviour: str, folder: Path) -> tuple[str, ...]:
 
 @dataclass
 class Station:
-    """Where a test stores studies and runs workers on them."""
+    """A test's studies and the workers on them."""
 
     settings: Settings
     database: Database
@@ -50,11 +50,11 @@ class Station:
         return work(self.settings, self.orders(study, behaviour), StopRequest())
 
     def in_thread(self, study: str, behaviour: str, stop: StopRequest) -> threading.Thread:
-        """Run a supervisor on a thread, to look at it meanwhile."""
+        """Run a supervisor on a thread, to observe it meanwhile."""
         return self.on_thread(self.orders(study, behaviour), stop)
 
     def on_thread(self, orders: Orders, stop: StopRequest) -> threading.Thread:
-        """Run a supervisor by its orders on a thread."""
+        """Run a supervisor with given orders on a thread."""
         thread = threading.Thread(target=work, args=(self.settings, orders, stop), daemon=True)
         thread.start()
         return thread
@@ -84,11 +84,11 @@ class Station:
         return self.workers.start(self.settings, study, *more, command=command)
 
     def said(self) -> str:
-        """Return what the worker processes printed."""
+        """Return the output of the worker processes."""
         return self.workers.said()
 
     def trainer_pids(self) -> list[int]:
-        """Return the process ids of all trainer doubles there have been."""
+        """Return the process ids of all trainer doubles so far."""
         return [int(path.name.split("-")[1]) for path in self.folder.glob("environ-*")]
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class Station:
 
 @pytest.fixture
 def station(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Station]:
-    """Give the test its own station."""
+    """Return the test's own station."""
     station = Station(settings, database, tmp_path / "station")
     station.folder.mkdir()
     yield station

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def tell(_more: Sequence[str]) -> int:
-    """Write what a process finds around it."""
+    """Write a process's surroundings as JSON."""
     proc = Path("/proc/self")
     held = sorted(int(one.name) for one in list((proc / "fd").iterdir()))
     told = {
@@ -68,14 +68,14 @@ def talk(more: Sequence[str]) -> int:
 
 
 def family(_more: Sequence[str]) -> int:
-    """Fork a child that lives on, and end."""
+    """Fork a child that stays alive, and end."""
     if os.fork() == 0:
         time.sleep(600)
     return 0
 
 
 def linger(_more: Sequence[str]) -> int:
-    """Leave work for after the return: a thread, a handler, and a line without an end."""
+    """Leave work for after the return: a thread, an exit handler, and a line without an end."""
 
     def work() -> None:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Exactly N trials with eight worker processes, also when some of them are killed."""
+"""Exactly N trials with eight worker processes, even if some of them are killed."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ WORKERS = 8
 
 
 def assert_exact(bench: Bench, epochs: int) -> None:
-    """Show that a study ended with its budget, whole curves, and Optuna in agreement."""
+    """Check that a study ended with its budget, complete curves, and Optuna in agreement."""
     total = bench.study.spec.total_trials
     trials = bench.rows(t.trial)
     assert sorted(row.number for row in trials) == list(range(total))
@@ -44,7 +44,7 @@ def assert_exact(bench: Bench, epochs: int) -> None:
     ids=["a grid of 21", "13 of tpe"],
 )
 def test_eight_worker_processes_make_exactly_the_budget(station: Station, spec: Spec) -> None:
-    """Eight processes started before their study appears train each trial once and leave."""
+    """Eight processes started before their study appears train each trial once and exit."""
     crew = [station.start("small", "quick") for _ in range(WORKERS)]
     bench = station.launch(spec)
     codes = [process.wait(60) for process in crew]
@@ -68,9 +68,9 @@ def test_killed_workers_are_replaced_by_their_peers(station: Station) -> None:
 
 
 def test_hours_are_stored_with_the_epochs_that_they_paid_for(station: Station) -> None:
-    """Of two workers one is killed, and the budget is raised meanwhile: all is still counted.
+    """All hours are counted, though a worker is killed and the budget raised.
 
-    A trial's time from its first to its last epoch is within what its worker has used.
+    A trial's time from its first to its last epoch is within its worker's used time.
     """
     bench = station.launch(make_spec("small", epochs=3, hours=100.0))
     crew = [station.start("small", "slow") for _ in range(2)]
@@ -88,12 +88,12 @@ def test_hours_are_stored_with_the_epochs_that_they_paid_for(station: Station) -
             if trial_id not in taken_over:
                 trained += (max(moments) - min(moments)).total_seconds()
         assert worker.active_seconds >= trained
-        # The last one was made by this test, and has never renewed.
+        # The last one was joined by this test, and has never renewed.
         assert worker.device_seconds in (worker.active_seconds, None)
 
 
 def test_a_worker_trains_without_loading_torch_or_scipy(station: Station) -> None:
-    """Executed, it trains a study to its end; had it loaded either, it would end with 1."""
+    """An executed worker that loaded either would exit with 1."""
     bench = station.launch(make_spec("small", epochs=2))
     process = station.start("small", "quick", executed=True)
     assert process.wait(60) == 0, station.said()

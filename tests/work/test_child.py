@@ -1,4 +1,4 @@
-"""A child process with a channel: whether it lives, has exited, was killed, and what it sent."""
+"""A child process with a channel: alive, exited or killed, and its messages."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def test_messages_go_both_ways(start: Start) -> None:
-    """What the supervisor sends is answered."""
+    """A message from the supervisor is answered."""
     child = start("send(channel, receive(channel)); receive(channel)")
     child.send(Message("ping", {"number": 7}))
     answer = child.next(30)
@@ -58,7 +58,7 @@ def test_messages_go_both_ways(start: Start) -> None:
     ],
 )
 def test_every_end_has_its_words(start: Start, lines: str, words: str) -> None:
-    """How a child ended is reported in words that are equal for equal causes."""
+    """A child's end is described in words that are equal for equal causes."""
     child = start(lines)
     until(lambda: child.next(0.05) is None and child.gone, "the child is gone")
     assert child.death() == words
@@ -76,7 +76,7 @@ def test_messages_sent_before_the_end_are_not_lost(start: Start) -> None:
 
 
 def test_a_killed_child_is_gone_at_once(start: Start) -> None:
-    """Nobody hands work to a child that was just killed, whatever it still had to say."""
+    """A child that was just killed gets no more work, even with messages left."""
     child = start("[send(channel, Message('n')) for n in range(50)]; time.sleep(60)")
     assert child.next(30) is not None
     child.kill()
@@ -85,7 +85,7 @@ def test_a_killed_child_is_gone_at_once(start: Start) -> None:
 
 
 def test_kill_takes_the_whole_family(start: Start) -> None:
-    """Processes that a trainer started (loaders, say) end with it."""
+    """Processes that a trainer started (such as data loaders) end with it."""
     lines = (
         "own = subprocess.Popen(['sleep', '600'])\n"
         "send(channel, Message('pid', {'pid': own.pid}))\ntime.sleep(60)"
@@ -99,7 +99,7 @@ def test_kill_takes_the_whole_family(start: Start) -> None:
 
 @pytest.mark.parametrize("sends", ["", "send(channel, Message('last', {'n': 7}))\n"])
 def test_a_killed_child_is_noticed_whoever_holds_its_channel(start: Start, sends: str) -> None:
-    """A forked process keeps the channel open; the child's end is seen at once, with its reason."""
+    """A forked process keeps the channel open; the child's end is noticed at once anyway."""
     lines = (
         "forked = os.fork()\n"
         "if forked == 0:\n    time.sleep(600)\n"
@@ -123,7 +123,7 @@ def test_a_killed_child_is_noticed_whoever_holds_its_channel(start: Start, sends
 
 
 def test_a_child_killed_while_it_sends_was_killed(start: Start) -> None:
-    """Half a message is not garbage when its sender died over it: the reason is the death."""
+    """If the sender died in the middle of a message, the reason is its death, not garbage."""
     child = start(
         "channel.sendall(b'\\x00\\x00\\x10\\x00half a head'); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -132,7 +132,7 @@ def test_a_child_killed_while_it_sends_was_killed(start: Start) -> None:
 
 
 def test_memory_counts_the_family(start: Start) -> None:
-    """The memory of what a trainer starts counts as the trainer's."""
+    """The memory of a trainer's children counts as the trainer's."""
     hoard = "x = bytearray(150_000_000); input()"
     lines = (
         f"own = subprocess.Popen([sys.executable, '-c', {hoard!r}], stdin=subprocess.PIPE)\n"
@@ -146,7 +146,7 @@ def test_memory_counts_the_family(start: Start) -> None:
 
 
 def test_output_is_read_from_a_position(start: Start) -> None:
-    """Each attempt's output is distinguished from what was printed before it."""
+    """Each attempt's output is distinguished from earlier output."""
     child = start(
         "print('before', flush=True); send(channel, Message('up')); receive(channel)\n"
         "print('after', flush=True); sys.stderr.buffer.write(b'\\xff'); sys.exit(0)"
@@ -161,7 +161,7 @@ def test_output_is_read_from_a_position(start: Start) -> None:
 
 
 def test_only_the_end_of_a_flood_of_output_is_read(start: Start) -> None:
-    """A trainer that prints without end does not fill the supervisor's memory."""
+    """A trainer that prints endlessly does not fill the supervisor's memory."""
     child = start("sys.stdout.write('x' * 5_000_000 + 'end'); sys.exit(0)")
     until(lambda: child.next(0.05) is None and child.gone, "the child is gone")
     child.death()

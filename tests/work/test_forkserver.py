@@ -1,4 +1,4 @@
-"""A process that forks others: each like one started by itself, its end told, none left behind."""
+"""A fork server: each fork is like a separately started process, and its end is reported."""
 
 import json
 import os
@@ -33,10 +33,10 @@ MODULE = "tests.work.fork_programs"
 
 
 class Forks:
-    """A server, and the streams of what it forks."""
+    """A server, and the streams of its forks."""
 
     def __init__(self, folder: Path) -> None:
-        # The programs are the tests': the server finds them where this process did.
+        # The programs are the tests': the server finds them in the same place as this process.
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         self.environment = {**os.environ, "PYTHONPATH": path, "MINE": "server"}
         self.server = ForkServer.start(self.environment, ["numpy", MODULE])
@@ -45,7 +45,7 @@ class Forks:
 
     @property
     def pid(self) -> int:
-        """The server's own process."""
+        """Fork a program that writes to the files `out` and `err`."""
         assert self.server.process is not None
         return self.server.process.pid
 
@@ -66,13 +66,13 @@ class Forks:
         return process
 
     def out(self) -> str:
-        """Return what was printed."""
+        """Return the output."""
         return (self.folder / "out").read_text()
 
 
 @pytest.fixture
 def forks(tmp_path: Path) -> Iterator[Forks]:
-    """Run a server, and end what it forked."""
+    """Run a server, and end its forks."""
     forks = Forks(tmp_path)
     yield forks
     for process in forks.started:
@@ -101,7 +101,7 @@ def test_a_fork_is_like_a_process_started_by_itself(forks: Forks) -> None:
 
 
 def test_what_a_fork_is_given_is_in_no_list_of_processes(forks: Forks) -> None:
-    """A password goes over the channel; /proc has the environment that the server began with."""
+    """A password is sent over the channel; /proc shows the server's initial environment."""
     process = forks.run("sleep")
     proc = Path(f"/proc/{process.pid}")
     until(lambda: b"tuner test" in (proc / "cmdline").read_bytes(), "it runs")
@@ -109,7 +109,7 @@ def test_what_a_fork_is_given_is_in_no_list_of_processes(forks: Forks) -> None:
 
 
 def test_the_server_never_has_what_a_fork_is_given(forks: Forks) -> None:
-    """Its memory is that of every later fork: a trainer must not find a worker's password in it."""
+    """Later forks inherit the server's memory, so it must never contain a worker's password."""
     assert forks.run("leave", "0").wait(30) == 0
     assert not _holds(forks.pid, b"s3cret")
     process = forks.run("sleep")
@@ -117,7 +117,7 @@ def test_the_server_never_has_what_a_fork_is_given(forks: Forks) -> None:
 
 
 def _holds(pid: int, word: bytes) -> bool:
-    """Tell whether a word is anywhere in a process's writable memory."""
+    """Return whether a word is anywhere in a process's writable memory."""
     with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
         for line in maps:
             where, mode, *_ = line.split()
@@ -135,7 +135,7 @@ def _holds(pid: int, word: bytes) -> bool:
 
 @pytest.mark.parametrize("code", [0, 1, 70, 143])
 def test_an_exit_status_arrives(forks: Forks, code: int) -> None:
-    """As from a child of our own."""
+    """Like that of our own child."""
     assert forks.run("leave", str(code)).wait(30) == code
 
 
@@ -147,12 +147,12 @@ def test_a_fork_finishes_its_work_before_it_ends(forks: Forks) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_signal_that_ended_it_arrives(forks: Forks, number: signal.Signals) -> None:
-    """As from a child of our own: negative."""
+    """Like that of our own child: negative."""
     assert forks.run("die", str(int(number))).wait(30) == -number
 
 
 def test_poll_wait_and_signals(forks: Forks) -> None:
-    """A running one has no status; waiting can be given up; a signal reaches it, and ends it."""
+    """A running fork has no status; waiting can time out; a signal reaches it, and ends it."""
     process = forks.run("sleep")
     assert process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
@@ -160,11 +160,11 @@ def test_poll_wait_and_signals(forks: Forks) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == -signal.SIGTERM
     assert process.poll() == process.returncode == -signal.SIGTERM
-    process.send_signal(signal.SIGKILL)  # no error, and no other process is meant
+    process.send_signal(signal.SIGKILL)  # no error, and no other process gets it
 
 
 def test_the_process_id_is_kept_until_the_end_was_read(forks: Forks) -> None:
-    """A zombie holds it, so that a late signal never meets another process."""
+    """A zombie keeps it, so that a late signal never reaches another process."""
     process = forks.run("leave", "0")
     process.wait_unreaped()
     assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
@@ -173,7 +173,7 @@ def test_the_process_id_is_kept_until_the_end_was_read(forks: Forks) -> None:
 
 
 def test_a_family_is_killed(forks: Forks) -> None:
-    """What a fork has left behind goes with it, also after its own end."""
+    """A fork's remaining children are killed with it, even after its own end."""
     process = forks.run("family")
     process.wait_unreaped()
     left = [p.pid for p in psutil.process_iter() if _session(p.pid) == process.pid]
@@ -203,7 +203,7 @@ def test_a_channel_is_passed(forks: Forks) -> None:
 
 
 def test_no_fork_holds_what_is_another_s(forks: Forks) -> None:
-    """The end of one is noticed while a later one lives."""
+    """The end of a fork is noticed while a later one is alive."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -216,7 +216,7 @@ def test_no_fork_holds_what_is_another_s(forks: Forks) -> None:
 
 
 def test_the_server_ends_with_its_last_client(forks: Forks) -> None:
-    """Nobody has to end it; while it holds a process, it can still report that one's end."""
+    """It ends by itself; while it has a running fork, it can still report its end."""
     process = forks.run("sleep")
     forks.server.close()
     time.sleep(0.3)
@@ -227,7 +227,7 @@ def test_the_server_ends_with_its_last_client(forks: Forks) -> None:
 
 
 def test_a_server_that_was_not_used_ends_at_once(tmp_path: Path) -> None:
-    """Whoever has nothing to train does not leave it loading torch."""
+    """A server without forks does not continue loading torch."""
     with ForkServer.start(dict(os.environ), TRAINERS) as server:
         assert server.process is not None
         assert server.process.poll() is None
@@ -235,7 +235,7 @@ def test_a_server_that_was_not_used_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_fork_can_have_forks_itself(forks: Forks) -> None:
-    """With `forks` it is given a channel to the server, which serves until both have left."""
+    """With `forks` a fork gets a channel to the server, which serves until both have left."""
     process = forks.run("sleep", forks=True)
     forks.server.close()
     time.sleep(0.3)
@@ -246,7 +246,7 @@ def test_a_fork_can_have_forks_itself(forks: Forks) -> None:
 
 
 def test_what_a_lost_server_forked_is_ended(forks: Forks) -> None:
-    """Nobody could tell its end any more: two workers in one place are worse than none."""
+    """Their end could not be reported any more: two workers in one place are worse than none."""
     process = forks.run("sleep")
     psutil.Process(forks.pid).kill()
     assert process.wait(30) == -signal.SIGKILL
@@ -256,7 +256,7 @@ def test_what_a_lost_server_forked_is_ended(forks: Forks) -> None:
 
 
 def test_without_a_server_a_program_is_executed(forks: Forks) -> None:
-    """A lost server costs time alone."""
+    """A lost server only costs time."""
     psutil.Process(forks.pid).kill()
     program = Program("tuner.work.trainer", "tuner trainer")
     ours, theirs = socket.socketpair()
@@ -270,7 +270,7 @@ def test_without_a_server_a_program_is_executed(forks: Forks) -> None:
 
 
 def test_a_server_with_threads_refuses_to_fork(tmp_path: Path) -> None:
-    """A fork would have the locks of threads that it does not have; all is executed then."""
+    """A fork would inherit locks held by threads that it lacks; programs are executed instead."""
     (tmp_path / "threaded.py").write_text(
         "import threading, time\n"
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
@@ -287,7 +287,7 @@ def test_a_server_with_threads_refuses_to_fork(tmp_path: Path) -> None:
 
 
 def test_what_a_program_needs_is_imported_before_its_fork(tmp_path: Path) -> None:
-    """It is imported once, by the server, whatever else the server was yet to import."""
+    """The server imports it once, before its other pending imports."""
     note = tmp_path / "imported"
     (tmp_path / "needed.py").write_text(
         f"import os\nwith open({str(note)!r}, 'a') as file:\n"
@@ -325,13 +325,13 @@ class Second:
         return int(self._note.read_text())
 
     def fork(self, *arguments: str, needs: tuple[str, ...] = ()) -> ForkedProcess:
-        """Have a program forked by either."""
+        """Fork a program from either process."""
         program = Program(MODULE, "tuner test", arguments, needs=needs)
         return self.server.fork(program, self.environment, Streams(0, 1, 2))
 
 
 def test_what_needs_its_modules_is_forked_by_the_second_process(tmp_path: Path) -> None:
-    """Others need not wait for it; its forks are told of as the server's own."""
+    """Other programs need not wait for it; its forks are reported like the server's own."""
     second = Second(tmp_path)
     with second.server:
         assert second.pid != second.server.process.pid  # type: ignore[union-attr]
@@ -350,7 +350,7 @@ def test_what_needs_its_modules_is_forked_by_the_second_process(tmp_path: Path) 
 
 
 def test_a_lost_second_process_costs_time_alone(tmp_path: Path) -> None:
-    """What it would have forked is executed; the server goes on with the rest."""
+    """What it would have forked is executed; the server continues with the rest."""
     second = Second(tmp_path)
     second.go.touch()
     with second.server:
@@ -363,7 +363,7 @@ def test_a_lost_second_process_costs_time_alone(tmp_path: Path) -> None:
 
 
 def test_the_second_process_ends_with_a_server_that_was_not_used(tmp_path: Path) -> None:
-    """At once, in the middle of what it imports; otherwise it sees the closed channel."""
+    """At once, during an import; otherwise when it sees the closed channel."""
     second = Second(tmp_path)
     with second.server:
         pid = second.pid

@@ -1,4 +1,4 @@
-"""What a worker reports of its load: with its trainer's, and never at the cost of a lease."""
+"""A worker's reported load includes its trainer's, and never costs a lease."""
 
 import subprocess
 import sys
@@ -28,8 +28,8 @@ while time.monotonic() < end: pass
 
 
 def test_a_trainer_counts_though_it_is_no_child() -> None:
-    """Memory and processor time are those of the worker and of its trainer, wherever that began."""
-    # The shell ends at once, so that the program is nobody's child here.
+    """Memory and processor time are those of the worker and its trainer, child or not."""
+    # The shell ends at once, so that the program is not a child of this process.
     started = subprocess.run(
         ["/bin/sh", "-c", '"$0" -c "$1" >/dev/null 2>&1 & echo $!', sys.executable, BUSY],
         capture_output=True,
@@ -54,13 +54,13 @@ def test_a_trainer_counts_though_it_is_no_child() -> None:
 
 
 def test_a_processor_has_no_gpu() -> None:
-    """On a CPU nothing is said of a GPU; nor on a machine whose driver does not answer."""
+    """On a CPU no GPU is reported, nor on a machine whose driver does not answer."""
     assert gpu_load("cpu") == (None, None, None)
     assert len(gpu_load("cuda:7")) == 3
 
 
 def test_the_load_stands_with_the_worker(database: Database) -> None:
-    """A renewal stores what was measured, and the overview has it beside the trial."""
+    """A renewal stores the measurement, and the overview shows it beside the trial."""
     bench = Bench.launch(database, make_spec())
     holder = bench.worker()
     claim_trial(holder)

@@ -45,7 +45,7 @@ class Station:
         self._thread.start()
 
     def tell(self, kind: str, serial: int, **body: Any) -> None:
-        """Send a command about a trial."""
+        """Send a command for a trial."""
         send(self.ours, Message(kind, {"serial": serial, **body}))
 
     def hear(self, *kinds: str) -> dict[int, dict[str, Any]]:
@@ -66,7 +66,7 @@ class Station:
         raise AssertionError("the trainer has gone")
 
     def close(self) -> None:
-        """Let the trainer go."""
+        """Let the trainer exit."""
         send(self.ours, Message("quit"))
         self._thread.join(60)
         assert not self._thread.is_alive()
@@ -92,7 +92,7 @@ def test_trials_of_one_kind_are_trained_side_by_side(station: Station) -> None:
 def test_an_error_of_one_is_told_of_that_one(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Evaluating the first fails; the second goes on to its end."""
+    """Evaluating the first fails; the second continues to its end."""
     from tuner.train.run import Run
 
     whole = Run.result
@@ -112,7 +112,7 @@ def test_an_error_of_one_is_told_of_that_one(
 
 
 def test_an_error_of_a_pack_is_nobodys(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each message says how many trials there were: of several, the supervisor blames none."""
+    """Each message has the number of trials: with several, the supervisor blames none."""
 
     def broken(runs: Sequence[Any], _alive: Any) -> Any:
         raise MemoryError(f"{len(runs)} are too many")
@@ -124,7 +124,7 @@ def test_an_error_of_a_pack_is_nobodys(station: Station, monkeypatch: pytest.Mon
 
 
 def test_who_is_to_leave_leaves_and_the_other_stays(station: Station) -> None:
-    """A stop, or leave, of one does not touch the other."""
+    """Stopping or leaving one trial does not affect the other."""
     station.train(job(0, epochs=2000), job(1, epochs=30))
     station.hear("epoch")
     station.tell("leave", 1)
@@ -133,7 +133,7 @@ def test_who_is_to_leave_leaves_and_the_other_stays(station: Station) -> None:
 
 
 def test_who_is_to_leave_in_its_last_epoch_comes_to_its_end(station: Station) -> None:
-    """Whoever took it over would have nothing to train; at a rung it is paused."""
+    """A peer would have nothing left to train; at a rung it is paused."""
     for serial in (1, 2):
         station.tell("leave", serial)
     station.train(job(0, epochs=1), job(1, epochs=2), until=1)
@@ -142,7 +142,7 @@ def test_who_is_to_leave_in_its_last_epoch_comes_to_its_end(station: Station) ->
 
 
 def test_a_stopped_trial_ends_its_training_alone(station: Station) -> None:
-    """What the pruner stopped is trained no further; the other comes to its end."""
+    """The trial stopped by the pruner is not trained further; the other continues to its end."""
     station.train(job(0, epochs=2000), job(1, epochs=30))
     station.hear("epoch")
     station.tell("stop", 1)
@@ -152,13 +152,13 @@ def test_a_stopped_trial_ends_its_training_alone(station: Station) -> None:
 
 @pytest.fixture
 def _paying(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every pack be faster than a trial alone."""
+    """Make every pack faster than a trial alone."""
     monkeypatch.setattr("tuner.train.abreast._seconds", lambda _, size: 0.01 / size)
 
 
 @pytest.mark.usefixtures("_paying")
 def test_a_trial_of_an_own_network_leaves_its_pack_and_is_resumed_alone(tmp_path: Path) -> None:
-    """Alone or in another pack it goes on from its checkpoint; a study without packs does not."""
+    """It resumes from its checkpoint alone or in another pack, but not in a study without packs."""
     blobs, stored = write_own_blobs(tmp_path), tmp_path / "checkpoints"
     with closing(Station(blobs, tmp_path / "cache", stored)) as station:
         station.train(job(0, plain=False, epochs=2000), job(1, plain=False, epochs=3))

@@ -1,4 +1,4 @@
-"""Whether the kernel killed a trainer for want of memory, and whose fault a kill is."""
+"""Whether the kernel killed a trainer for lack of memory, and whose fault a kill is."""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def write(path: Path, text: str) -> None:
 
 
 def test_the_group_of_the_process_is_counted_before_the_machine(tmp_path: Path) -> None:
-    """Kills elsewhere on the machine are not ours, where our own group is counted."""
+    """If our own control group is counted, kills elsewhere on the machine are ignored."""
     write(tmp_path / "proc/vmstat", "nr_free_pages 5\noom_kill 7\n")
     assert memory_kills(tmp_path) == 7
     write(tmp_path / "proc/self/cgroup", "0::/user.slice/session-1.scope\n")
@@ -40,18 +40,18 @@ def test_a_container_sees_its_group_as_the_root(tmp_path: Path) -> None:
 
 
 def test_nothing_to_read_is_no_kill(tmp_path: Path) -> None:
-    """Where there is no /proc, no kill is blamed on memory."""
+    """Without /proc no kill is attributed to memory."""
     assert memory_kills(tmp_path) == 0
 
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """Make a control group with little memory; skip where this user may not."""
+    """Make a control group with little memory; skip if this user may not."""
     group = GROUPS / f"tuner-test-{os.getpid()}"
     try:
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(LIMIT))
-        # Else the hoard would go to swap, and nobody would be killed.
+        # Otherwise the memory would go to swap, and nothing would be killed.
         (group / "memory.swappiness").write_text("0")
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
@@ -62,7 +62,7 @@ def small_group() -> Iterator[Path]:
 def test_the_kernel_out_of_memory_is_the_trials_own_fault(
     station: Station, small_group: Path
 ) -> None:
-    """A trainer that takes all memory of its group costs an attempt, and the reason says so."""
+    """A trainer that uses all memory of its group costs an attempt, with that reason."""
     bench = station.launch(make_spec(dimensions=(), epochs=2))
     process = station.start("small", "hoards:1", group=small_group)
     assert process.wait(120) == 0, station.said()

@@ -1,4 +1,4 @@
-"""Messages: what is sent arrives, and an invalid message is reported as such."""
+"""Messages arrive as sent, and an invalid one is reported as such."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ def through(message: Message) -> Message | None:
 
 
 def hear(raw: bytes) -> Message | None:
-    """Receive from a sender that writes these bytes and goes."""
+    """Receive from a sender that writes these bytes and exits."""
     with channel() as (ours, theirs):
 
         def write() -> None:
@@ -65,7 +65,7 @@ def hear(raw: bytes) -> Message | None:
 
 
 def header(**parts: Any) -> bytes:
-    """Make a message of a header alone."""
+    """Make a message with a header only."""
     raw = json.dumps(parts).encode()
     return struct.pack(">I", len(raw)) + raw
 
@@ -83,7 +83,7 @@ def same(left: Any, right: Any) -> bool:
 
 @given(kind=st.text(), body=st.dictionaries(st.text(), PLAIN, max_size=4))
 def test_a_body_arrives_as_it_was_sent(kind: str, body: dict[str, Any]) -> None:
-    """Kind and body come through unchanged, NaN and half characters included."""
+    """Kind and body arrive unchanged, with NaN and lone surrogates."""
     heard = through(Message(kind, body))
     assert heard is not None
     assert heard.kind == kind
@@ -92,7 +92,7 @@ def test_a_body_arrives_as_it_was_sent(kind: str, body: dict[str, Any]) -> None:
 
 @given(arrays=st.lists(ARRAYS, max_size=4))
 def test_arrays_arrive_as_they_were_sent(arrays: list[Any]) -> None:
-    """Values and shapes come through, whatever the byte order and the shape."""
+    """Values and shapes arrive unchanged, for any byte order and shape."""
     heard = through(Message("arrays", {}, arrays))
     assert heard is not None
     assert len(heard.arrays) == len(arrays)
@@ -102,7 +102,7 @@ def test_arrays_arrive_as_they_were_sent(arrays: list[Any]) -> None:
 
 
 def test_an_array_need_not_be_contiguous() -> None:
-    """A transposed view arrives as it looks."""
+    """A transposed view arrives with its values in order."""
     sent = np.arange(6, dtype=np.float32).reshape(2, 3).T
     heard = through(Message("arrays", {}, [sent]))
     assert heard is not None
@@ -110,7 +110,7 @@ def test_an_array_need_not_be_contiguous() -> None:
 
 
 def test_messages_follow_one_another() -> None:
-    """Several messages are distinguished, and the end is reported as None."""
+    """Several messages are separated, and the end is None."""
     with channel() as (ours, theirs):
         for number in range(3):
             send(ours, Message("count", {"number": number}, [np.ones(number)]))
@@ -122,7 +122,7 @@ def test_messages_follow_one_another() -> None:
 
 @given(raw=st.binary(max_size=200))
 def test_garbage_is_a_message_an_end_or_garbled(raw: bytes) -> None:
-    """Whatever arrives, nothing but the three known answers comes of it."""
+    """Any bytes give one of the three known answers."""
     with contextlib.suppress(GarbledError):
         hear(raw)
 
@@ -158,7 +158,7 @@ def test_a_header_of_anything_is_garbled(text: str) -> None:
     ],
 )
 def test_broken_messages_are_garbled(raw: bytes) -> None:
-    """Cut, oversized, incomplete, of forbidden types: each is reported, none is trusted."""
+    """Cut, oversized or incomplete messages and forbidden types are all reported as garbled."""
     with pytest.raises(GarbledError):
         hear(raw)
 

@@ -1,4 +1,4 @@
-"""The metrics of a worker: what it counts while it trains, at a port of its own."""
+"""A worker's metrics: counted during training, at a separate port."""
 
 import logging
 import socket
@@ -27,7 +27,7 @@ from tuner.work.worker import work
 
 
 def free_port() -> int:
-    """Return a port that is free at the moment."""
+    """Return a port that is currently free."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
 
@@ -44,7 +44,7 @@ def scraped(port: int) -> dict[str, float]:
 
 
 def told(port: int) -> dict[str, float]:
-    """Return the same; nothing as long as the worker does not listen."""
+    """Return the same, or nothing while the worker does not listen."""
     try:
         return scraped(port)
     except urllib.error.URLError:
@@ -52,7 +52,7 @@ def told(port: int) -> dict[str, float]:
 
 
 def test_a_worker_tells_what_it_has_done(station: Station) -> None:
-    """While it trains; in the end the same counts are in the database."""
+    """Counts are served during training, and equal those in the database at the end."""
     bench = station.launch(make_spec(dimensions=(), seeds=2, epochs=4))
     port = free_port()
     station.settings = replace(station.settings, metrics=Endpoint("127.0.0.1", port))
@@ -77,7 +77,7 @@ def test_a_worker_tells_what_it_has_done(station: Station) -> None:
 def test_no_counter_falls_while_a_worker_goes_from_study_to_study(
     database: Database,
 ) -> None:
-    """Each count is there once at any moment, also what comes after a visit's training."""
+    """Each count is included once at any moment, also those after a visit's training."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     monitor, ended, seen = Monitor(), threading.Event(), []
@@ -104,7 +104,7 @@ def test_no_counter_falls_while_a_worker_goes_from_study_to_study(
 
 
 def test_workers_of_one_host_take_one_port_each(caplog: pytest.LogCaptureFixture) -> None:
-    """From the given one on; the log says which."""
+    """Ports are taken from the given one on; the log names them."""
     endpoint = Endpoint("127.0.0.1", free_port())
     with caplog.at_level(logging.INFO), served(Monitor(), endpoint), served(Monitor(), endpoint):
         said = [record.args for record in caplog.records]
@@ -117,7 +117,7 @@ def test_workers_of_one_host_take_one_port_each(caplog: pytest.LogCaptureFixture
 
 
 def test_an_address_of_another_machine_costs_no_training(caplog: pytest.LogCaptureFixture) -> None:
-    """A fleet may hand a launcher's address to nodes that lack it: the log says so."""
+    """Nodes may get a launcher's address that they lack: the log says so; training continues."""
     trained = False
     with served(Monitor(), Endpoint("192.0.2.1", 9200)):
         trained = True
@@ -134,20 +134,20 @@ def test_an_address_of_another_machine_costs_no_training(caplog: pytest.LogCaptu
     ],
 )
 def test_an_endpoint_is_an_address_and_a_port(text: str, endpoint: Endpoint) -> None:
-    """And is written as it is read."""
+    """An endpoint is parsed and written in the same form."""
     assert Endpoint.parse(text, "--metrics") == endpoint
     assert Endpoint.parse(str(endpoint), "--metrics") == endpoint
 
 
 @pytest.mark.parametrize("text", ["", "localhost:9200", "9200x", "127.0.0.1:", "1.2.3.4:70000"])
 def test_anything_else_is_refused(text: str) -> None:
-    """With what is expected."""
+    """Any other text is refused with what is expected."""
     with pytest.raises(UserError, match=r"--metrics is .* 127\.0\.0\.1:9200"):
         Endpoint.parse(text, "--metrics")
 
 
 def test_a_study_that_is_left_keeps_its_counts(station: Station) -> None:
-    """A worker on any study tells of all that it has been on."""
+    """A worker on any study reports all studies that it has visited."""
     station.launch(make_spec("one", dimensions=(), epochs=2))
     port = free_port()
     settings = replace(station.settings, metrics=Endpoint("127.0.0.1", port))

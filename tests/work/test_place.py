@@ -1,4 +1,4 @@
-"""Workers that are sent away before their first epoch, again and again, at one place."""
+"""Workers that are repeatedly ended before their first epoch, at one place."""
 
 from dataclasses import replace
 
@@ -38,14 +38,14 @@ def count(bench: Bench, place: str = NAME) -> Fruitless:
 
 
 def note(bench: Bench, *kinds: str, place: str = NAME) -> None:
-    """Tell what workers at a place came to, one after the other."""
+    """Record the results of workers at a place, one after the other."""
     with bench.database.transaction() as connection:
         for kind in kinds:
             fruitless.note(connection, bench.study.study_id, place, 7, kind)
 
 
 def test_only_those_in_a_row_at_the_same_place_count(bench: Bench) -> None:
-    """A stored epoch begins the count anew; another place has a count of its own."""
+    """A stored epoch resets the count; another place has its own count."""
     assert count(bench) == Fruitless(0, 0)
     note(bench, *[fruitless.TAKEN] * 3, fruitless.PROGRESS, fruitless.TAKEN, fruitless.LIVED)
     note(bench, fruitless.PROGRESS, place=NAME + "1")
@@ -57,7 +57,7 @@ def test_only_those_in_a_row_at_the_same_place_count(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("taken", "lived"), [(FRUITLESS, 0), (0, FRUITLESS_LIVES)])
 def test_a_place_where_all_was_in_vain_is_given_up(bench: Bench, taken: int, lived: int) -> None:
-    """One fewer is bad luck; and where several share a place, it takes as many times more."""
+    """One fewer is not enough; if several share a place, the limit is multiplied."""
     note(bench, *[fruitless.TAKEN] * taken, *[fruitless.LIVED] * lived)
     found = count(bench)
     assert "make epochs shorter" in why_hopeless(found.workers, found.lives)
@@ -80,7 +80,7 @@ def test_a_place_where_all_was_in_vain_is_given_up(bench: Bench, taken: int, liv
 def test_who_had_a_trial_and_was_sent_away_counts(
     bench: Bench, asked: bool, lifetime: bool, held: float, kinds: list[str]
 ) -> None:
-    """Not one that waited for a trial in vain, nor one that left because the study has ended."""
+    """A worker that had no trial, or left because the study ended, does not count."""
     tenancy = Tenancy(bench.database, Post(bench.study.study_id, 7), PLACE)
     stop = StopRequest()
     stop.count, stop.lifetime_over = int(asked), lifetime
@@ -89,7 +89,7 @@ def test_who_had_a_trial_and_was_sent_away_counts(
 
 
 def test_a_shared_place_is_not_given_up_while_one_of_its_workers_trains(bench: Bench) -> None:
-    """Others are sent away a hundred times; only once it has left does a row begin."""
+    """Others may be ended a hundred times; only after it has left does counting begin."""
     shared = replace(PLACE, shared=True)
     with bench.database.transaction() as connection:
         post = workers.join(connection, bench.study.study_id, workers.Worker("n1", 1, "cpu"))
@@ -114,7 +114,7 @@ def _orders(station: Station, behaviour: str) -> Orders:
 
 
 def test_a_worker_that_is_sent_away_before_its_first_epoch_is_counted(station: Station) -> None:
-    """Its trial waits in its trainer; the next worker there stores epochs, and ends the row."""
+    """Its trial waits in its trainer; the next worker there stores epochs, and resets the count."""
     bench = station.launch(make_spec(dimensions=()))
     stop = StopRequest()
     thread = station.on_thread(_orders(station, "silent"), stop)
@@ -130,7 +130,7 @@ def test_a_worker_that_is_sent_away_before_its_first_epoch_is_counted(station: S
 
 
 def test_a_worker_refuses_a_place_that_is_given_up(station: Station) -> None:
-    """It takes no trial, and the study goes on elsewhere."""
+    """It claims no trial, and the study continues elsewhere."""
     bench = station.launch(make_spec(dimensions=(), epochs=1))
     note(bench, *[fruitless.TAKEN] * FRUITLESS)
     with pytest.raises(UserError, match="ask for a longer time limit"):

@@ -1,4 +1,4 @@
-"""The probe: what a worker needs, asked where it will run, and all that is wrong told together."""
+"""The probe: a worker's requirements, checked where it will run, with all faults at once."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ SMALL = StudyRef("small")
 
 @pytest.fixture
 def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Scene]:
-    """Give the test a folder with the blobs, and a stored study on them."""
+    """Return a folder with the blobs objective, and a stored study on it."""
     scene = Scene(settings, database, tmp_path / "scene")
     scene.launch(Sizes())
     yield scene
@@ -37,7 +37,7 @@ def ask(scene: Scene, settings: Settings | None = None, ref: StudyRef = SMALL) -
 
 
 def test_all_is_well_where_all_is_there(scene: Scene) -> None:
-    """Everything that a worker needs has its line, and the report reads back the same."""
+    """Each requirement has its line, and the report reads back the same."""
     report = ask(scene)
     assert report.faults == []
     needs = ["device", "home", "database", "versions", "objective", "code and data", "checkpoints"]
@@ -47,7 +47,7 @@ def test_all_is_well_where_all_is_there(scene: Scene) -> None:
 
 
 def test_all_that_is_wrong_is_told_together(scene: Scene, tmp_path: Path) -> None:
-    """A GPU that is missing, a place that cannot be written, versions, a missing objective."""
+    """A missing GPU, an unwritable folder, versions and a missing objective are all reported."""
     file = tmp_path / "a file"
     file.write_text("")
 
@@ -69,7 +69,7 @@ def test_all_that_is_wrong_is_told_together(scene: Scene, tmp_path: Path) -> Non
 
 
 def test_another_code_than_the_trained_one_is_told(scene: Scene) -> None:
-    """A machine with another version of the objective is found out before it trains."""
+    """A machine with another version of the objective is detected before it trains."""
     bench = scene.launch(Sizes())
     checker = Checker(scene.settings.home, (scene.blobs.folder,), lambda *_: None)
     (trained,) = identify("blobs", configurations(bench.study.spec), checker, whole=False)
@@ -83,7 +83,7 @@ def test_another_code_than_the_trained_one_is_told(scene: Scene) -> None:
 
 
 def test_a_database_that_is_away_is_told_without_its_password(scene: Scene) -> None:
-    """The rest cannot be asked, and is not guessed."""
+    """The rest cannot be checked, and is not guessed."""
     away = replace(scene.settings, database_url="postgresql://me:secret-1@127.0.0.1:1/x")
     report = ask(scene, away)
     (fault,) = report.faults
@@ -92,18 +92,18 @@ def test_a_database_that_is_away_is_told_without_its_password(scene: Scene) -> N
 
 
 def test_a_study_that_is_not_stored_is_told(scene: Scene) -> None:
-    """With the name that was asked for."""
+    """The message has the requested name."""
     (fault,) = ask(scene, ref=StudyRef("nowhere")).faults
     assert "nowhere" in fault
 
 
 def test_an_output_without_a_report_is_told() -> None:
-    """What a cluster's shell says when it cannot even start Python."""
+    """Such as a cluster's shell message when it cannot even start Python."""
     with pytest.raises(MachineError, match="command not found"):
         ProbeReport.read("bash: tuner: command not found\n")
 
 
 def test_a_report_with_a_fault_is_not_ok() -> None:
-    """Its faults are lines for people."""
+    """Its faults are printed as lines."""
     report = ProbeReport("node7", "ann@node7", (ProbeFinding("home", ok=False, said="full"),))
     assert (report.ok, report.faults) == (False, ["home: full"])

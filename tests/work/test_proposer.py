@@ -1,4 +1,4 @@
-"""Proposing: TPE here, GP in a helper, and no torch in a supervisor."""
+"""Proposing: TPE in this process, GP in a helper, and no torch in a supervisor."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ GP = {"n_startup_trials": 2}
 
 
 def inside(spec: Spec, chosen: object) -> None:
-    """Check that parameters are in the space, with exactly what is active."""
+    """Check that parameters are in the space, with exactly the active ones."""
     assert isinstance(chosen, dict)
     known = sampling.distributions(spec)
     for name, value in chosen.items():
@@ -33,7 +33,7 @@ def inside(spec: Spec, chosen: object) -> None:
 def test_proposals_lie_inside_the_space(
     database: Database, sampler: str, options: dict[str, int], tmp_path: Path
 ) -> None:
-    """With finished trials to learn from, a proposal has every active parameter and no other."""
+    """With finished trials to learn from, a proposal has exactly the active parameters."""
     spec = make_ranged(trials=8, sampler=sampler, sampler_options=options)
     bench = Bench.launch(database, spec)
     worker = bench.worker()
@@ -71,7 +71,7 @@ HYPERBAND = {"pruner": "hyperband", "pruner_options": {"min_resource": 1, "max_r
 def test_overtaken_workers_draw_for_themselves(
     database: Database, search: dict[str, Any], *, waits: bool, tmp_path: Path
 ) -> None:
-    """Each from a stream of its own, for any configuration, unless it must be for one."""
+    """Each has its own random stream, for any configuration, unless a given one is required."""
     spec = make_ranged(trials=8, sampler="tpe")
     spec = replace(spec, search=replace(spec.search, **search))
     bench = Bench.launch(database, spec)
@@ -102,7 +102,7 @@ def test_overtaken_workers_draw_for_themselves(
 def test_a_helper_that_dies_is_told(
     database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """If the helper cannot start, the error says so with what it printed; nothing hangs."""
+    """If the helper cannot start, the error has its output; nothing hangs."""
     bench = Bench.launch(database, make_ranged(sampler="gp", sampler_options=GP))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     proposer = Proposer(bench.study, 1, tmp_path / "log")
@@ -111,7 +111,7 @@ def test_a_helper_that_dies_is_told(
 
 
 def test_asking_for_gp_loads_no_torch_here(tmp_path: Path) -> None:
-    """A supervisor that uses the gp sampler's proposer stays without torch."""
+    """A supervisor with the gp sampler's proposer does not load torch."""
     code = (
         "import sys; from pathlib import Path\n"
         "import tuner.work.proposer, tuner.work.supervisor, tuner.work.worker\n"

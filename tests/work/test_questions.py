@@ -1,4 +1,4 @@
-"""The process that examines data: its end is noticed, whatever it leaves behind."""
+"""The process that checks data: its end is noticed, whatever it leaves behind."""
 
 import os
 import signal
@@ -24,10 +24,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_killed_child_is_noticed_though_its_output_is_held_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that it forked keeps the pipe open; the death is reported, and both are gone."""
+    """A process that it forked keeps the pipe open; the death is reported, and both are ended."""
     note = tmp_path / "forked"
     command = (sys.executable, "-c", FORKS_AND_DIES, str(note))
-    # Tests fork what answers questions; this one is executed, as without a fork server.
+    # Tests usually fork such children; this one is executed, as without a fork server.
     monkeypatch.setattr(questions, "starter", forkserver.starter)
     monkeypatch.setattr(forkserver, "python", lambda _: command)
     with pytest.raises(MachineError, match=f"was killed by signal {int(signal.SIGKILL)}"):

@@ -1,4 +1,4 @@
-"""Predictions agree with the epochs that they belong to; those of another network do not."""
+"""Predictions agree with the epochs that they belong to; another network's do not."""
 
 import math
 from dataclasses import replace
@@ -31,7 +31,7 @@ def blobs(tmp_path: Path) -> Blobs:
     ids=str,
 )
 def test_a_training_agrees_with_itself(blobs: Blobs, parameters: dict[str, object]) -> None:
-    """On the CPU the loss of the best and of the last epoch is computed again to the bit."""
+    """On the CPU the loss of the best and of the last epoch is reproduced exactly."""
     bench, job = blobs.workbench(), blob_job(**parameters)  # type: ignore[arg-type]
     run = bench.begin(job)
     curve = {epoch.epoch: epoch for epoch in run.epochs(nothing)}
@@ -49,7 +49,7 @@ def test_a_training_agrees_with_itself(blobs: Blobs, parameters: dict[str, objec
 
 
 def test_another_networks_predictions_disagree(blobs: Blobs) -> None:
-    """A loss beyond rounding is reported with its epoch; rounding and undefined losses are not."""
+    """A difference beyond rounding is reported with its epoch; rounding and NaN losses are not."""
     bench, job = blobs.workbench(), blob_job(epochs=6)
     run = bench.begin(job)
     curve = {epoch.epoch: epoch for epoch in run.epochs(nothing)}
@@ -70,7 +70,7 @@ def test_another_networks_predictions_disagree(blobs: Blobs) -> None:
 
 
 def test_predictions_that_are_no_numbers_disagree_with_a_loss_that_is(blobs: Blobs) -> None:
-    """A network that gave a loss gives one again."""
+    """NaN predictions do not agree with a finite loss."""
     bench, job = blobs.workbench(), blob_job(epochs=2)
     run = bench.begin(job)
     curve = {epoch.epoch: epoch for epoch in run.epochs(nothing)}

@@ -1,4 +1,4 @@
-"""The renewal thread: keeps leases, survives outages, and knows when peers are silent."""
+"""The renewal thread keeps leases, survives outages, and knows when peers are silent."""
 
 import time
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def cut_all(database: Database) -> None:
 
 
 def test_a_held_lease_is_kept(bench: Bench, holder: Ledger, renewal: Renewal) -> None:
-    """While the main loop ticks, the lease's end moves on."""
+    """While the main loop ticks, the lease is extended."""
     held = claim_trial(holder)
     renewal.hold(held)
     first = bench.lease_row(held).expires
@@ -69,7 +69,7 @@ def test_a_held_lease_is_kept(bench: Bench, holder: Ledger, renewal: Renewal) ->
 
 
 def test_a_main_loop_that_stands_still_loses_its_lease(bench: Bench) -> None:
-    """Without ticks the lease is left to expire, and a peer takes over."""
+    """Without ticks the lease expires, and a peer adopts the trial."""
     timing = Timing(lease=0.6, renew=0.1, grace=0.2)
     holder, peer = bench.worker(timing), bench.worker()
     renewal = Renewal(bench.database, Post(bench.study.study_id, holder.worker_id), timing)
@@ -82,7 +82,7 @@ def test_a_main_loop_that_stands_still_loses_its_lease(bench: Bench) -> None:
 
 
 def adopted(peer: Ledger) -> int | None:
-    """Claim with adoption, train what is new, and return the number of what was adopted."""
+    """Claim with adoption; train a new trial, or return the number of an adopted one."""
     answer = peer.claim(None, adopt=True)
     if not isinstance(answer, Claimed):
         return None
@@ -93,13 +93,13 @@ def adopted(peer: Ledger) -> int | None:
 
 
 def ticked_lost(renewal: Renewal, held: object) -> bool:
-    """Tick and ask whether the lease is lost."""
+    """Tick and return whether the lease is lost."""
     renewal.tick()
     return renewal.lost(held)  # type: ignore[arg-type]
 
 
 def test_the_thread_survives_outages(bench: Bench, holder: Ledger, renewal: Renewal) -> None:
-    """Every connection cut, again and again, and the lease is still renewed afterwards."""
+    """With all connections cut repeatedly, the lease is still renewed afterwards."""
     held = claim_trial(holder)
     renewal.hold(held)
     for _ in range(3):
@@ -115,7 +115,7 @@ def test_the_thread_survives_outages(bench: Bench, holder: Ledger, renewal: Rene
 
 
 def test_peers_count_as_silent_only_after_the_grace(renewal: Renewal) -> None:
-    """At the start, and after each outage, expired leases are left alone for a while."""
+    """At the start, and after each outage, expired leases are not adopted for a while."""
     assert not renewal.settled
     until(lambda: ticking(renewal).settled, "settled after the grace")
     renewal.unreachable()
@@ -134,7 +134,7 @@ def ticking(renewal: Renewal) -> Renewal:
 def test_an_outage_seen_by_the_thread_unsettles(
     bench: Bench, renewal: Renewal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A renewal that fails restarts the grace period, without the main loop having noticed."""
+    """A renewal that fails restarts the grace period, even if the main loop noticed nothing."""
     until(lambda: ticking(renewal).settled, "settled")
     reachable = bench.database.connect
 
@@ -158,7 +158,7 @@ def test_the_study_speaks_to_its_workers(bench: Bench, holder: Ledger, renewal: 
 def test_active_time_is_the_time_trials_were_held(
     bench: Bench, holder: Ledger, renewal: Renewal
 ) -> None:
-    """Hours are counted while a trial is held, and not while waiting; the database knows them."""
+    """Hours are counted while a trial is held, not while waiting, and are stored."""
     assert renewal.used.active_seconds == 0.0
     held = claim_trial(holder)
     renewal.hold(held)
@@ -181,7 +181,7 @@ def active(bench: Bench, holder: Ledger) -> float:
 def test_a_supervisor_survives_outages_and_adopts_nobody(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections cut again and again: the study is finished, and a slow peer keeps its trial."""
+    """With connections cut repeatedly the study is finished, and a slow peer keeps its trial."""
     bench = station.launch(make_spec(epochs=6))
     peer = bench.worker()
     held = claim_trial(peer)
@@ -211,7 +211,7 @@ def stored(bench: Bench) -> int:
 def test_a_claim_tried_again_after_an_outage_adopts_nobody(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether peers count as silent is checked again after each outage, not once before it."""
+    """Whether peers count as silent is checked again after each outage."""
     bench = station.launch(make_spec(dimensions=()))
     peer = bench.worker()
     held = claim_trial(peer)

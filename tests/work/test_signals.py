@@ -15,7 +15,7 @@ from tuner.store import tables as t
 
 
 def held_by_someone(bench: Bench) -> bool:
-    """Tell whether some worker holds a trial."""
+    """Return whether any worker holds a trial."""
     return any(row.state == "held" for row in bench.rows(t.lease))
 
 
@@ -23,7 +23,7 @@ def held_by_someone(bench: Bench) -> bool:
 def test_one_signal_finishes_the_epoch_and_gives_the_trial_back(
     station: Station, number: int, code: int
 ) -> None:
-    """The epoch that runs is recorded, and a peer may go on at once; no strike is counted."""
+    """The running epoch is recorded, and a peer may continue at once; no strike is counted."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow")
     until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
@@ -52,7 +52,7 @@ def test_two_signals_leave_at_once(station: Station) -> None:
 
 
 def test_a_hangup_is_polite(station: Station) -> None:
-    """A closed terminal asks as politely as SIGTERM."""
+    """A closed terminal counts as a polite request, like SIGTERM."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow")
     until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
@@ -73,7 +73,7 @@ def test_a_worker_follows_its_parent(station: Station) -> None:
 
 
 def test_a_signal_while_waiting_for_the_study_ends_the_worker(station: Station) -> None:
-    """A worker that waits for a study which never comes can be interrupted."""
+    """A worker that waits for a study that never comes can be interrupted."""
     process = station.start("nowhere", "quick")
     log = station.folder / "worker-0.log"
     until(lambda: "Waiting up to" in log.read_text(), "the worker waits")
@@ -104,7 +104,7 @@ def test_a_killed_worker_takes_its_trainer_along(station: Station) -> None:
 
 
 def test_a_stopped_study_ends_its_workers(station: Station) -> None:
-    """After `tuner stop` a worker finishes its epoch, gives its trial back and leaves with 0."""
+    """After `tuner stop` a worker finishes its epoch, gives its trial back and exits with 0."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow")
     until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
@@ -119,7 +119,7 @@ def test_a_stopped_study_ends_its_workers(station: Station) -> None:
 def test_the_trainer_of_a_real_worker_has_no_password_in_its_environment(
     station: Station,
 ) -> None:
-    """The worker's environment has the address of the database; its trainer's does not."""
+    """The worker's environment has the database's address; its trainer's does not."""
     bench = station.launch(make_spec(dimensions=(), epochs=5))
     process = station.start("small", "held", executed=True)
     until(lambda: held_by_someone(bench), "the trial was claimed")

@@ -1,4 +1,4 @@
-"""The supervisor and trainers that misbehave: it costs an attempt, never the worker."""
+"""The supervisor and misbehaving trainers: they cost an attempt, never the worker."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ def attempts(bench: Any) -> list[str]:
 
 
 def test_a_study_is_trained_to_its_end(station: Station) -> None:
-    """Every trial has its curve, figures, predictions; the worker leaves and says how long."""
+    """Every trial has its curve, figures and predictions; the worker exits with its duration."""
     bench = station.launch(make_spec(epochs=3))
     ended = station.work("small", "quick")
     assert (ended.state, ended.reason) == ("complete", "")
@@ -56,7 +56,7 @@ def test_a_study_is_trained_to_its_end(station: Station) -> None:
 def test_misbehaviour_costs_attempts_and_is_told(
     station: Station, behaviour: str, reason: str
 ) -> None:
-    """Two bad attempts are recorded with their reason; the third, on a fresh trainer, succeeds."""
+    """Two bad attempts are recorded with their reason; the third, with a new trainer, succeeds."""
     bench = station.launch(make_spec(epochs=2))
     ended = station.work("small", behaviour)
     assert ended.state == "complete"
@@ -64,12 +64,12 @@ def test_misbehaviour_costs_attempts_and_is_told(
     assert len(told) == 2
     assert all(text.startswith(reason) for text in told), told
     assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
-    # Mostly of one trial; on a busy machine another one may have its turn between the two.
+    # Mostly of one trial; on a busy machine another one may come between the two.
     assert sum(row.token - 1 for row in bench.rows(t.outcome)) == 2
 
 
 def test_text_that_cannot_be_stored_is_escaped_where_it_arrives(station: Station) -> None:
-    """NUL and lone surrogates in classes, ids, notes and the device cost nothing; ids stay two."""
+    """NUL and lone surrogates in classes, ids, notes and the device are escaped; ids differ."""
     bench = station.launch(make_spec(dimensions=(), epochs=1))
     assert station.work("small", "odd").state == "complete"
     assert attempts(bench) == []
@@ -84,7 +84,7 @@ def test_text_that_cannot_be_stored_is_escaped_where_it_arrives(station: Station
 
 
 def test_what_no_column_can_hold_costs_the_attempt(station: Station) -> None:
-    """The server's refusal is the attempt's reason, in its words; the worker goes on."""
+    """The server's refusal is the attempt's reason, in its words; the worker continues."""
     bench = station.launch(make_spec(epochs=2))
     assert station.work("small", "absurd:2").state == "complete"
     refused = "the trainer's data cannot be stored: integer out of range (SQLSTATE 22003)"
@@ -96,7 +96,7 @@ def test_what_no_column_can_hold_costs_the_attempt(station: Station) -> None:
 def test_a_full_disk_of_the_server_is_no_outage(
     station: Station, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A refusal that repeats fails the attempt, and the log has the server's words."""
+    """A refusal that repeats fails the attempt, and the log has the server's message."""
     monkeypatch.setattr(stored, "STUBBORN_TRIES", 2)
     bench = station.launch(make_spec(epochs=2))
     with station.database.transaction() as connection:
@@ -117,7 +117,7 @@ def test_a_full_disk_of_the_server_is_no_outage(
 def test_an_error_of_ours_in_a_trials_transaction_costs_the_attempt(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An assertion that fails in the ledger fails the attempt with its words, not the worker."""
+    """An assertion that fails in the ledger fails the attempt with its message, not the worker."""
     real, calls = endings.complete, []
 
     def broken(*arguments: Any) -> None:
@@ -155,7 +155,7 @@ def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:
 
 
 def test_a_silent_trainer_is_stopped(station: Station) -> None:
-    """A trainer without a sign of life for longer than [limits] allows is replaced."""
+    """A trainer that is silent for longer than [limits] allows is replaced."""
     bench = station.launch(limited(make_spec(dimensions=(), epochs=2), silence_seconds=1.0))
     assert station.work("small", "silent:1").state == "complete"
     assert attempts(bench) == ["the trainer did not respond for 1 s"]
@@ -171,7 +171,7 @@ def test_a_greedy_trainer_is_stopped(station: Station) -> None:
 
 
 def test_what_a_trainer_prints_is_kept(station: Station) -> None:
-    """Standard output and error of an attempt can be read afterwards, by trial and attempt."""
+    """An attempt's standard output and error can be read by trial and attempt."""
     bench = station.launch(make_spec(dimensions=(), epochs=1))
     station.work("small", "prints:1")
     (row,) = bench.rows(t.output)
@@ -180,7 +180,7 @@ def test_what_a_trainer_prints_is_kept(station: Station) -> None:
 
 
 def test_the_same_misbehaviour_everywhere_pauses_the_study(station: Station) -> None:
-    """A broken machine does not burn the study: the brake pauses it, nothing is FAILED."""
+    """On a broken machine the brake pauses the study, and nothing is FAILED."""
     bench = station.launch(make_spec(seeds=3))
     ended = station.work("small", "code3")
     assert ended.state == "paused"
@@ -207,7 +207,7 @@ def test_what_fails_where_the_folder_is_gone_is_not_the_trials_fault(
 
 
 def test_a_diverged_trial_is_pruned_and_the_next_goes_on(station: Station) -> None:
-    """NaN ends a trial at its epoch; what the trainer sends after it is not stored."""
+    """NaN ends a trial at its epoch; later messages of the trainer are not stored."""
     bench = station.launch(make_spec(epochs=4))
     assert station.work("small", "diverges").state == "complete"
     rows = bench.rows(t.outcome)
@@ -218,7 +218,7 @@ def test_a_diverged_trial_is_pruned_and_the_next_goes_on(station: Station) -> No
 def test_the_trainer_gets_no_way_into_the_database(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing in a trainer's environment opens the database."""
+    """Nothing in a trainer's environment gives access to the database."""
     monkeypatch.setenv("TUNER_DATABASE_URL", station.settings.database_url or "")
     monkeypatch.setenv("PGPASSWORD", "secret")
     station.launch(make_spec(dimensions=(), epochs=1))
@@ -230,7 +230,7 @@ def test_the_trainer_gets_no_way_into_the_database(
 
 
 def test_predictions_of_another_network_than_the_curve_fail_the_attempt(station: Station) -> None:
-    """Figures are computed again from predictions before a trial completes; no trial is mixed."""
+    """Figures are recomputed from predictions before a trial completes, so none is mixed."""
     bench = station.launch(make_spec(epochs=2))
     ended = station.work("small", "mixed")
     assert ended.state == "paused"
@@ -246,7 +246,7 @@ def interruptions(bench: Any) -> list[str]:
 def test_a_trainer_that_crashes_with_several_trials_costs_none_an_attempt(
     station: Station,
 ) -> None:
-    """Also if it goes while the second and the third are claimed; then each is trained alone."""
+    """Even if it crashes while others are claimed; then each is trained alone."""
     bench = station.launch(limited(make_spec(epochs=2), attempts=1))
     assert station.work("small", "crowd:1").state == "complete"
     assert attempts(bench) == []
@@ -259,7 +259,7 @@ def test_a_trainer_that_crashes_with_several_trials_costs_none_an_attempt(
 
 
 def test_what_one_trial_does_is_not_the_other_s_fault(station: Station) -> None:
-    """The second is blamed for the nonsense that was sent about it; the first is not."""
+    """The second fails for the invalid message about it; the first does not."""
     bench = station.launch(limited(make_spec(epochs=2), attempts=1))
     assert station.work("small", "mixed_up:1").state == "complete"
     assert attempts(bench) == ["the trainer sent an invalid message"]
@@ -270,7 +270,7 @@ def test_what_one_trial_does_is_not_the_other_s_fault(station: Station) -> None:
 
 
 def test_an_error_of_several_trials_is_no_attempt_of_any(station: Station) -> None:
-    """Also of the last of them, when the others have been dealt with already."""
+    """This includes the last of them, when the others have been handled already."""
     bench = station.launch(limited(make_spec(epochs=2), attempts=1))
     assert station.work("small", "shared:1").state == "complete"
     assert attempts(bench) == []
@@ -282,7 +282,7 @@ def test_an_error_of_several_trials_is_no_attempt_of_any(station: Station) -> No
 def test_a_lease_that_was_lost_before_the_trainer_had_begun_costs_the_trial_alone(
     station: Station,
 ) -> None:
-    """What the trainer says of its setup is refused by the ledger; the worker goes on."""
+    """The ledger refuses the trainer's setup; the worker continues."""
     bench = station.launch(make_spec(epochs=2))
     stop = StopRequest()
     thread = station.in_thread("small", "late:1", stop)
@@ -304,7 +304,7 @@ def test_a_lease_that_was_lost_before_the_trainer_had_begun_costs_the_trial_alon
 
 @pytest.mark.parametrize("workers", [1, 40, 400, 100_000])
 def test_idle_workers_ask_seldom_together_and_each_often_enough(workers: int) -> None:
-    """A small fleet asks as ever; of a large one each asks less, but well within its lease."""
+    """A small fleet polls as usual; in a large one each polls less, but well within its lease."""
     timing = Timing()
     pause = longest_wait(workers, timing)
     assert timing.poll <= pause <= timing.lease / 2

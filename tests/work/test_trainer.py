@@ -1,4 +1,4 @@
-"""The real trainer process: what it is given, and that it never outlives its supervisor."""
+"""The real trainer process: its environment, and that it never outlives its supervisor."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def test_the_trainer_leaves_when_its_supervisor_has_gone() -> None:
 
 
 def test_the_trainer_reports_what_it_cannot_do(tmp_path: Path) -> None:
-    """A job of an objective that is not there is an error of that trial; the trainer stays."""
+    """A job with an unknown objective is an error of that trial; the trainer stays."""
     ours, theirs = socket.socketpair()
     process = start(ours, theirs)
     settings = {"device": "cpu", "threads": 1, "cache": str(tmp_path), "folders": []}
@@ -62,7 +62,7 @@ def test_the_trainer_reports_what_it_cannot_do(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_real_trainer_has_no_way_into_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its environment nor its arguments, as the system shows them, open the database."""
+    """Neither its environment nor its arguments, as shown by the system, open the database."""
     monkeypatch.setenv("TUNER_DATABASE_URL", "postgresql://me:s3cret@db/x")
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     monkeypatch.setenv("PGPASSFILE", "/s3cret")

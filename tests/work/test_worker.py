@@ -1,4 +1,4 @@
-"""A worker from start to end: waiting, outages, deletion, hours; the proposer's trials."""
+"""A worker from start to end: waiting, outages, deletion, hours; learning samplers."""
 
 import threading
 from collections import Counter
@@ -24,14 +24,14 @@ from tuner.work.worker import Visit, rest_after, work
 
 
 def test_a_study_that_never_appears_is_told(station: Station) -> None:
-    """After its patience a worker says which study it waited for."""
+    """After its patience a worker names the study that it waited for."""
     orders = replace(station.orders("nowhere", "quick"), patience_seconds=0.1)
     with pytest.raises(UnknownStudyError, match="nowhere"):
         work(station.settings, orders, StopRequest())
 
 
 def test_a_database_that_never_answers_is_told(station: Station) -> None:
-    """After its patience a worker says which database it waited for."""
+    """After its patience a worker names the database that it waited for."""
     orders = replace(station.orders("small", "quick"), patience_seconds=0.1)
     nowhere = replace(station.settings, database_url="postgresql://me@127.0.0.1:1/x")
     with pytest.raises(DatabaseUnreachableError, match=r"127\.0\.0\.1"):
@@ -41,7 +41,7 @@ def test_a_database_that_never_answers_is_told(station: Station) -> None:
 def test_a_connection_lost_at_the_start_is_waited_out(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that restarts just as a worker finds its study and joins costs it nothing."""
+    """A server that restarts just as a worker finds its study and joins does no harm."""
     bench = station.launch(make_spec(dimensions=(), epochs=1))
     lost = []
 
@@ -62,7 +62,7 @@ def test_a_connection_lost_at_the_start_is_waited_out(
 
 
 def test_a_study_deleted_while_it_is_trained_ends_the_worker(station: Station) -> None:
-    """A worker in the middle of a trial learns of the deletion and leaves without a fault."""
+    """A worker in the middle of a trial notices the deletion and exits without an error."""
     bench = station.launch(make_spec(epochs=500))
     ended = []
 
@@ -79,7 +79,7 @@ def test_a_study_deleted_while_it_is_trained_ends_the_worker(station: Station) -
 
 
 def test_a_trial_that_is_taken_away_is_dropped(station: Station) -> None:
-    """A worker whose trial was adopted by a peer stops training it and takes another."""
+    """A worker whose trial was adopted by a peer stops training it and claims another."""
     bench = station.launch(make_spec(dimensions=(), seeds=2, epochs=4))
     thread = station.in_thread("small", "held", StopRequest())
     until(lambda: bench.rows(t.lease), "the trial was claimed")
@@ -95,7 +95,7 @@ def test_a_trial_that_is_taken_away_is_dropped(station: Station) -> None:
 
 
 def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> None:
-    """Running trials finish their epoch, go back, and the study ends with the reason."""
+    """Running trials finish their epoch and are given back, and the study ends with the reason."""
     bench = station.launch(make_spec(epochs=500, hours=1.0))
     ended = []
 
@@ -120,7 +120,7 @@ def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> Non
 
 
 def test_a_learning_study_is_trained_to_its_end(station: Station) -> None:
-    """TPE with replicates: every configuration under each seed, with its own parameters."""
+    """With TPE and replicates every configuration is trained under each seed."""
     spec = make_ranged("small", trials=6, sampler="tpe", sampler_options={"n_startup_trials": 2})
     spec = replace(spec, replicates=replace(spec.replicates, seeds=2))
     bench = station.launch(spec)
@@ -132,7 +132,7 @@ def test_a_learning_study_is_trained_to_its_end(station: Station) -> None:
 
 
 def test_a_silent_peer_s_trial_is_adopted_after_the_grace(station: Station) -> None:
-    """A worker alone with an expired lease waits out the grace, then finishes the trial."""
+    """A worker alone with an expired lease waits for the grace period, then finishes the trial."""
     bench = station.launch(make_spec(dimensions=(), epochs=3))
     dead = bench.worker()
     held = claim_trial(dead)
@@ -144,7 +144,7 @@ def test_a_silent_peer_s_trial_is_adopted_after_the_grace(station: Station) -> N
 
 
 def test_a_complete_study_is_left_at_once(station: Station) -> None:
-    """A worker that comes after the end says so and trains nothing."""
+    """A worker that starts after the end says so and trains nothing."""
     bench = station.launch(make_spec(dimensions=()))
     early = bench.worker()
     finish(early, claim_trial(early))
@@ -153,7 +153,7 @@ def test_a_complete_study_is_left_at_once(station: Station) -> None:
 
 
 def test_a_lifetime_ends_a_worker_politely(station: Station) -> None:
-    """It finishes its epoch, gives the trial back, and says that nobody asked but the clock."""
+    """It finishes its epoch, gives the trial back, and names its lifetime as the reason."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     stop = StopRequest()
     thread = station.in_thread("small", "slow", stop)
@@ -167,7 +167,7 @@ def test_a_lifetime_ends_a_worker_politely(station: Station) -> None:
 
 
 def test_an_idle_worker_leaves_a_study_whose_trials_others_have(station: Station) -> None:
-    """It does not wait for the end of the study, only for as long as it was told."""
+    """It waits only for its idle time, not for the end of the study."""
     bench = station.launch(make_spec(dimensions=()))
     claim_trial(bench.worker())
     orders = replace(station.orders("small", "quick"), idle_seconds=0.1)
@@ -177,7 +177,7 @@ def test_an_idle_worker_leaves_a_study_whose_trials_others_have(station: Station
 
 
 def test_an_idle_worker_waits_for_a_study_to_be_launched(station: Station) -> None:
-    """Its patience for the study is as long as it may be idle."""
+    """Its idle time is also its patience for the study."""
     orders = replace(station.orders("small", "quick"), idle_seconds=30.0, patience_seconds=0.0)
     ended: list[str] = []
     thread = threading.Thread(
@@ -196,7 +196,7 @@ def ends_of(bench: Bench) -> list[Any]:
 
 
 def test_a_worker_on_any_study_trains_them_by_priority(station: Station) -> None:
-    """The highest priority first, all of them, and then nothing is left."""
+    """The studies are trained by priority until nothing is left."""
     order = []
     for name, priority in (("low", -1), ("usual", 0), ("high", 1)):
         bench = station.launch(make_spec(name, dimensions=(), epochs=1))
@@ -214,7 +214,7 @@ def test_a_worker_on_any_study_trains_them_by_priority(station: Station) -> None
 def test_a_worker_on_any_study_waits_out_an_outage_between_two_studies(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that restarts while the worker looks for its next study costs it nothing."""
+    """A server that restarts while the worker looks for its next study does no harm."""
     for name in ("first", "second"):
         station.launch(make_spec(name, dimensions=(), epochs=1))
     original, visited = turns.read, []
@@ -232,7 +232,7 @@ def test_a_worker_on_any_study_waits_out_an_outage_between_two_studies(
 
 
 def test_visits_in_vain_become_rarer() -> None:
-    """Up to five minutes apart; a visit with a trial starts over."""
+    """Intervals grow to five minutes; a visit with a trial resets them."""
     vain, trained = Visit(Ended("open", "")), Visit(Ended("open", ""), active_seconds=1.0)
     rests = [0.0]
     for visit in (vain,) * 7 + (trained, vain):
@@ -241,7 +241,7 @@ def test_visits_in_vain_become_rarer() -> None:
 
 
 def test_a_worker_on_any_study_leaves_those_whose_objective_is_elsewhere(station: Station) -> None:
-    """It would fail every trial there and pause the study; it waits, and leaves when idle."""
+    """It would fail every trial there and pause the study; it waits, and exits when idle."""
     foreign = station.launch(replace(make_spec("foreign"), objective="not_here"))
     station.launch(make_spec("small", dimensions=(), epochs=1))
     orders = replace(station.orders("", "quick"), study=None, idle_seconds=0.2)
@@ -254,7 +254,7 @@ def test_a_worker_on_any_study_leaves_those_whose_objective_is_elsewhere(station
 def test_a_worker_on_any_study_changes_between_two_trials(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A study that becomes urgent is trained before the rest of the one that was begun."""
+    """A study that becomes urgent is trained before the rest of the current one."""
     monkeypatch.setattr(worker_module, "QUEUE_SECONDS", 0.0)
     long = station.launch(make_spec("long", epochs=20))
     urgent = station.launch(make_spec("urgent", dimensions=(), epochs=1))

@@ -1,10 +1,10 @@
-"""A trainer that trains nothing: it speaks the real messages, and misbehaves on request.
+"""A trainer that trains nothing: it sends the real messages, and misbehaves on request.
 
     trainer_double.py BEHAVIOUR FOLDER FD
 
-It notes itself and its environment in FOLDER. A behaviour may carry a number
-(`segfault:2`): this many attempts misbehave, counted in FOLDER, then all go well. `large:2000`
-predicts this many images, a kilobyte each.
+It records itself and its environment in FOLDER. A behaviour may carry a number (`segfault:2`): this
+many attempts misbehave, counted in FOLDER, then all go well. `large:2000` predicts this many
+images, a kilobyte each.
 """
 
 import json
@@ -31,7 +31,7 @@ ODD = "\x00\udce9\ud800"
 
 
 def large_scores(images: int) -> NDArray[np.float32]:
-    """Return what the behaviour `large` predicts: a kilobyte an image."""
+    """Return the predictions of the behaviour `large`: a kilobyte per image."""
     scores = np.random.default_rng(0).random((images, LARGE_CLASSES), np.float32)
     logs: NDArray[np.float32] = np.log(scores / scores.sum(axis=1, keepdims=True))
     return logs
@@ -49,7 +49,7 @@ class Double:
         (folder / f"environ-{os.getpid()}").write_text(json.dumps(dict(os.environ)))
 
     def serve(self) -> None:
-        """Train what comes, until the supervisor goes."""
+        """Train all orders, until the supervisor exits."""
         link = Link(self._channel)
         assert link.next().kind == "settings"
         while True:
@@ -86,7 +86,7 @@ class Double:
         if self._behaviour == "chatty":
             os.write(1, b"an epoch begins\n")
         if self._behaviour in ("slow", "chatty"):
-            # An epoch lasts until the test lets it end, or a little while.
+            # An epoch lasts until the test lets it end, or for a short time.
             until = time.monotonic() + 0.1
             while time.monotonic() < until:
                 time.sleep(0.01)
@@ -107,7 +107,7 @@ class Double:
             Figures(last.epoch, last.train_loss, last.train_nll, 0.5, last.val_loss, 0.6, 0.7, 0.5)
         )
         labels = np.array([0, 1], dtype=np.int64)
-        # Predictions whose loss is the epoch's, as a real trainer's are.
+        # Predictions whose loss is the epoch's, like a real trainer's.
         right = 0.0 if self._behaviour == "mixed" else last.val_loss
         scores = np.full((2, CLASSES), -5.0, dtype=np.float32)
         scores[[0, 1], labels] = -right
@@ -148,7 +148,7 @@ class Double:
         return attempt < self._times
 
     def _absurd(self, line: TrialChannel) -> None:
-        """Send an epoch that no column can hold."""
+        """Send an epoch that no column can store."""
         self._set_up(line, pack=1)
         epoch = asdict(self._epoch(1, {"seed": 0})) | {"epoch": 10**12}
         line.report("epoch", {"epoch": epoch})
@@ -191,25 +191,25 @@ class Double:
         raise StoppedError
 
     def _crowd(self, line: TrialChannel) -> None:
-        """Ask for three at a time, and crash when the second has come, and perhaps the third."""
+        """Ask for three trials at a time, and crash once the second has come, or the third."""
         self._set_up(line, pack=3)
         line.link.next()
         self._segfault(line)
 
     def _mixed_up(self, line: TrialChannel) -> None:
-        """Ask for two at a time, and send nonsense about the second."""
+        """Ask for two trials at a time, and send an invalid message about the second."""
         self._set_up(line, pack=2)
         second = line.link.next()
         line.link.begin(int(second.body["serial"])).report("epoch", {"epoch": {"no": "figures"}})
         time.sleep(60)
 
     def _shared(self, line: TrialChannel) -> None:
-        """Tell an error that befell three trials at a time."""
+        """Report an error of three trials at a time."""
         line.report("error", {"error": "MemoryError", "text": "too many", "of": 3})
         raise StoppedError
 
     def _late(self, line: TrialChannel) -> None:
-        """Be slow to begin: send no setup until the test allows it."""
+        """Begin slowly: send no setup until the test allows it."""
         while not (self._folder / "go").exists():
             time.sleep(0.01)
             line.alive()

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     """Run the command line with another trainer."""
     cut = arguments.index("--")
     trainer = tuple(arguments[:cut])
-    # A double is executed: nothing that forks trainers has to load torch.
+    # A double runs as a program: the process that forks trainers, with torch, is not needed.
     forkserver.AVAILABLE = False
     worker.Orders = functools.partial(worker.Orders, trainer=trainer)  # type: ignore[misc,assignment]
     return run(arguments[cut + 1 :])
@@ -25,6 +25,6 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     # The supervisor never loads torch: it would cost 1.4 s and 200 MB a worker.
     assert "torch" not in sys.modules, "the supervisor has loaded torch"
-    # A quarter of a second more to start, for statistics that only a race needs.
+    # It would take a quarter of a second more to start, for statistics that only a race needs.
     assert "scipy" not in sys.modules, "the supervisor has loaded scipy"
     sys.exit(code)
