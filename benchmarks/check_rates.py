@@ -23,7 +23,7 @@ from tuner.train.objective import Data, Split, find
 
 Picture = NDArray[np.uint8]
 DIVISIONS = 200
-"""Random divisions of one distribution that the probe is asked about."""
+"""Random divisions of one distribution for the probe."""
 
 
 def main() -> None:

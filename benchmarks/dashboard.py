@@ -73,12 +73,12 @@ IMAGES = 400
 RUNNING = 50
 EPOCH_SECONDS = 5.0
 ROOM = 100
-"""Trials of each study that are left to train."""
+"""Untrained trials of each study."""
 TABS = 20
 NICE = 10
-"""By how much whatever stands for other machines gives way to the rest."""
+"""The niceness of processes that stand for other machines."""
 WARM_SECONDS = 15.0
-"""How long a server runs before anybody looks at it: it stays on, and people come and go."""
+"""How long a server runs before its first tab: in practice it stays on while users come and go."""
 LOADS = 12
 """Pages that the browser opens in a turn."""
 WINDOW: ViewportSize = {"width": 1280, "height": 1600}
@@ -108,12 +108,12 @@ class Stage:
 
     site: Site
     servers: Mapping[str, tuple[str, psutil.Process]]
-    """Those that run beyond their turn."""
+    """Servers that run beyond their turn."""
     browser: Browser
     notes: Path
-    """Where the workers note what their calls took."""
+    """The file in which workers record the times of their calls."""
     seconds: float
-    """How long a turn takes."""
+    """The duration of a turn."""
 
 
 @dataclass
@@ -122,9 +122,9 @@ class Turn:
 
     looked_at: str
     opens: list[float | None] = field(default_factory=list)
-    """Seconds until a page shows whose it is, by a browser that was never there."""
+    """Seconds until a page shows its study, with an empty browser cache."""
     loads: list[float | None] = field(default_factory=list)
-    """Seconds to a complete page, by a browser that was never there; None for too many."""
+    """Seconds to a complete page, with an empty browser cache; None for too many."""
     again: list[float | None] = field(default_factory=list)
     """The same, with the scripts in the browser's cache."""
     updates: list[float] = field(default_factory=list)
@@ -133,9 +133,9 @@ class Turn:
     calls: dict[str, list[float]] = field(default_factory=dict)
     """Seconds that workers' calls took."""
     transactions: float = 0.0
-    """Of the database, a second."""
+    """Transactions of the database per second."""
     cpu: float = 0.0
-    """Seconds of processor time that the server took, a second."""
+    """The server's processor time per second."""
     memory: list[int] = field(default_factory=list)
 
 
@@ -438,7 +438,7 @@ class _Parts(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.moving: list[str] = []
-        """What it asks for although only trials under way have moved on."""
+        """Parts requested even if only running trials have changed."""
         self.others: list[str] = []
         self.charts = 0
 
@@ -599,9 +599,9 @@ class _Kind:
     path: str
     opened: str
     complete: str
-    """JavaScript that is true when the page shows whose it is, and when everything is there."""
+    """JavaScript that is true when the page shows its study, and when it is complete."""
     waited: str
-    """What that is, in words."""
+    """The condition in words."""
 
 
 KINDS = {

@@ -59,9 +59,9 @@ PARTS = ("size", "stored", "bouncer", "connections", "learning", "short")
 TRIAL_SECONDS, EPOCHS = 60.0, 30
 LEARNING_SECONDS = 0.5
 PROCESSES, THREADS = 12, 4
-"""Of the simulation: how many processes, and how many connections each has."""
+"""Processes of the simulation, and connections of each."""
 RAY = {"short": (715.27, 625.0)}
-"""Seconds that Ray Tune publishes of itself, and the ideal."""
+"""Seconds that Ray Tune publishes, and the ideal."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Load:
     trial_seconds: float = TRIAL_SECONDS
     epochs: int = EPOCHS
     trials: int | None = None
-    """Go on until the study has this many; None: measure a window of `seconds`."""
+    """Continue until the study has this many; None: measure a window of `seconds`."""
     reuse: bool = True
     sampler: str = "grid"
     constant_liar: bool = False

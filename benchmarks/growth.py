@@ -54,7 +54,7 @@ class Costs:
     client: list[float] = field(default_factory=list)
     server: list[float] = field(default_factory=list)
     locked: list[float] = field(default_factory=list)
-    """How long the study's lock was held, if it was."""
+    """How long the study's lock was held, if at all."""
     statements: list[int] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)

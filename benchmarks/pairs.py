@@ -16,7 +16,7 @@ from tuner.statistics.bootstrap import mean_difference
 from tuner.statistics.proportions import mcnemar, share_of
 
 DISTANCE = 1.0
-"""How far each class lies from the border, in deviations of a score."""
+"""The distance of each class from the threshold, in standard deviations of a score."""
 MIXED = 0.1
 """How often an image is not of its patient's class."""
 MARKS = (

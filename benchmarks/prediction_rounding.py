@@ -43,7 +43,7 @@ PARAMETERS: dict[str, Value] = {
     "weights": "",
 }
 SURE = 20.0
-"""Outputs are multiplied by this: a trained network is surer than random weights are."""
+"""Outputs are multiplied by this: a trained network is more confident than random weights."""
 
 Logs = NDArray[np.float32]
 

@@ -20,7 +20,7 @@ SIZES = ((2, 10), (3, 10), (4, 6), (4, 10), (5, 10), (5, 20), (6, 10), (8, 10), 
 BEHIND = (0.0, 0.02, 0.05, 0.10)
 """By how much all contenders but the best are worse."""
 LONGEST = 40
-"""Rounds that are drawn; a race with more of them ends there, and has saved nothing."""
+"""Rounds that are drawn; a longer race ends there, and has saved nothing."""
 SHARES = ("best dropped", "any dropped", "one left", "ended by images")
 MEANS = ("worse dropped", "trials saved")
 

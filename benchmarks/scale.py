@@ -41,7 +41,7 @@ QUESTIONS = (
     ("table", ("table", "large"), None),
     ("status", ("status", "large"), None),
 )
-"""Name, command, and the seconds that are promised."""
+"""Name, command, and promised seconds."""
 
 
 def build(database: Database, trials: int) -> None:

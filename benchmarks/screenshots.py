@@ -38,7 +38,7 @@ class Shot:
     ready: str
     """A selector of something that is computed or read in the background."""
     at: str = "body"
-    """What is scrolled to the top."""
+    """The selector that is scrolled to the top."""
 
 
 SHOTS = (

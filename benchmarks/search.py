@@ -43,11 +43,11 @@ SHOWN = (4, 8, 12)
 """Budgets, in trainings of full length, after which regrets are recorded."""
 DRAWS_OF_SEARCHES = 200
 ENOUGH = 45
-"""Settings of which searches of two thirds can be compared."""
+"""Settings that are enough to compare searches on two thirds of them."""
 LEVELS = (4, 6, 8, 10, 12, 16, 20, 24)
 GRID = np.arange(0.25, MET + 0.25, 0.25)
 BUDGETS = GRID[1:80:2]
-"""Those of the picture."""
+"""Budgets of the picture."""
 TARGET = 0.65
 HYPERBAND = Way("hyperband (from 5)", "hyperband", options={"min_resource": 5})
 PROMOTE = Way(
@@ -77,7 +77,7 @@ SEARCHED: Mapping[str, tuple[Sampler, ...]] = {
 WORKERS: Mapping[Sampler, tuple[int, ...]] = {"random": (1, 2, 8, 32), "tpe": (1, 8)}
 PARTS = ("random", "tpe", "interval", "rest", "seen")
 FEW = (1, 2)
-"""Numbers of workers for which intervals are recorded."""
+"""The numbers of workers with recorded intervals."""
 DRAWN = ("full", "median", "hyperband", "asha", "promote-all")
 
 

@@ -31,11 +31,11 @@ from tuner.store.pruning import build_pruner
 from tuner.store.sampling import distributions, propose
 
 TITLE = "replayed"
-"""Of Optuna's study: hyperband assigns trials to brackets by it."""
+"""The name of Optuna's study, by which hyperband assigns trials to brackets."""
 
 Sampler = Literal["random", "tpe", "gp"]
 Paused = Literal["pruned", "running", "hidden"]
-"""What a sampler takes a paused trial for; the ledger says that it is pruned."""
+"""How a sampler sees a paused trial; in the ledger it is pruned."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Way:
     pruner: str = "none"
     allocator: str = "none"
     options: Mapping[str, float] = field(default_factory=dict)
-    """Of the pruner or of the allocator."""
+    """Options of the pruner or of the allocator."""
 
     def spec(self, of: Spec, trials: int, sampler: Sampler = "random", seed: int = 0) -> Spec:
         """Return a study that searches this way."""
@@ -122,9 +122,9 @@ class Trial:
 
     setting: int
     curve: Array
-    """All epochs that it would be trained."""
+    """The values of all its epochs."""
     frozen: FrozenTrial
-    """As Optuna sees it."""
+    """The trial as Optuna sees it."""
     epoch: int = 0
     until: int = 0
     """The epoch at which its stretch ends."""
@@ -320,9 +320,9 @@ class Replayed:
     spent: Array
     """When it improved, in trainings of full length, of all workers together."""
     regret: Array
-    """By how much it is worse than the best that the search could find."""
+    """How much worse it is than the best that the search could find."""
     total: float
-    """What the search spent until nothing was left to do."""
+    """The cost of the complete search."""
 
     def after(self, budget: float) -> float:
         """Return the regret after a budget; infinite before the first complete trial."""

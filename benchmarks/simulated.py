@@ -61,11 +61,11 @@ IDENTITY = Identity(
 )
 LOCK = "pg_advisory_xact_lock"
 NOW = threading.local()
-"""What the action of this thread has done so far: messages, and when it got the study's lock."""
+"""The current action of this thread: its messages, and when it got the study's lock."""
 BEHIND = 8
-"""How much nicer simulated workers are than the server, and than the one that claims."""
+"""The niceness of simulated workers above that of the server and of the claiming worker."""
 CHECKPOINT_SECONDS = 2.0
-"""A trainer saves about so often, and its worker notes each save in the history."""
+"""A trainer saves about this often, and its worker records each save in the history."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Orders:
     trial_seconds: float
     epochs: int
     join_seconds: float
-    """Workers begin one after the other within this time."""
+    """All workers start within this time, one after the other."""
     settle_seconds: float
     """From the start to the measured window."""
     window_seconds: float

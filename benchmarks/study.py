@@ -63,7 +63,7 @@ class Case:
     first: Mapping[str, int]
     """How many of its trials a slow competitor trains; the others train all."""
     targets: Mapping[str, float]
-    """How many times as fast as others tuner ought to be on two cores."""
+    """tuner's target speed-up over the others on two cores."""
     repetitions: int = 1
 
     @property

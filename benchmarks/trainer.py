@@ -71,9 +71,9 @@ class Machine:
     """What one thread, or the device, can do."""
 
     operations: Mapping[str, float]
-    """A second, of a large matrix product, by precision."""
+    """Operations per second in a large matrix product, by precision."""
     bytes: float
-    """A second, read or written by a copy."""
+    """Bytes per second, read or written by a copy."""
 
 
 def main() -> None:

@@ -35,9 +35,9 @@ class World:
     to_images: float
     to_both: float
     wild: float = 1.0
-    """How many times as strongly the first setting answers to seeds."""
+    """How many times as strongly the first setting responds to seeds."""
     by_patient: float = 0.0
-    """The share of the images' variance, and of settings' answers to them, that is by patient."""
+    """The share by patient of the images' variance, and of settings' responses to them."""
     sizes: Sizes = "none"
     """How many images each patient has."""
 
@@ -80,9 +80,9 @@ class Shape:
     images: int
     planted: float = 0.0
     behind: int = 1
-    """How many settings, the last ones, are worse by so much."""
+    """How many settings, the last ones, are worse."""
     evened: bool = False
-    """Whether a setting that scatters more is made as accurate as the others."""
+    """Whether a setting with a larger variance is made as accurate as the others."""
 
 
 def people(sizes: Sizes, images: int, chance: np.random.Generator) -> Clusters | None:

@@ -46,7 +46,7 @@ from tuner.store.embedded import server as embedded
 gc.disable()
 
 QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.15, give_back=5.0)
-"""Leases that tests can wait for."""
+"""Leases short enough for tests to wait for."""
 
 TEMPLATE = "tuner_template"
 
@@ -83,7 +83,7 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-"""On a busy machine an example may take any time, and says as much."""
+"""On a busy machine an example may take any time."""
 
 PROGRAMS_END = 0.8
 """The last file that starts programs is begun after this share of the others."""

@@ -35,7 +35,7 @@ STUDY: dict[str, Any] = {
     "space": {"lr": (1e-3, 1e-2)},
     "fixed": {"epochs": 2, "hidden": 4},
 }
-"""As a person writes it in Python; a tuple does for a list."""
+"""A study as written in Python; a tuple is accepted as a list."""
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ class Setting:
     """One study: three schedules under some seeds."""
 
     folder: str
-    """Where the arrays are, and where a competitor may write."""
+    """The folder of the arrays, in which a competitor may write."""
     model: str
     size: int
     seeds: int

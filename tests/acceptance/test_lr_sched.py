@@ -35,7 +35,7 @@ COLUMNS = [
 
 
 ONE_SEED = [*QUICK, "--set", "replicates.seeds=1"]
-"""Smaller still: 9 trials."""
+"""Even smaller: 9 trials."""
 
 
 def execute(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ SMALL = (
     "data.val_images=24",
     "data.test_images=24",
 )
-"""A phantom that is quickly drawn and trained on."""
+"""A phantom that is quick to draw and to train on."""
 
 FEW = (*SMALL, "replicates.seeds=2", "epochs=2")
 
@@ -38,7 +38,7 @@ SMALLER: Mapping[str, tuple[str, ...]] = {
     "gap_pooling": (*FEW, "data.image_size=64"),
     "digits": ("replicates.seeds=2", "replicates.splits=2", "epochs=2"),
 }
-"""What makes a study small; others take the small phantom, two seeds and two epochs."""
+"""Overrides that make a study small; others get the small phantom, two seeds and two epochs."""
 
 REPORTS = (
     *("ann_vs_cnn", "batch_size", "depth", "epochs", "everything", "gap_pooling"),

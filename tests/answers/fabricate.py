@@ -40,7 +40,7 @@ class Told:
 
 
 Teller = Callable[[dict[str, Value], int], Told | None]
-"""Says what became of a configuration under a seed; None where it was never begun."""
+"""Returns the outcome of a configuration under a seed; None if it was never begun."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Images:
     ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[str, ...] = ("normal", "pneumonia")
     patients: dict[str, tuple[str, ...]] | None = field(default_factory=dict)
-    """By split; None for labels that were stored before patients were."""
+    """Patients by split; None for labels stored before patients were."""
 
 
 def images(val: int = 200, test: int = 200, *, each: int = 0) -> Images:

@@ -27,7 +27,7 @@ from tuner.store.races import insert_decision
 RATES = (0.1, 0.01, 0.001, 0.0001)
 TRUTH = images()
 ACCURACY = {0.1: 0.60, 0.01: 0.93, 0.001: 0.92, 0.0001: 0.55}
-"""By rate; the worst does not get into the race."""
+"""Accuracies by learning rate; the worst does not get into the race."""
 Begun = Callable[[int, int], bool]
 
 

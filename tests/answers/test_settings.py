@@ -22,7 +22,7 @@ SHARES: dict[float, tuple[float | str, ...]] = {
     LUCKY: (0.93, 0.5, 0.5),
     STEADY: (0.85, 0.86, 0.84),
 }
-"""What share of images is right, by rate and seed; a text is a state."""
+"""The share of correct images, by learning rate and seed; a text is a state."""
 
 
 def study(database: Database, shares: dict[float, tuple[float | str, ...]] = SHARES) -> Bench:

@@ -19,7 +19,7 @@ COST = Cost(
     all_epochs=960,
     all_seconds=80 * 3600.0,
 )
-"""Of 80 hours of devices, on however many of them."""
+"""80 device hours in total, on any number of devices."""
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tuner.store.address import Address, parse
 from tuner.store.embedded import server as embedded
 
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-"""As `tuner` has it: a command remembers the names that it was first shown with."""
+"""The same as for `tuner`: a command remembers the names of its first use."""
 ODD_PASSWORD = "p{}%@:/#?& ü'\"\\w"
 
 

@@ -33,7 +33,7 @@ if done.read_text() == "die":
 found = {"contents": contents, "data": {"image_size": 32}, "notes": []}
 say("result", {"examination": found, "warnings": ["7 images have a copy."]})
 """
-"""Answers as `tuner.check.quick` does; the end of the examination waits for a file."""
+"""Answers like `tuner.check.quick`; the end of the check waits for a file."""
 
 
 @pytest.fixture

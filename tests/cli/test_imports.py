@@ -24,7 +24,7 @@ from tuner.store.database import Database
 pytestmark = pytest.mark.processes
 
 SCIPY = ("scipy.stats", "scipy.optimize")
-"""They take a second to load; scipy.special, which has what answers need, a quarter of one."""
+"""They take a second to load; scipy.special, which answers need, takes a quarter of one."""
 
 EVERYTHING_IN = """
 import importlib, pkgutil

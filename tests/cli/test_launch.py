@@ -31,7 +31,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 SLOWLY = {PAUSE: "0.01"}
-"""Makes epochs of some 40 ms each, so that a test can meet a launch at work."""
+"""Makes epochs of some 40 ms each, so that a test can act during a launch."""
 
 
 def long(epochs: int) -> str:

@@ -38,9 +38,9 @@ def test_a_closed_output_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ODD = "[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\r\x07 \u202ecod.exe \udcff\ud800"
 SHOWN = r"[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\x0d\x07 \u202ecod.exe \xff\ud800"
-"""How ODD is shown."""
+"""The printed form of ODD."""
 C1 = "".join(map(chr, range(0x80, 0xA0)))
-"""Shown as the same bytes of a file name are."""
+"""Printed like the same bytes of a file name."""
 COMMANDS = Path(terminal.__file__).parent
 MAKES_OUTPUT = {
     *("click.echo", "click.secho", "click.confirm", "click.prompt", "print", "Console"),

@@ -68,7 +68,7 @@ def digest_of_samples() -> str:
 
 
 SAMPLES = "1417a4749ce80cb1c87224d6b3a8b92cccedbe1326176c29407171f4fcac8426"
-"""The hash on every machine; another one means other data for every phantom study."""
+"""The hash on every machine; a change of it changes the data of every phantom study."""
 
 
 def test_images_are_the_same_bytes_on_every_machine() -> None:

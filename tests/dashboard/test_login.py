@@ -225,7 +225,7 @@ BY_ITSELF = (
     {"Accept": "*/*"},
     {"Accept": "text/event-stream"},
 )
-"""Requests that a page sends without its reader: browsers by https and by http, htmx, fetch."""
+"""Requests that a page sends by itself: browsers over https and http, htmx, fetch."""
 BY_A_PERSON = ({"Sec-Fetch-Mode": "navigate"}, {"Accept": "text/html,*/*;q=0.8"})
 
 

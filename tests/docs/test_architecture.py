@@ -10,7 +10,7 @@ import tuner
 ROOT = Path(tuner.__file__).parent
 PAGE = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^### `tuner/(\w+)`\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE))
-"""The text about the inside of each room."""
+"""The text about each room's contents."""
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 
 

@@ -23,7 +23,7 @@ NAMING = (
     "export",
 )
 READING = ("validate", "check", "launch", "run")
-"""Commands that read a study's file; the others want a stored study."""
+"""Commands that read a study's file; the others need a stored study."""
 
 
 def commands() -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ from tuner.store import schema
 from tuner.store.database import Database
 
 OUTAGE = Timing(lease=3.0, renew=0.3, grace=2.0, poll=0.15, give_back=5.0)
-"""Leases shorter than the outages that they meet."""
+"""Leases shorter than the outages in these tests."""
 
 
 @pytest.fixture

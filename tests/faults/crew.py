@@ -19,7 +19,7 @@ class Crew:
     """Variables of the workers, and of their trainers."""
     processes: list[Started] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
-    """How workers ended by an error of their own."""
+    """How workers ended by their own errors."""
 
     def attend(self) -> None:
         """Start missing workers."""

@@ -47,13 +47,13 @@ class Proxy:
     """The server's port, or its socket in the file system."""
     port: int = 0
     rate: float | None = None
-    """Bytes a second that go up to the server, over all connections: a line of so much."""
+    """The bandwidth to the server, in bytes per second over all connections."""
     delay: float = 0.0
     """Seconds that each piece of data waits before it is passed on."""
     commits: int = 0
     """COMMITs seen so far."""
     cut_at: dict[int, Cut] = field(default_factory=dict)
-    """Which COMMIT, counted from 1, meets a cut, and on which side of the server."""
+    """Which COMMIT, counted from 1, is cut, and on which side of the server."""
     cuts: int = 0
     _pairs: list[Pair] = field(default_factory=list)
     _flowing: threading.Event = field(default_factory=threading.Event)

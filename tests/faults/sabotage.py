@@ -36,9 +36,9 @@ class Fault:
     nth: int = 1
     signal: int = signal.SIGKILL
     idle: str = NONE
-    """The server's patience with a transaction that does nothing, if not the usual."""
+    """The server's timeout for an idle transaction, if not the usual one."""
     trainer: tuple[str, ...] = ()
-    """A trainer in place of the real one."""
+    """A trainer that replaces the real one."""
 
     def text(self) -> str:
         """Return the text that `read` reads in the worker's process."""

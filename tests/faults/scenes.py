@@ -42,7 +42,7 @@ FAULTS = (
     "no_folder:1",
     "waits",
 )
-"""What the objective can do wrong; `raises:2` does so in two attempts, `raises` in all."""
+"""Faults of the objective; `raises:2` has it in two attempts, `raises` in all."""
 
 PARAMETERS = f"""
         Parameter("fault", "choice", "none", "how to misbehave", choices={FAULTS!r}),
@@ -276,7 +276,7 @@ UNLIKE = {
     "made",
     "ended",
 }
-"""What may differ between two trainings of one study: who, when, how long, and at which attempt."""
+"""Columns that may differ between two trainings of one study: worker, time, duration, attempt."""
 
 
 def results(connection: sa.Connection, study_id: int) -> dict[str, list[tuple[str, ...]]]:

@@ -35,7 +35,7 @@ TIMING = Timing(lease=6.0, renew=1.0, grace=2.5, poll=0.1, give_back=5.0)
 GAP_SECONDS = 0.5
 LOOK_SECONDS = 0.2
 LAST_BLOW = 0.95
-"""How far the study has come when the last blow falls."""
+"""The progress of the study at which the last blow falls."""
 
 
 class Workforce(Protocol):
@@ -74,7 +74,7 @@ class Storm:
     frozen: list[tuple[float, list[int]]] = field(default_factory=list)
     decisions: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
     gap_seconds: float = GAP_SECONDS
-    """Between two blows, so that one does not hide behind the other."""
+    """The time between two blows, so that they do not overlap."""
 
     def rage(self) -> None:
         """Let the blows fall until the study has ended."""

@@ -16,7 +16,7 @@ from tuner.store.optuna_storage import Binding
 TRIALS = 8
 VARIANTS = {"variant": list(range(TRIALS))}
 FEW = 7
-"""Attempts that a study with one fault in every trial may cost: two a trial, and the last."""
+"""Attempts allowed for a study with one fault in every trial: two per trial, and the last."""
 
 
 @pytest.fixture

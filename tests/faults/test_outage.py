@@ -30,7 +30,7 @@ from tuner.store import tables as t
 
 NOTHING_THERE = "postgresql://me@127.0.0.1:1/nowhere"
 LATE = timedelta(seconds=3.5)
-"""In so long a waiting worker has tried again, whatever its pause between two tries."""
+"""Time in which a waiting worker has retried, whatever its pause between two tries."""
 UNDISTURBED = {"lost", "adopted", "attempt failed", "given back", "failed", "resumed"}
 """Events that no trial may have after an outage."""
 

@@ -13,7 +13,7 @@ from tuner.settings import Timing
 from tuner.store import tables as t
 
 PATIENT = Timing(lease=300.0, renew=1.0, grace=0.5, poll=0.15, give_back=60.0)
-"""Leases so long that no test can have waited for one to expire."""
+"""Leases too long to expire during a test."""
 ADOPTED_SECONDS = 2.0
 """By the database's clock, between giving back and adoption; a promise of ours."""
 

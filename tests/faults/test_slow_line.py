@@ -31,8 +31,9 @@ from tuner.work.worker import Orders, work
 
 IMAGES = 2000
 RATE = 400_000.0
-"""Bytes a second. The 4 MB of predictions need 10 s: several times the server's patience below,
-and the lease. As hexadecimal text in one transaction, each array alone would need 10 s."""
+"""Bytes per second. The 4 MB of predictions need 10 s: several times the server's timeout below,
+and the lease. As hexadecimal text in one transaction, each array alone would need 10 s.
+"""
 
 
 @pytest.fixture

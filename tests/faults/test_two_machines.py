@@ -16,7 +16,7 @@ from tuner.train.workbench import Workbench
 
 SIZES = Sizes(rates=(0.02,), epochs=60, images=1200, batch_size=600)
 HIDDEN = "hidden = 1024"
-"""Wide enough that two threads divide the work, and add up in another order than one."""
+"""Wide enough that two threads divide the work, and sum in another order than one."""
 
 
 @pytest.fixture

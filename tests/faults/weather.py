@@ -25,22 +25,24 @@ class Weather:
     every: int = 5
     """Epochs between two checkpoints."""
     learning: bool = False
-    """Whether TPE proposes and the median pruner stops; else a grid, of which all is trained."""
+    """Whether TPE proposes and the median pruner stops; else a grid that is trained completely."""
     budget: int = 0
     """Epochs that are trained of a study whose trials pause (`allocator = "promote"`), or 0: then
     it ends as spent, with most trials paused."""
     pack: int = 1
     """Trials that a trainer takes at a time."""
     plain: bool = False
-    """Whether the networks may train as a pack; they note no epochs then, so that nobody knows
-    how many were begun more than once."""
+    """Whether the networks may train as a pack; they record no epochs then, so it is unknown how
+    many were begun more than once.
+    """
     deadline_seconds: float = 600.0
     images: int = 6000
     hidden: int = 512
-    """How much an epoch computes: one batch of all images, so that every epoch that begins is
-    noted by the objective."""
+    """The cost of an epoch: one batch of all images, so that the objective records every epoch that
+    begins.
+    """
     pause_seconds: float = 0.0
-    """How long an epoch waits besides, to be met by blows without any computing."""
+    """An additional wait per epoch, so that blows can hit it without any computing."""
 
     def sections(self) -> dict[str, Mapping[str, Any]]:
         """Return the study file."""
@@ -107,12 +109,12 @@ class Report:
     states: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     struck: int = 0
-    """How many workers were hit by blows, which may be several at a time."""
+    """How many workers were hit by blows; one blow may hit several."""
     epochs_stored: int = 0
     epochs_begun: int = 0
     decisions: int = 0
     looks: int = 0
-    """How often all decisions were compared with what they had been."""
+    """How often all decisions were compared with their earlier values."""
     workers_started: int = 0
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)

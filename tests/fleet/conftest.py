@@ -15,7 +15,7 @@ from tuner.settings import Settings
 from tuner.store.database import Database
 
 REQUIRED = {name: os.environ.get(name) for name in (slurm.REQUIRED, ray.REQUIRED)}
-"""Read here: tests see no variable of tuner's."""
+"""Read here, because tests see no variable of tuner."""
 MakeFleet = Callable[..., LocalFleet]
 
 

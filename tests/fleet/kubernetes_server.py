@@ -27,7 +27,7 @@ class Kubernetes:
     requests: list[tuple[str, str]] = field(default_factory=list)
     log: str = ""
     uid: str | None = "cluster-1"
-    """Of the namespace kube-system; None where people may not read it."""
+    """The uid of the namespace kube-system; None if users may not read it."""
     quota: bool = False
     """Whether Secrets are refused, as by a full quota."""
 

@@ -39,11 +39,11 @@ from tuner.store import tables as t
 OUTAGE_SECONDS = 3.0
 """How long PostgreSQL is away, or a node."""
 GROWN_SECONDS = 10.0
-"""Workers younger than this are left alone: five early deaths in a row end a fleet, rightly."""
+"""Younger workers are left alone, since five early deaths in a row end a fleet."""
 LOOK_SECONDS = 1.0
 
 Strike = Callable[[], int]
-"""Lets a blow fall; returns how many workers it hit, 0 if there was nobody to hit."""
+"""Lets a blow fall; returns how many workers it hit, 0 if none."""
 
 
 @dataclass(frozen=True)

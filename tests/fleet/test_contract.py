@@ -116,7 +116,7 @@ def bed(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Bed]:
 
 
 LEAVING_SECONDS = 200.0
-"""Once in many runs Slurm took two minutes to say that a cancelled element had ended."""
+"""Once in many runs Slurm took two minutes to report the end of a cancelled element."""
 
 pytestmark = pytest.mark.processes
 

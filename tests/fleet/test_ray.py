@@ -24,7 +24,7 @@ from tuner.fleet.contract import Crew
 from tuner.store import tables as t
 
 SIZES = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
-"""One attempt only: nothing that Ray does may be taken for a fault of the trial."""
+"""One attempt only: no action of Ray may count as a fault of the trial."""
 LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000, attempts=1)
 
 

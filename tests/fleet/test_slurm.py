@@ -27,7 +27,7 @@ from tuner.store import tables as t
 
 EXPECTED = Path(__file__).parent / "expected"
 SIZES = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
-"""One attempt only: nothing that Slurm does may be taken for a fault of the trial."""
+"""One attempt only: no action of Slurm may count as a fault of the trial."""
 LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000, attempts=1)
 OPTIONS = SlurmOptions(
     partition="gpu",

@@ -14,7 +14,7 @@ ENDINGS = {"csv": "csv", "json": "json", "markdown": "md", "latex": "tex"}
 
 
 LEFT_OUT = ("--json", "--study", "-o", "--format", "csv", "json", "markdown", "latex")
-"""Words that the name of a golden file says by its ending, or need not say."""
+"""Words that a golden file's name expresses by its ending, or omits."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Case:
 
     command: str
     folder: str
-    """Of the golden file: the study's name, or what the case is about."""
+    """The golden file's folder: the study's name, or the subject of the case."""
 
     @property
     def arguments(self) -> list[str]:
@@ -60,7 +60,7 @@ class Case:
 
 
 NOTEBOOK = Case("open lr_sched", "notebook")
-"""What `tuner.open` gives in Python; no command."""
+"""The result of `tuner.open` in Python, not of a command."""
 
 
 def cases() -> list[Case]:
@@ -75,7 +75,7 @@ def cases() -> list[Case]:
 
 
 WHOLE = ("lr_sched", "everything", "digits")
-"""Studies as they are meant to be."""
+"""Complete studies."""
 
 UNUSUAL = (
     *("pruned", "one_seed", "no_test", "patients", "failed", "paused", "single"),

@@ -28,9 +28,8 @@ WHERE study_id IN (SELECT study_id FROM tuner.study WHERE name = 'running') AND 
 UPDATE tuner.lease SET renewed = clock_timestamp(), expires = clock_timestamp() + interval '1 hour'
 WHERE study_id IN (SELECT study_id FROM tuner.study WHERE name = 'running') AND state = 'held';
 """
-"""The workers of the study `running` are alive for as long as the tests may take.
-
-Whether a worker lives is a matter of seconds by the server's clock: seen 20 s ago it is gone.
+"""The workers of the study `running` count as alive for as long as the tests may take. By the
+server's clock, a worker last seen 20 s ago is gone.
 """
 
 

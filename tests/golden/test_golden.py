@@ -32,7 +32,7 @@ WRITES = os.environ.get("GOLDEN") == "write"
 """Whether golden files are rewritten, instead of compared."""
 
 DRAWN = re.compile(r"<!-- (.*?) -->")
-"""A text in a picture: Matplotlib draws it as lines, and notes it in a comment."""
+"""A text in a picture: Matplotlib draws it as lines, and keeps it in a comment."""
 STYLE = re.compile("\x1b\\[[0-9;]*m")
 MOVING = {
     r"seen -?\d+ s ago": "seen … s ago",
@@ -41,7 +41,7 @@ MOVING = {
     r"postgresql://\S+": "postgresql://…",
     r"tuner [\d.]+, \d{4}-\d\d-\d\d \d\d:\d\d UTC": "tuner …, … UTC",
 }
-"""What depends on the moment or the version, and how it stands in golden files."""
+"""Texts that depend on the time or the version, and their form in golden files."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Shell:
     """Runs commands on the stored studies, in a folder that contains their files."""
 
     address: str
-    """Of the database, with its password."""
+    """The address of the database, with its password."""
     folder: Path
 
     def ask(self, case: Case) -> str:

@@ -27,7 +27,7 @@ ANSWERING = {
     "table",
     "validate",
 }
-"""Commands that read and print. Started as a process each spends a second or two on imports."""
+"""Commands that read and print. As a process each spends a second or two on imports."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 LIST = Path(__file__).resolve().parents[1] / "long.txt"
 LONG_SECONDS = 0.3
-"""Of a test with its own setup; a test with parameters is as long as its longest."""
+"""The duration of a test with its setup; for a parametrised test, of its longest case."""
 LINE = re.compile(r"^([0-9.]+)s (?:setup|call|teardown) +(\S+::\S.*)$")
 
 

@@ -19,7 +19,7 @@ from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded.binaries import Binaries
 
 PASSWORD = "p{w}%40:/@#? ü'\"\\é"
-"""Every character that a URL, a shell, str.format or libpq could stumble over."""
+"""Every character that is special in a URL, a shell, str.format or libpq."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Server:
     account: dict[str, Any]
     """Options of subprocess for the account its programs run under."""
     password: str | None = None
-    """What it asks for; without one it trusts everybody on this machine."""
+    """The password required; without one it trusts all users of this machine."""
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:

@@ -22,8 +22,9 @@ AROUND = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
 }
-"""What its processes, and so the actors, have in their environment. At Ray's niceness of 15 they
-would starve beside other tests. Nor does it start Python for tasks that nobody has asked for."""
+"""The environment of its processes, and so of the actors. At Ray's niceness of 15 they would starve
+beside other tests. It does not start Python for tasks in advance either.
+"""
 DRIVER = """
 import json, os, sys, time
 from tuner.fleet.contract import Crew
@@ -35,9 +36,9 @@ fleet.start()
 print(json.dumps(fleet.handle()), flush=True)
 time.sleep(3600)
 """
-"""A program that starts a fleet, says its handle, and waits until it is killed."""
+"""A program that starts a fleet, prints its handle, and waits until it is killed."""
 STARTS = 3
-"""How often a cluster is tried: on a busy machine a node does not answer within Ray's own 30 s."""
+"""How often starting a cluster is tried: on a busy machine a node may exceed Ray's 30 s."""
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Cluster:
     cluster: Any
     nodes: list[Any]
     cpus: int
-    """Of a node: how many workers it has room for."""
+    """The CPUs of a node: how many workers fit on it."""
 
     @property
     def address(self) -> str:

@@ -30,7 +30,7 @@ class Receiver:
 
     url: str = ""
     replies: list[Reply] = field(default_factory=list)
-    """In turn; after the last one with 200."""
+    """The replies in turn; after the last one, 200."""
     received: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
     """Path, headers and body of each request."""
     released: threading.Event = field(default_factory=threading.Event)

@@ -28,13 +28,13 @@ from tuner.processes import Process, Streams
 from tuner.settings import child_environment
 
 TUNER = "tuner.cli.main:run"
-"""What is called with the arguments of the command line."""
+"""The function called with the command line's arguments."""
 PYTHONPATH = "PYTHONPATH"
 PATH = os.pathsep.join(path for path in sys.path if path)
-"""Where this process finds modules, as PYTHONPATH says it."""
+"""This process's module path, in the form of PYTHONPATH."""
 _start = ForkServer.start
 HERE = Path.cwd()
-"""Where the server is; a program that is forked without a folder is there too."""
+"""The server's folder, and that of programs forked without one."""
 LATER = (
     "alembic.command",
     "psycopg2.extras",
@@ -66,7 +66,7 @@ LATER = (
     "tuner.winner.saving",
     "tuner.winner.training",
 )
-"""What commands import when they come to it, and what the libraries do at their first call."""
+"""Modules that commands import late, and that libraries import at their first call."""
 
 
 def possible(environ: Mapping[str, str]) -> bool:
@@ -160,7 +160,7 @@ class Forked:
 
 
 Started: TypeAlias = "subprocess.Popen[Any] | Forked"
-"""A program that a test has started, one way or the other."""
+"""A program started by a test, forked or executed."""
 
 
 def serve(
@@ -182,7 +182,7 @@ def serve(
 
 
 running: list[Started] = []
-"""Programs that `end_all` ends, should their test fail before they end by themselves."""
+"""Programs that `end_all` ends if their test fails before they end by themselves."""
 
 
 def fork_server() -> ForkServer | None:

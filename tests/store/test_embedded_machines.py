@@ -30,7 +30,7 @@ exec unshare --mount --uts --pid --fork --kill-child --mount-proc sh -c '
     {python} "$@"
     while grep -qs embedded[.]keeper /proc/[0-9]*/cmdline; do sleep 0.1; done' machine "$@"
 """
-"""Ends after its keeper, because the end of its first process kills all others of a machine."""
+"""It ends after its keeper, because the end of a machine's first process kills all others."""
 
 
 def _can_make_machines() -> bool:

@@ -33,7 +33,7 @@ from tuner.store.ledger.leases import Claimed, Wait
 from tuner.store.ledger.ledger import Ledger
 
 PATIENT = replace(QUICK, lease=600.0)
-"""Leases that no busy machine outlasts."""
+"""Leases too long to expire on a busy machine."""
 LOCK = "pg_advisory_xact_lock"
 
 

@@ -17,7 +17,7 @@ from tuner.store.ledger.leases import Claimed, Ended, Wait
 from tuner.store.ledger.ledger import Ledger
 
 PATIENT = replace(QUICK, lease=600.0)
-"""Leases that no busy machine outlasts."""
+"""Leases too long to expire on a busy machine."""
 RATES = Choice("lr", tuple(1e-3 * (1 + n) for n in range(6)))
 
 

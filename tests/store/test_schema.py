@@ -343,7 +343,7 @@ SINCE_0002 = (
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
     "DROP INDEX tuner.event_by_trial, tuner.trial_by_seed",
 )
-"""Takes today's schema back to the second migration; every later one adds a line."""
+"""Reverts the current schema to the second migration; every later one adds a line."""
 
 
 def test_a_study_stored_before_races_goes_on_after_the_migration(empty: Database) -> None:

@@ -30,8 +30,9 @@ OBJECTIVE = Objective(
 '''
 
 PAUSE = "BLOBS_PAUSE_SECONDS"
-"""A variable that makes each step of a training wait, so that a test can meet it at work. Waiting
-leaves the CPU to other tests, and what is trained does not depend on it."""
+"""A variable that makes each training step wait, so that a test can act during a training. Waiting
+leaves the CPU to other tests, and results do not depend on it.
+"""
 
 DATA = '''
 """Noise with one bright column a class; each load leaves a line in the cache."""

@@ -34,7 +34,7 @@ from tuner.train.schedules import SCHEDULES, Position, course, rate
 from tuner.train.state import fingerprint
 
 STEPS = 7
-"""Of an epoch."""
+"""Steps per epoch."""
 
 BASE = Base("source", "data", {"device": "cpu", "threads": "1"}, 0, "val_loss", {"width": 64})
 

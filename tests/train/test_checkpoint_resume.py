@@ -26,7 +26,7 @@ from tuner.train.precision import supports_bf16
 from tuner.train.workbench import Workbench
 
 NOISY = {"contrast": 3.0}
-"""Blobs that can hardly be seen: the best epoch is an early one, and patience runs out."""
+"""Hardly visible blobs: the best epoch is an early one, and patience runs out."""
 
 
 @pytest.fixture(scope="module")

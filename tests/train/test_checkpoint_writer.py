@@ -20,7 +20,7 @@ from tuner.train.checkpoints.writer import PAUSE_SECONDS, WAITING, Offer, Writer
 from tuner.train.state import TrainingState
 
 LONG = 60.0
-"""Seconds that no test comes near unless something hangs."""
+"""Seconds that a test only reaches if something hangs."""
 
 
 class SlowTree(Tree):

@@ -17,7 +17,7 @@ from tuner.train.run import Run
 from tuner.train.state import fingerprint
 
 NOISY = {"contrast": 3.0}
-"""Blobs that can hardly be seen: the network overfits, and the best epoch is an early one."""
+"""Hardly visible blobs: the network overfits, and the best epoch is an early one."""
 
 
 def seen_test_images(blobs: Blobs) -> int:

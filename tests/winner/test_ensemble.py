@@ -29,7 +29,7 @@ class SavedEnsemble:
     saved: Saved
     folder: Path
     shares: dict[str, list[float]]
-    """By image the mean probability of each class."""
+    """The mean probability of each class, by image."""
 
 
 @pytest.fixture(scope="module")

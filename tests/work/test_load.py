@@ -24,7 +24,7 @@ x = bytearray(64 << 20)
 end = time.monotonic() + 60
 while time.monotonic() < end: pass
 """
-"""Takes memory and processor time; ends by itself, whatever becomes of the test."""
+"""Uses memory and processor time; ends by itself, whatever happens to the test."""
 
 
 def test_a_trainer_counts_though_it_is_no_child() -> None:

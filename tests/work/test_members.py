@@ -17,7 +17,7 @@ from tuner.work.messages import Message, receive, send
 from tuner.work.trainer import Link, Trainer
 
 OPEN: list[socket.socket] = []
-"""Channels of trainers that have served; one that closed would end this process, as it should."""
+"""Channels of finished trainers: closing one would end this process, as designed."""
 
 
 class Station:

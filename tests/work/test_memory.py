@@ -13,7 +13,7 @@ from tuner.work.memory import memory_kills
 
 GROUPS = Path("/sys/fs/cgroup/memory")
 LIMIT = 700_000_000
-"""Enough for a worker and a trainer that does not hoard."""
+"""Enough for a worker and a trainer that does not allocate much."""
 
 
 def write(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from tuner.work.trainer import Link, StoppedError, TrialChannel
 CLASSES = 2
 LARGE_CLASSES = 250
 ODD = "\x00\udce9\ud800"
-"""Text that PostgreSQL cannot hold."""
+"""Text that PostgreSQL cannot store."""
 
 
 def large_scores(images: int) -> NDArray[np.float32]:

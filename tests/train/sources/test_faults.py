@@ -21,7 +21,7 @@ from tests.train.sources.image_files import (
 from tuner.errors import DataError, MachineError
 
 Break = Callable[[Path], tuple[str, Path]]
-"""Writes files with something wrong; returns the kind of source and its path."""
+"""Writes files with a fault; returns the kind of source and its path."""
 
 
 def folder_without(part: str) -> Break:

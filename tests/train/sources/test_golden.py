@@ -77,7 +77,7 @@ GOLDEN: Mapping[str, tuple[str, str]] = {
     "odd 24": ("d7df869b12f7dc18", "f71e307c37f4b403"),
     "dicom": ("79aa9565e2c62ada", "6b6f41eecf96ac77"),
 }
-"""Of each source the beginning of its fingerprint and of a hash of its training pixels."""
+"""The beginning of each source's fingerprint and of a hash of its training pixels."""
 
 
 @pytest.mark.parametrize("case", MAKERS)

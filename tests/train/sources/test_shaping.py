@@ -26,7 +26,7 @@ from tuner.winner.document import Model, Preprocessing
 from tuner.winner.pictures import ImageReader
 
 WIDE = np.tile(np.arange(10, 250, 6, dtype=np.uint8), (20, 1))
-"""20×40 pixels that grow brighter to the right."""
+"""20×40 pixels that get brighter to the right."""
 
 
 def test_padding_keeps_the_proportions() -> None:
