@@ -106,7 +106,7 @@ def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> 
     ids=["nothing yet", "all", "spent", "new"],
 )
 def test_what_has_no_future_gets_no_guess(overview: Overview) -> None:
-    """An ended study has no forecast: only what was spent is reported."""
+    """A study without remaining trials reports only what was spent."""
     assert forecast(overview) is None
     assert budget_words(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
 

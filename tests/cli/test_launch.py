@@ -99,7 +99,7 @@ def test_a_path_may_hold_an_at_sign(project: Project) -> None:
 
 
 def test_an_unknown_study_has_nothing_to_finish(project: Project) -> None:
-    """Nothing was launched by the refused command."""
+    """An unknown study is refused, and nothing is launched."""
     assert "no paused trials" in project.run("launch", "small", "--finish", "1", code=2)
     assert json.loads(project.run("studies", "--json")) == []
 

@@ -102,7 +102,7 @@ def test_a_header_cannot_name_another_base(below: TestClient) -> None:
 
 
 def test_optuna_dashboard_says_why_it_is_not_there(below: TestClient) -> None:
-    """optuna-dashboard is not served: its pages request addresses at the root of the host."""
+    """optuna-dashboard is not served, with the reason: its pages need the root of the host."""
     for path in ("/dashboard", "/dashboard/studies/1", "/api/studies", "/static/bundle.js"):
         answer = below.get(BASE + path)
         assert answer.status_code == 404, path

@@ -86,7 +86,7 @@ def check_equal(report: Report, bench: Bench, undisturbed: Bench) -> None:
 
 
 def _some(rows: set[Any]) -> str:
-    """Abbreviate two rows; a complete one has all images' predictions."""
+    """Show the beginnings of two rows; a complete row has all images' predictions."""
     return "; ".join(f"{row!s:.200}" for row in sorted(rows)[:2])
 
 

@@ -183,7 +183,7 @@ def test_a_fleet_lives_and_ends(kube: Kubernetes, crew: Crew, secretive: Setting
 def test_a_fleet_of_another_cluster_is_refused(
     kube: Kubernetes, crew: Crew, secretive: Settings, uid: str | None
 ) -> None:
-    """A missing Job means that the fleet has ended only on its own cluster."""
+    """A missing Job counts as the fleet's end only on the fleet's own cluster."""
     kube.uid = uid
     fleet = ENGINE.fleet(secretive, crew)
     fleet.start()

@@ -130,7 +130,7 @@ def test_a_server_that_is_away_holds_up_an_end_only_for_so_long(
 def test_a_sender_that_died_is_replaced_when_its_time_is_over(
     bench: Bench, receiver: Receiver
 ) -> None:
-    """Its notice is not taken before that, and repeated with the same id."""
+    """Its notice is not taken before that, and is sent again with the same id."""
     hook = Webhook.of(receiver.url + "/hook").key
     with bench.database.transaction() as connection:
         notices.register(connection, hook)

@@ -214,7 +214,7 @@ def test_a_study_without_test_set_says_what_that_means(database: Database) -> No
 
 
 def test_a_search_over_ranges_is_answered_by_its_best(database: Database) -> None:
-    """Without levels to compare, the answer is the best trial's setting, and its influences."""
+    """Without levels to compare, the answer is the best trial's setting, and what matters."""
     spec = make_ranged("searched", trials=8, sampler="random")
     settings: list[dict[str, Value]] = [
         {"lr": 10.0 ** -(1 + at % 5), "width": 8 * (at + 1), "optimizer": "adam"} for at in range(8)

@@ -85,7 +85,7 @@ def test_the_override_itself_is_no_part_of_the_identity(read: Read) -> None:
     ],
 )
 def test_only_more_of_the_same_extends(read: Read, overrides: list[str], extends: bool) -> None:
-    """More trials and seeds extend a study without losing a configuration; so do some limits."""
+    """More trials and seeds extend a study without losing a configuration; limits may change."""
     assert compare(read(BASE), read(BASE, overrides)).extends is extends
 
 

@@ -152,7 +152,7 @@ def kinds() -> Sequence[Any]:
 
 @pytest.mark.parametrize("spec", kinds())
 def test_the_budget_is_met_exactly(database: Database, spec: Spec) -> None:
-    """Workers die, prune, fail and reuse; a larger budget continues, and so does none."""
+    """Workers die, prune, fail and reuse; larger budgets continue until the study is complete."""
     bench = Bench.launch(database, limited(spec, 25))
     simulation = Simulation(bench, random.Random(spec.total_trials), EPOCHS)
     for limit, workers in ((25, 5), (39, 1), (40, 3)):

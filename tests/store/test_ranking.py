@@ -106,7 +106,7 @@ def test_in_a_race_seed_0_does_not_count_for_its_contenders() -> None:
 
 
 def test_of_an_even_number_the_worse_of_the_middle_two_stands_for_the_setting() -> None:
-    """The saved network is then not better than half of the seeds."""
+    """The saved network is then no better than at least half of the seeds."""
     values: dict[int, list[float | str | None]] = {STEADY: [0.9, 0.6, 0.8, 0.7]}
     found = rank_settings(grid(4), trials(values))
     assert found[0].median.value == 0.7

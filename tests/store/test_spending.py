@@ -113,7 +113,7 @@ def test_a_renewal_that_comes_late_takes_nothing_back(bench: Bench) -> None:
 
 @pytest.mark.parametrize("deed", ["record", "complete", "prune", "fail", "interrupt", "give back"])
 def test_what_is_stored_is_paid_for_in_the_same_transaction(database: Database, deed: str) -> None:
-    """If the transaction fails neither is stored; with a lost lease neither is stored."""
+    """If the transaction fails, or the lease was lost, neither is stored."""
     bench = Bench.launch(database, make_spec(hours=1.0))
     worker = bench.worker()
     held = claim_trial(worker)

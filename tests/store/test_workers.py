@@ -46,7 +46,7 @@ def test_a_lease_with_another_token_is_lost(bench: Bench) -> None:
 
 
 def test_the_lease_of_a_deleted_trial_is_lost(bench: Bench) -> None:
-    """A deleted trial cannot be held; without its row the study counts as stopped."""
+    """A deleted trial's lease is lost; without any lease the study counts as stopped."""
     worker = bench.worker()
     held = claim_trial(worker)
     with bench.database.transaction() as connection:

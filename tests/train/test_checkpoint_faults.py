@@ -1,4 +1,4 @@
-"""Injected faults: death at every step of a write, full disks and file size limits."""
+"""Injected faults: death at every step of a write, full and read-only disks."""
 
 import logging
 import os

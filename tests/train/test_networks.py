@@ -39,7 +39,7 @@ def test_every_declared_kind_can_be_built() -> None:
 
 
 def test_the_cnn_is_the_reports() -> None:
-    """It has the size of lab report E's network at 256×256 with one output, in its framework."""
+    """It has as many weights as lab report E's network at 256×256 with one output."""
     assert size(build(chosen(model="cnn"), (1, 256, 256), 1)) == 1_067_457
 
 

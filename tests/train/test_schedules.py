@@ -134,7 +134,7 @@ def test_a_short_onecycle_stays_within_its_bounds(lr: float, epochs: int, steps:
 @settings(deadline=None, max_examples=40)
 @given(lr=RATES, warm=st.integers(1, 4), steps=st.integers(1, 9))
 def test_warm_up_agrees_with_torch(lr: float, warm: int, steps: int) -> None:
-    """The rate climbs in equal steps to the schedule's own, like LinearLR one step later."""
+    """The rate climbs in equal steps to the schedule's own, like LinearLR from one step up."""
     total = warm * steps
     climb = LinearLR(optimizer(lr), start_factor=1 / total, total_iters=total - 1)
     theirs = torch_rates(climb, total) if total > 1 else [lr]
