@@ -405,7 +405,7 @@ class Crew:
                 self._late.append(time.perf_counter() - due)
             try:
                 action(database, due)
-            except Exception as error:  # noqa: BLE001 # a worker tries again; so does this
+            except Exception as error:  # noqa: BLE001  # a worker tries again; so does this
                 words = database.words(error)[:200]
                 self.meter.failures[words] += 1
                 self.at(time.perf_counter() + 0.5, action)

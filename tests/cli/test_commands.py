@@ -48,8 +48,9 @@ def test_looking_at_a_trained_study(trained_once: Project) -> None:
 def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> None:
     """Intervals are over seeds only in `table`, and over seeds and images in `compare`."""
     assert "interval over seeds only" in trained_once.run("table", "small")
-    assert "Intervals cover the variation between seeds and between validation images" in trained_once.run(
-        "compare", "small"
+    assert (
+        "Intervals cover the variation between seeds and between validation images"
+        in trained_once.run("compare", "small")
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers that are computed before anybody asks for them."""
+"""Answers that are computed before any request for them."""
 
 import logging
 
@@ -17,7 +17,7 @@ from tuner.store.database import Database
 
 
 def test_the_first_reader_finds_answer_and_curves(stored: Database) -> None:
-    """A page of a prepared study has both at once; one of another study has neither."""
+    """A prepared study's page has its answer and curves at once; another study's has neither."""
     desk = Desk(stored)
     desk.announcements.live = True  # nothing changes
     prepared = ahead.prepare_pages(desk, most=2)
@@ -42,7 +42,7 @@ def test_the_first_reader_finds_answer_and_curves(stored: Database) -> None:
 
 
 def test_archived_studies_are_left_alone(bench: Bench) -> None:
-    """The only study is archived, so nothing is prepared."""
+    """Nothing is prepared for an archived study."""
     control.archive(bench.database, bench.study, archived=True)
     desk = Desk(bench.database)
     assert ahead.prepare_pages(desk) == []
@@ -50,7 +50,7 @@ def test_archived_studies_are_left_alone(bench: Bench) -> None:
 
 
 def test_nothing_is_prepared_beyond_the_time_limit(stored: Database) -> None:
-    """Without time left, no answer is begun."""
+    """With a time limit of 0 nothing is prepared."""
     desk = Desk(stored)
     assert ahead.prepare_pages(desk, seconds=0.0) == []
     desk.close()
@@ -59,7 +59,7 @@ def test_nothing_is_prepared_beyond_the_time_limit(stored: Database) -> None:
 def test_a_database_that_is_away_is_told_and_nothing_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread ends with a warning; pages compute their answers themselves later."""
+    """The thread ends with a warning; pages later compute their answers themselves."""
     monkeypatch.setattr(ahead, "LISTENING_SECONDS", 0.0)
     desk = Desk(bench.database)
 

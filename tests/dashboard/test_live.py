@@ -163,7 +163,7 @@ def test_renewals_wake_nobody(database: Database) -> None:
 
 
 def test_a_summary_that_fails_leaves_pages_told(database: Database) -> None:
-    """Of two changed studies one cannot be prepared: both are told, and the connection stays."""
+    """If one of two changed studies cannot be prepared, both are announced; the connection stays."""
 
     async def scene() -> None:
         benches = [Bench.launch(database, make_spec(name)) for name in ("one", "two")]
@@ -194,7 +194,7 @@ def test_a_summary_that_fails_leaves_pages_told(database: Database) -> None:
 def test_an_announcement_during_preparation_does_not_spin_the_loop(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It lies unread while summaries are prepared, wakes nobody, and is heard afterwards."""
+    """It stays unread while summaries are prepared, wakes no page, and is processed afterwards."""
     readers: list[bool] = []
 
     async def scene() -> None:

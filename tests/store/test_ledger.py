@@ -244,7 +244,7 @@ def test_a_cut_inside_leaves_both_schemas_as_they_were(
         endings: lambda: worker.complete(held, SETUP, DATASET, make_result(curve)),
         recording: lambda: worker.record(held, curve),
     }
-    with pytest.raises(Exception) as caught:  # noqa: PT011 # many types; distinguished just below
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # many types; distinguished just below
         deeds[module]()
     assert cuts == [name]
     assert is_outage(caught.value)

@@ -132,7 +132,7 @@ def test_many_who_queue_and_claim_at_once_keep_the_budget(database: Database) ->
         try:
             start.wait()
             what()  # type: ignore[operator]
-        except BaseException as error:  # noqa: BLE001 # raised below
+        except BaseException as error:  # noqa: BLE001  # raised below
             faults.append(error)
 
     def work() -> None:

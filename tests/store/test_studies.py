@@ -256,7 +256,7 @@ def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> N
             except LeaseLostError:
                 answer = worker.claim(None, adopt=False)
                 assert isinstance(answer, Ended)
-            except BaseException as error:  # noqa: BLE001 # reported by the main thread
+            except BaseException as error:  # noqa: BLE001  # reported by the main thread
                 errors.append(error)
 
     threads = [threading.Thread(target=train) for _ in range(3)]

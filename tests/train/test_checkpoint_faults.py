@@ -48,7 +48,7 @@ def in_child(act: Callable[[], None]) -> int:
         try:
             act()
             os._exit(0)
-        except BaseException:  # noqa: BLE001 # nothing of a test may continue in the child
+        except BaseException:  # noqa: BLE001  # nothing of a test may continue in the child
             os._exit(1)
     return os.waitpid(child, 0)[1]
 
