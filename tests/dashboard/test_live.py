@@ -163,7 +163,7 @@ def test_renewals_wake_nobody(database: Database) -> None:
 
 
 def test_a_summary_that_fails_leaves_pages_told(database: Database) -> None:
-    """If one of two changed studies cannot be prepared, both are announced; the connection stays."""
+    """If one of two changed studies cannot be prepared, both are announced; nothing breaks."""
 
     async def scene() -> None:
         benches = [Bench.launch(database, make_spec(name)) for name in ("one", "two")]

@@ -81,7 +81,7 @@ def forks(tmp_path: Path) -> Iterator[Forks]:
 
 
 def test_a_fork_is_like_a_process_started_by_itself(forks: Forks) -> None:
-    """It has its own environment, session, streams, title and numbers, and no descriptor more."""
+    """It has its own environment, session, streams, title and random state, and no other file."""
     assert forks.run("tell").wait(30) == 0
     told = json.loads(forks.out())
     assert told["environment"]["MINE"] == "fork"
