@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tuner.errors import DataError
-from tuner.train.data import Feed, prepare
+from tuner.train.data import Feed, moments, prepare
 from tuner.train.objective import Data, Images, Split
 
 CPU = torch.device("cpu")
@@ -48,6 +48,18 @@ def test_batches_are_standardised_by_the_training_split(
     batch = Feed(prepared, prepared.test, 4).gather(torch.tensor([3, 1, 7])).numpy()
     wanted = (given.test.images.reshape(10, -1, 5, 4)[[3, 1, 7]] - mean) / deviation
     np.testing.assert_allclose(batch, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(131, 1, 3, 5), (70, 3, 7, 4), (1, 2, 1, 1), (64, 1, 2, 2)])
+def test_moments_of_bytes_are_those_of_all_pixels(shape: tuple[int, ...]) -> None:
+    """Counted by value, also with an odd number of pixels at a time and in part of an array."""
+    random = np.random.default_rng(1)
+    wide = random.integers(0, 256, (shape[0] * 2, *shape[1:]), dtype=np.uint8)
+    for images in (wide[::2], np.full(shape, 255, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)):
+        mean, deviation = moments(images)
+        exact = images.astype(np.float64)
+        np.testing.assert_allclose(mean, exact.mean(axis=(0, 2, 3)), rtol=1e-12)
+        np.testing.assert_allclose(deviation, exact.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
 def test_both_ways_to_a_batch_agree() -> None:
