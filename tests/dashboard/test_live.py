@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -195,19 +196,26 @@ def test_an_announcement_during_preparation_does_not_spin_the_loop(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stays unread while summaries are prepared, wakes no page, and is processed afterwards."""
-    readers: list[bool] = []
+    watched = False
 
     async def scene() -> None:
         one, two = (Bench.launch(database, make_spec(name)) for name in ("one", "two"))
         begun, go = threading.Event(), threading.Event()
         loop = asyncio.get_running_loop()
         add, remove = loop.add_reader, loop.remove_reader
-        monkeypatch.setattr(
-            loop, "add_reader", lambda *given: (readers.append(True), add(*given))[1]
-        )
-        monkeypatch.setattr(
-            loop, "remove_reader", lambda *given: (readers.append(False), remove(*given))[1]
-        )
+
+        def begin_watching(*given: Any) -> None:
+            nonlocal watched
+            watched = True
+            add(*given)
+
+        def stop_watching(line: int) -> bool:
+            nonlocal watched
+            watched = False
+            return remove(line)
+
+        monkeypatch.setattr(loop, "add_reader", begin_watching)
+        monkeypatch.setattr(loop, "remove_reader", stop_watching)
 
         def prepare(changed: Collection[int], ready: Callable[[int], None]) -> None:
             begun.set()
@@ -221,13 +229,13 @@ def test_an_announcement_during_preparation_does_not_spin_the_loop(
         before = announcements.version(two.study.study_id)
         await asyncio.to_thread(one.worker)
         await heard(begun.is_set)
-        assert readers[-1] is False, "the connection must not be watched meanwhile"
+        assert not watched
         await asyncio.to_thread(two.worker)
         await asyncio.sleep(0.2)
         assert announcements.version(two.study.study_id) == before
         go.set()
         await heard(lambda: announcements.version(two.study.study_id) != before)
-        assert readers[-1] is True
+        await heard(lambda: watched)
         task.cancel()
 
     asyncio.run(scene())

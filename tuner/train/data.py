@@ -242,7 +242,8 @@ def _histogram(images: Images) -> Counts:
         total += np.bincount(flat[:even].view(np.uint16), minlength=LEVELS * LEVELS)
         rest += np.bincount(flat[even:], minlength=LEVELS)
     pairs = total.reshape(LEVELS, LEVELS)
-    return pairs.sum(axis=0) + pairs.sum(axis=1) + rest
+    counted: Counts = pairs.sum(axis=0) + pairs.sum(axis=1) + rest
+    return counted
 
 
 def _sum(images: Images, value: Callable[[Wide], Wide]) -> Wide:
