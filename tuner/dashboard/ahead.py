@@ -14,6 +14,7 @@ import time
 
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages.curves import find_curves
+from tuner.dashboard.pages.front import verdict
 from tuner.dashboard.pages.study import answered
 from tuner.dashboard.pages.view import View
 from tuner.errors import TunerError
@@ -62,4 +63,6 @@ def prepare_pages(desk: Desk, most: int = MOST, seconds: float = SECONDS) -> lis
         except TunerError:
             continue  # such as a study that was deleted; its page says what is wrong
         prepared.append(study.title)
+        # The front page does not wait for verdicts, so they need not be waited for here.
+        verdict(desk, study)
     return prepared

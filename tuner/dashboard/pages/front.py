@@ -110,7 +110,7 @@ def front(request: Request) -> Response:
     shown = rest[:SIZE]
     data = Front(
         # Verdicts are only computed for the studies shown.
-        studies=tuple(replace(card, found=_found(desk, study)) for study, card in shown),
+        studies=tuple(replace(card, found=verdict(desk, study)) for study, card in shown),
         search=search,
         matching=len(matching),
         total=len(stored),
@@ -153,7 +153,8 @@ def _matches(card: Card, wanted: list[str]) -> bool:
     return all(word in text for word in wanted)
 
 
-def _found(desk: Desk, study: Study) -> StudyVerdict | None:
+def verdict(desk: Desk, study: Study) -> StudyVerdict | None:
+    """Return a study's verdict; None while it is computed, which this begins."""
     try:
         kept = desk.verdict(_find, study)
     except TunerError as error:
