@@ -89,7 +89,7 @@ def test_a_sign_is_a_sign() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "shown"),
     [
-        ("adopted", "from worker 3", "taken over from worker 3"),
+        ("adopted", "from worker 3", "picked up, last held by worker 3"),
         ("joined", "trained together with 1", "joined a pack: trained together with 1"),
         ("looked", "", "race judged"),
         ("failed", "out of memory", "failed: out of memory"),

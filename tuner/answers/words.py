@@ -218,15 +218,15 @@ def round_amount(value: float) -> float:
     return nearest * power
 
 
-EVENTS = {"adopted": "taken over", "joined": "joined a pack", "looked": "race judged"}
+EVENTS = {"adopted": "picked up", "joined": "joined a pack", "looked": "race judged"}
 """Events that histories name in other words than the database."""
 
 
 def event(kind: str, text: str) -> str:
-    """Return an event of a history: "taken over from worker 3", "failed: out of memory"."""
+    """Return an event of a history: "picked up, last held by worker 3", "failed: no memory"."""
     said = EVENTS.get(kind, kind)
     if kind == "adopted":
-        return f"{said} {text}"
+        return f"{said}, last held by {text.removeprefix('from ')}"
     return f"{said}: {text}" if text else said
 
 
