@@ -13,7 +13,7 @@ from tuner.records import Value
 from tuner.text import storable_names
 from tuner.train.objective import Data, Reading, Split
 from tuner.train.sources.kept import new_array
-from tuner.train.sources.pool import Part, Pixels, Pool
+from tuner.train.sources.pool import Part, Pool
 from tuner.train.sources.splitting import Division, divide
 from tuner.train.sources.window import Window, find_window
 
@@ -121,28 +121,17 @@ def divided(pool: Pool, division: Division) -> tuple[Places, Places, tuple[str, 
 
 
 def _split(pool: Pool, places: Places, window: Window | None, folder: Path | None) -> Split:
+    shape = (len(places), *pool.images.shape[1:])
+    images: NDArray[np.uint8] = new_array(folder, shape)
+    for start in range(0, len(places), CHUNK):
+        taken = pool.images[places[start : start + CHUNK]]
+        images[start : start + CHUNK] = window.apply(taken) if window else taken
     return Split(
-        images=_images(pool.images, places, window, folder),
+        images=images,
         labels=pool.labels[places],
         ids=tuple(pool.ids[i] for i in places),
         patients=tuple(pool.patients[i] for i in places) if pool.patients else (),
     )
-
-
-def _images(
-    pixels: Pixels, places: Places, window: Window | None, folder: Path | None
-) -> NDArray[np.uint8]:
-    """Return the images at these places: the pool's own where they lie side by side."""
-    side_by_side = len(places) > 0 and bool((np.diff(places) == 1).all())
-    if side_by_side and window is None and pixels.dtype == np.uint8:
-        # No copy, so that all processes of a machine share what is mapped from the cache. Nobody
-        # writes to images of a split.
-        return pixels[int(places[0]) : int(places[-1]) + 1]
-    images: NDArray[np.uint8] = new_array(folder, (len(places), *pixels.shape[1:]))
-    for start in range(0, len(places), CHUNK):
-        taken = pixels[places[start : start + CHUNK]]
-        images[start : start + CHUNK] = window.apply(taken) if window else taken
-    return images
 
 
 def _bytes(pool: Pool) -> int:
