@@ -11,6 +11,7 @@ and its trainer say to each other for hours is in `work/messages`: arrays go the
 import contextlib
 import json
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -171,8 +172,12 @@ def serve(work: Callable[[Body, Progress], "Body | Generator[Body, None, Body]"]
     sys.stdout = sys.stderr
 
     def say(kind: str, body: Any) -> None:
-        answers.write(json.dumps({"kind": kind, "body": body}) + "\n")
-        answers.flush()
+        line = json.dumps({"kind": kind, "body": body}) + "\n"
+        # A caller that is busy elsewhere reads later, and may wait for another process that waits
+        # for a lock of ours. So progress never waits for room: what does not fit is not said.
+        if kind != "progress" or _has_room(answers.fileno(), line):
+            answers.write(line)
+            answers.flush()
 
     try:
         work_body = json.loads(sys.stdin.read())
@@ -184,6 +189,15 @@ def serve(work: Callable[[Body, Progress], "Body | Generator[Body, None, Body]"]
         return 1
     say("result", result)
     return 0
+
+
+def _has_room(pipe: int, line: str) -> bool:
+    """Tell whether a line can be written to a pipe without waiting for its reader."""
+    if len(line) > select.PIPE_BUF:
+        return False
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _tell_parts(work: "Generator[Body, None, Body]", tell: Callable[[Body], None]) -> Body:
