@@ -105,6 +105,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the code before the tests start hundreds of processes that would each compile it."""
+    if config.getoption("numprocesses", None):
+        gc.enable()  # this process only distributes tests, and collects none
     if not hasattr(config, "workerinput"):
         for folder in ("tuner", "objectives"):
             compileall.compile_dir(config.rootpath / folder, quiet=2)

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers import leaderboard
+from tuner.answers import gap, leaderboard
 from tuner.answers.compare import Comparison, compare
 from tuner.answers.race import Story, compare_contenders, race_story
 from tuner.answers.settings import best_sentence, settings
+from tuner.answers.winner import sentences, winner
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results import Results, contender_names, judge_look, read_race
@@ -374,3 +375,39 @@ def test_factors_are_compared_as_they_were_explored(database: Database) -> None:
     assert [(row.standing.trials, row.n) for row in found.rows] == [(1, 1)] * 4
     assert found.seeds == 1
     assert "--contenders" in found.verdict
+
+
+def told(bench: Bench) -> tuple[str, str]:
+    """Return the sentences of `gap` and of `best`."""
+    with bench.database.transaction() as connection:
+        results = Results(connection, bench.study)
+        return " ".join(gap.sentences(gap.gap(results))), " ".join(sentences(winner(results)))
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_winner_is_chosen_among_contenders(database: Database, rounds: int) -> None:
+    """Settings without an additional seed are not its rivals, after the first round either."""
+    over_gap, over_best = told(store(database, raced(seeds=3), rounds))
+    assert (
+        "picked as the best of 3 contenders" in over_gap or "picked from 3 contenders" in over_gap
+    )
+    assert "the best of 3 contenders so far by mean val_acc" in over_best
+    assert "the best of 4" not in over_best
+    if rounds == 1:
+        assert "the only complete additional seed so far" in over_best
+        assert "completed with one additional seed" in over_best
+    else:
+        assert "over 2 additional seeds (95% interval over seeds" in over_best
+
+
+def test_one_contender_alone_is_called_so(database: Database) -> None:
+    """If the other contenders have no additional seed yet, it is the best of nobody."""
+    spec = raced()
+    bench = store(database, spec, 2, given=lambda rate, _seed: rate == RATES[1])
+    _, over_best = told(bench)
+    assert "the only contender with a complete additional seed so far, with a mean val_acc of" in (
+        over_best
+    )
+    with database.transaction() as connection:
+        said = best_sentence(Results(connection, bench.study))
+    assert said.startswith("The only contender with a complete additional seed so far is lr=0.01")

@@ -80,6 +80,26 @@ def test_no_gap_is_called_sampling_error(database: Database) -> None:
     assert "not distinguishable" in sentences(found)[0]
 
 
+@pytest.mark.parametrize("train", [0.9, 0.99])
+def test_a_shift_is_told_although_accuracy_does_not_show_it(
+    database: Database, train: float
+) -> None:
+    """Test images that a classifier tells apart are warned of, if validation differs less."""
+    bench = study(database, steady(0.9), steady(0.9), train=train)
+
+    def said(val: float, test: float) -> str:
+        probes = probed(test)
+        probes[0] |= {"auc": val, "low": val - 0.02, "high": val + 0.02}
+        with database.transaction() as connection:
+            checks.keep(connection, bench.study.study_id, {"data": [{"probes": probes}]})
+        return " ".join(sentences(measured(bench)))
+
+    warning = "But the test images come from a different distribution"
+    assert warning in said(0.5, 0.95)
+    assert warning not in said(0.9, 0.9)
+    assert warning not in said(0.5, 0.5)
+
+
 def test_choosing_on_validation_is_judged(database: Database) -> None:
     """Selection on validation helps if test follows it, and harms if test is reversed."""
     rising = lambda chosen, _seed: 0.6 + 0.06 * RATES.index(chosen["lr"])  # noqa: E731

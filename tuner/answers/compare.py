@@ -426,10 +426,12 @@ def _nothing_to_compare(results: Results) -> str:
     if not results.spec.varied:
         return f"{results.title} varies nothing, so there are no settings to compare."
     named = words.listed(results.spec.varied)
-    if len({row.configuration for row in results.complete}) < SETTINGS_FEWEST:
+    complete = len({row.configuration for row in results.complete})
+    if complete < SETTINGS_FEWEST:
         return (
-            f"{results.title} varies only {named}, and too few of its trials are complete to "
-            f"compare; `tuner status {results.title}` shows the progress."
+            f"{results.title} varies only {named}, with too many or too few values to compare one "
+            f"by one, and has {words.count(complete, 'complete setting')}; `tuner influence` needs "
+            f"at least {SETTINGS_FEWEST}."
         )
     return (
         f"{results.title} varies only {named}, with too many or too few values to compare one by "

@@ -560,10 +560,14 @@ def bias_of_best(results: Results) -> SelectionBias | None:
     measure, leaders = results.measures[results.metric], results.ranked
     by_setting = has_replicates(results.spec)
     if by_setting:
-        # The settings that could have been picked: a setting with fewer seeds is not.
-        first = results.ranked_settings[:1]
-        seeds = len(first[0].seeds) if first else 0
-        peers = [setting for setting in results.ranked_settings if len(setting.seeds) == seeds]
+        # The settings that could have been picked: a setting with fewer seeds is not, and in a
+        # race neither is one that has seed 0 alone.
+        ranked = results.ranked_settings
+        peers = [
+            setting
+            for setting in ranked
+            if len(setting.seeds) == len(ranked[0].seeds) and setting.counted == ranked[0].counted
+        ]
         numbers = {seed.number for one in peers for seed in one.seeds}
         leaders = [row for row in leaders if row["trial"] in numbers]
     source = Source(results, measure)
@@ -621,20 +625,21 @@ def cause(gap: Interval, fitted: Interval | None, probed: Mapping[str, Probed]) 
     """
     overfits = fitted is not None and fitted.low > 0
     apart = gap.low > 0 or gap.high < 0
-    val, test = probed.get("val"), probed.get("test")
-    shifted = (
-        apart
-        and test is not None
-        and test.tells_apart
-        and (val is None or test.auc.low > val.auc.value)
-    )
-    if shifted:
-        return "both" if overfits else "different distribution"
     if not apart:
         return "overfitting" if overfits else "neither: within sampling error"
-    if test is None:
+    if _shifted(probed):
+        return "both" if overfits else "different distribution"
+    if "test" not in probed:
         return "not examined"
     return "unexplained"
+
+
+def _shifted(probed: Mapping[str, Probed]) -> bool:
+    """Whether test images differ from training images by more than validation images do."""
+    val, test = probed.get("val"), probed.get("test")
+    if test is None or not test.tells_apart:
+        return False
+    return val is None or test.auc.low > val.auc.value
 
 
 # In words
@@ -779,8 +784,8 @@ def _why(gap: Gap) -> str:
 
 def _unseen_shift(gap: Gap) -> str:
     """Warn of test images that differ although accuracy does not show it."""
-    test = gap.probes.get("test")
-    if gap.cause != "neither: within sampling error" or test is None or not test.tells_apart:
+    within = ("neither: within sampling error", "overfitting")
+    if gap.cause not in within or not _shifted(gap.probes):
         return ""
     return (
         " But the test images come from a different distribution than the training images, so "

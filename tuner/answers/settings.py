@@ -148,10 +148,13 @@ def best_sentence(results: Results) -> str:
         check = f" On test, its {what} is {_limited(checked, test, '', ' over seeds')}."
     called, over = name(best.values), words.count(mean.n, f"{additional}seed")
     shown = _limited(results.measures[metric], mean, f" over {over}")
-    among = f"{contenders(results)} contenders" if additional else f"{count} settings"
-    which = f"best of {among}{so_far} by {metric} is {called}"
+    noun = "setting"
+    if additional:
+        count, noun = contenders(results), "contender"
+    which = f"best of {count} {noun}s{so_far} by {metric} is {called}"
     if count == 1:
-        which = f"only setting{so_far} is {called}" if called else f"only setting{so_far}"
+        only = f"only {noun}{' with a complete additional seed' if additional else ''}{so_far}"
+        which = f"{only} is {called}" if called else only
     return f"The {which}: mean {metric} {shown}.{check}"
 
 

@@ -322,11 +322,10 @@ def choice(winner: Winner) -> str:
 def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     metric = winner.study.spec.search.metric
     mean_value = setting.means[metric]
-    ranked = words.count(winner.settings_ranked, "setting")
-    over = "seed"
+    count, noun, further = winner.settings_ranked, "setting", ""
     if over_additional_seeds(winner.study.spec, setting):
-        ranked = words.count(winner.contenders, "contender")
-        over = "additional seed"
+        count, noun, further = winner.contenders, "contender", "additional "
+    ranked = words.count(count, noun)
     so_far = "" if winner.study.state == "complete" else " so far"
     seed = winner.trial.row["seed"]
     if setting.rank != 1 or mean_value is None:
@@ -338,17 +337,18 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     is_median = setting.median is not None and setting.median["trial"] == winner.number
     what = "the setting's median seed" if is_median else "selected by its seed"
     if mean_value.n == 1:
-        what = f"the only complete seed{so_far}"
+        what = f"the only complete {further}seed{so_far}"
     unit = winner.measures[metric].unit
     which = f"the best of {ranked}{so_far} by mean {metric},"
-    if winner.settings_ranked == 1:
-        which = f"the only setting{so_far}, with a mean {metric} of"
+    if count == 1:
+        alone = " with a complete additional seed" if further else ""
+        which = f"the only {noun}{alone}{so_far}, with a mean {metric} of"
     ends = ""
     if mean_value.interval is not None:
         ends = f" (95% interval over seeds: {words.ends(unit, mean_value.interval)})"
     return (
         f"Selected on validation images only: {which} {words.figure(unit, mean_value.value)} over "
-        f"{words.count(mean_value.n, over)}{ends}. "
+        f"{words.count(mean_value.n, f'{further}seed')}{ends}. "
         f"This network is trial {winner.number} (seed {seed}), {what}: {by}."
     )
 
@@ -370,9 +370,10 @@ def over_seeds(winner: Winner) -> str:
     ]
     count = max((one.n for one in winner.over_seeds.values()), default=0)
     if count < 2:
-        return (
-            "Its setting completed with this seed only, so the variation between seeds is unknown."
-        )
+        with_what = "this seed only"
+        if setting is not None and over_additional_seeds(winner.study.spec, setting):
+            with_what = "one additional seed"
+        return f"Its setting completed with {with_what}, so the variation between seeds is unknown."
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
     further = ""
     if setting is not None:

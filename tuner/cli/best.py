@@ -213,7 +213,7 @@ def _described(saved: "Model") -> dict[str, object]:
 def _print(console: "Console", winner: "Winner") -> None:
     from tuner.answers.settings import name
     from tuner.answers.winner import figures, seeds, sentences
-    from tuner.answers.words import level_name, sampling_unit
+    from tuner.answers.words import level_name, listed, sampling_unit
     from tuner.cli.console import as_rich, print_sentences
 
     setting, title = winner.setting, winner.study.title
@@ -236,8 +236,12 @@ def _print(console: "Console", winner: "Winner") -> None:
         console.print(as_rich(seeds(winner)))
         console.print()
         console.print(f"Trial {winner.number} (seed {winner.trial.row['seed']})", style="bold")
-    patients = max(part.patients for part in winner.splits)
-    console.print(f"95% intervals over {sampling_unit(patients)}")
+    units = {part.split: sampling_unit(part.patients) for part in winner.splits}
+    if len(set(units.values())) == 1:
+        console.print(f"95% intervals over {next(iter(units.values()))}")
+    elif units:
+        told = listed([f"{unit} on {split}" for split, unit in units.items()])
+        console.print(f"95% intervals over {told}")
     # Six figures with intervals do not fit side by side, so each split is a column.
     console.print(as_rich(figures(winner).turned))
     print_sentences(console, sentences(winner))

@@ -4,8 +4,8 @@ An answer over the predictions of hundreds of trials takes a second. After a sta
 and twenty people who open their pages at once would wait for twenty of them, two at a time. So the
 server begins with the studies that are likely to be opened: running ones, then the newest.
 
-One answer at a time, on one of the two threads that pages have their answers computed on: whoever
-opens another study meanwhile waits for no more than the other thread.
+One study at a time, on one of the two threads that pages have their answers computed on: whoever
+opens another study meanwhile has the other thread. Verdicts of the front page follow, on its own.
 """
 
 import logging
@@ -19,6 +19,7 @@ from tuner.dashboard.pages.study import answered
 from tuner.dashboard.pages.view import View
 from tuner.errors import TunerError
 from tuner.store import studies
+from tuner.store.studies import Study
 
 MOST = 40
 """How many studies are prepared."""
@@ -52,17 +53,18 @@ def _prepare_pages(desk: Desk) -> None:
 def prepare_pages(desk: Desk, most: int = MOST, seconds: float = SECONDS) -> list[str]:
     """Compute what the pages of these studies show first; return the studies' names."""
     until = time.monotonic() + seconds
-    prepared = []
+    prepared: list[Study] = []
     for study in desk.read("foremost", lambda connection: studies.foremost(connection, most)):
-        left = until - time.monotonic()
-        if left <= 0 or desk.stopping:
+        if desk.stopping or time.monotonic() >= until:
             break
         try:
-            answered(desk, study, patience=left)
-            find_curves(desk, study, View.first(study), patience=left)
+            if answered(desk, study, patience=until - time.monotonic()) is None:
+                break  # no time is left, or the database is away
+            find_curves(desk, study, View.first(study), patience=until - time.monotonic())
         except TunerError:
             continue  # such as a study that was deleted; its page says what is wrong
-        prepared.append(study.title)
+        prepared.append(study)
+    for study in prepared:
         # The front page does not wait for verdicts, so they need not be waited for here.
         verdict(desk, study)
-    return prepared
+    return [study.title for study in prepared]
