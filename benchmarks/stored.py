@@ -66,7 +66,10 @@ def store(
     if not stored:
         return bench
     assert stored % PATTERN == 0
-    ledger = bench.worker()
+    # The first trials are trained without the pruner, which would stop some of them.
+    search = replace(spec.search, pruner="none", pruner_options={})
+    unpruned = replace(bench.study, spec=replace(spec, search=search))
+    ledger = replace(bench, study=unpruned).worker()
     dataset = make_dataset(images)
     rng = np.random.default_rng(0)
     for _ in range(PATTERN):
