@@ -84,18 +84,3 @@ def test_a_sign_is_a_sign() -> None:
     assert words.signed(-0.1, 1) == "−0.1"
     assert words.signed(0.04, 1) == "0.0"
     assert words.signed(-0.04, 1) == "0.0"
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "shown"),
-    [
-        ("adopted", "from worker 3", "picked up, last held by worker 3"),
-        ("joined", "trained together with 1", "joined a pack: trained together with 1"),
-        ("looked", "", "race judged"),
-        ("failed", "out of memory", "failed: out of memory"),
-        ("complete", "", "complete"),
-    ],
-)
-def test_events_are_shown_in_usual_words(kind: str, text: str, shown: str) -> None:
-    """Kinds that only the database calls so are replaced; the others stay."""
-    assert words.event(kind, text) == shown

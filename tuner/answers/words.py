@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = [
     "count",
     "ends",
-    "event",
     "figure",
     "fixed",
     "level_name",
@@ -216,18 +215,6 @@ def round_amount(value: float) -> float:
     power = 10.0 ** math.floor(math.log10(value))
     nearest = min((1, 2, 5, 10), key=lambda step: abs(math.log(value / (step * power))))
     return nearest * power
-
-
-EVENTS = {"adopted": "picked up", "joined": "joined a pack", "looked": "race judged"}
-"""Events that histories name in other words than the database."""
-
-
-def event(kind: str, text: str) -> str:
-    """Return an event of a history: "picked up, last held by worker 3", "failed: no memory"."""
-    said = EVENTS.get(kind, kind)
-    if kind == "adopted":
-        return f"{said}, last held by {text.removeprefix('from ')}"
-    return f"{said}: {text}" if text else said
 
 
 def sampled(images: int, patients: int) -> str:

@@ -41,7 +41,6 @@ def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
 @click.pass_obj
 def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: bool) -> None:
     """Show the history of a study, or of one of its trials."""
-    from tuner.answers import words
     from tuner.store import histories, studies
 
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -68,4 +67,4 @@ def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: b
         by = "" if event.worker_id is None else f"  (worker {event.worker_id})"
         if event.who:
             by = f"  (by {event.who})"
-        echo(f"{when}  {who}{words.event(event.kind, event.text)}{by}")
+        echo(f"{when}  {who}{event.kind}{': ' + event.text if event.text else ''}{by}")

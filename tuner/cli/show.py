@@ -154,11 +154,9 @@ def _facts(trial: "OneTrial") -> list[str]:
 
 
 def _print_events(console: "Console", trial: "OneTrial") -> None:
-    from tuner.answers import words
-
     shown = trial.events[-EVENTS_SHOWN:]
     if len(trial.events) > len(shown):
         console.print(f"… {len(trial.events) - len(shown)} earlier events")
     for event in shown:
         when = event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        console.print(f"{when}  {words.event(event.kind, event.text)}", style="dim")
+        console.print(f"{when}  {event.kind}{': ' + event.text if event.text else ''}", style="dim")
