@@ -77,8 +77,6 @@ ROOM = 100
 TABS = 20
 NICE = 10
 """The niceness of processes that stand for other machines."""
-WARM_SECONDS = 15.0
-"""How long a server runs before its first tab: in practice it stays on while users come and go."""
 LOADS = 12
 """Pages that the browser opens in a turn."""
 WINDOW: ViewportSize = {"width": 1280, "height": 1600}
@@ -527,7 +525,6 @@ def _turn(stage: Stage, looked_at: str) -> Turn:
         server = stage.servers.get(looked_at)
         if server is None and looked_at in SERVERS:
             server = stack.enter_context(SERVERS[looked_at](site))
-            time.sleep(WARM_SECONDS)
         if server is not None:
             stack.enter_context(_child(site, "tabs", server[0], looked_at, *_tabs(site)))
             time.sleep(2.0)
