@@ -67,6 +67,8 @@ LATER = (
     "tuner.winner.training",
 )
 """Modules that commands import late, and that libraries import at their first call."""
+HUGE_PAGES = "tests.harness.huge_pages"
+"""Makes forks cheap; the last module, so that it finds the memory of all others."""
 
 
 def possible(environ: Mapping[str, str]) -> bool:
@@ -235,7 +237,7 @@ def fork(
 def _modules() -> tuple[str, ...]:
     commands = [f"tuner.cli.{place.split(':')[0]}" for place in COMMANDS.values()]
     programs = (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
-    return tuple(dict.fromkeys([*programs, *commands, *LATER, __name__]))
+    return tuple(dict.fromkeys([*programs, *commands, *LATER, __name__, HUGE_PAGES]))
 
 
 @functools.cache
