@@ -56,3 +56,37 @@ def test_a_trial_far_ahead_owes_nothing_to_luck() -> None:
         found = selection_bias(Candidates(values.mean(axis=1), places, places, values), larger=True)
         assert found is not None
         assert 0.0 <= found.value < 0.1
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_setting_that_learned_nothing_does_not_lend_its_scatter(seeds: int) -> None:
+    """One of 7 settings is far behind, and scatters far more over images: the bias is of the 6."""
+    generator = np.random.default_rng(5)
+    places = np.repeat(np.arange(7), seeds)
+    trials = np.arange(len(places))
+    pick = selection_bias if seeds == 1 else selection_bias_of_mean
+    said, true = [], []
+    for _ in range(30):
+        losses = generator.exponential(0.35, (7, 60))
+        losses[6] = 13.0 * (generator.random(60) < 0.5)
+        values = losses[places] + 0.02 * generator.standard_normal((len(places), 1))
+        means = values.mean(axis=1)
+        found = pick(Candidates(means, places, trials, values), larger=False)
+        assert found is not None
+        assert found.trials == len(places)
+        said.append(found.value)
+        true.append(0.35 - means.reshape(7, seeds).mean(axis=1).min())
+    assert np.mean(said) == pytest.approx(np.mean(true), rel=0.4)
+
+
+def test_the_picked_trial_is_a_candidate_though_its_setting_is_bad() -> None:
+    """A bad setting's lucky seed is picked; it owes more than the settings' means differ by."""
+    generator = np.random.default_rng(6)
+    places = np.repeat(np.arange(6), 3)
+    means = 0.8 + 0.001 * generator.standard_normal(18)
+    means[:3] = (0.9, 0.1, 0.1)
+    values = np.repeat(means[:, None], IMAGES, 1) + 0.001 * generator.standard_normal((18, IMAGES))
+    study = Candidates(values.mean(axis=1), places, np.arange(18), values)
+    found = selection_bias(study, larger=True)
+    assert found is not None
+    assert found.value > 0.1

@@ -4,6 +4,9 @@ Estimated by a parametric bootstrap over empirical-Bayes estimates of the settin
 are shrunk towards their common mean, seeds' residuals and resampled images are added, the best
 trial is picked, and its excess over its setting's mean is averaged (compare Efron, 2011, on
 Tweedie's formula and selection bias).
+
+Settings that are clearly worse than the best take no part. They could not have been picked, and a
+network that learned nothing scatters more than all others: with it in, its scatter would be theirs.
 """
 
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 DRAWS = 1000
 SEED = 20_012
+CLEARLY = 4.0
+"""How many standard errors behind the best a setting is clearly worse."""
 MOST = 300
 """How many of the best trials are resampled; the others would never be picked."""
 
@@ -58,8 +63,9 @@ def selection_bias(candidates: Candidates, *, larger: bool) -> SelectionBias | N
     """
     if len(candidates.means) < 2:
         return None
+    trials = len(candidates.means)
     sign = 1.0 if larger else -1.0
-    residuals = _residuals(sign * candidates.means, candidates.settings)
+    candidates, residuals = _plausible(candidates, sign)
     near, of = np.unique(candidates.settings[candidates.best], return_inverse=True)
     by_image = _by_image(sign * candidates.values, of)
     truths = _shrunken(sign * candidates.means, candidates.settings, residuals, _noise(by_image))[
@@ -74,9 +80,7 @@ def selection_bias(candidates: Candidates, *, larger: bool) -> SelectionBias | N
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[of[order]][picked]
     # A trial far ahead of the others has no bias, but random draws might make it negative.
-    return SelectionBias(
-        max(0.0, float(flattered.mean())), residuals is not None, len(candidates.means)
-    )
+    return SelectionBias(max(0.0, float(flattered.mean())), residuals is not None, trials)
 
 
 def selection_bias_of_mean(candidates: Candidates, *, larger: bool) -> SelectionBias | None:
@@ -84,12 +88,12 @@ def selection_bias_of_mean(candidates: Candidates, *, larger: bool) -> Selection
 
     A simulated setting has as many residuals as it has seeds, and their mean is added to its own.
     """
-    sizes = np.bincount(candidates.settings)
-    if len(sizes) < 2:
+    trials, settings = len(candidates.means), len(np.unique(candidates.settings))
+    if settings < 2:
         return None
     sign = 1.0 if larger else -1.0
-    means = sign * candidates.means
-    residuals = _residuals(means, candidates.settings)
+    candidates, residuals = _plausible(candidates, sign)
+    sizes, means = np.bincount(candidates.settings), sign * candidates.means
     near, of = np.unique(candidates.settings[candidates.best], return_inverse=True)
     by_image = _by_image(sign * candidates.values, of)
     truths = _shrunken(means, candidates.settings, residuals, _noise(by_image))[near]
@@ -102,9 +106,41 @@ def selection_bias_of_mean(candidates: Candidates, *, larger: bool) -> Selection
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[picked]
     # As above: of a setting far ahead, random draws might make it negative.
-    return SelectionBias(
-        max(0.0, float(flattered.mean())), residuals is not None, len(candidates.means), len(sizes)
+    return SelectionBias(max(0.0, float(flattered.mean())), residuals is not None, trials, settings)
+
+
+def _plausible(candidates: Candidates, sign: float) -> tuple[Candidates, Array | None]:
+    """Return the candidates whose settings are not clearly worse than the best, and residuals.
+
+    The standard error of a difference is over the images, which both settings share, and over
+    seeds; it is that of a typical setting, as one that learned nothing has a far larger one.
+    The seeds' residuals are of the settings returned, or if each has one seed only, of all.
+    """
+    means, of = sign * candidates.means, candidates.settings
+    residuals = _residuals(means, of)
+    near, of_near = np.unique(of[candidates.best], return_inverse=True)
+    by_image = _by_image(sign * candidates.values, of_near)
+    images = by_image.shape[1]
+    if len(near) < 2 or images < 2:
+        return candidates, residuals
+    sizes = np.bincount(of)
+    centres = np.bincount(of, weights=means) / sizes
+    best = centres[near].argmax()
+    apart = (by_image[best] - by_image).var(axis=1, ddof=1) / images
+    variance = np.median(np.delete(apart, best))
+    if residuals is not None:
+        variance = variance + residuals.var() * (1 / sizes + 1 / sizes[near[best]])
+    kept = (centres[near[best]] - centres <= CLEARLY * np.sqrt(variance))[of]
+    kept |= of == of[means.argmax()]  # one lucky seed of a bad setting may have been picked
+    among = kept[candidates.best]
+    plausible = Candidates(
+        candidates.means[kept],
+        np.unique(of[kept], return_inverse=True)[1],
+        (kept.cumsum() - 1)[candidates.best[among]],
+        candidates.values[among],
     )
+    own = _residuals(means[kept], plausible.settings)
+    return plausible, residuals if own is None else own
 
 
 def _residuals(means: Array, of: Places) -> Array | None:
