@@ -85,7 +85,7 @@ def launch(
         }, workers=2)
 
     Settings in `enqueue`, such as [{"lr": 1e-2}], are trained before the others;
-    paused trials whose numbers are in `finish` are trained to their end first.
+    paused trials whose numbers are in `finish` are trained to completion first.
     Everything else is as in `tuner launch`: progress is shown, tables are printed, and
     interrupting once releases the trials and raises KeyboardInterrupt. What the
     command would reject raises its error (`tuner.errors`), with all faults at once. A study

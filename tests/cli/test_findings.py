@@ -115,7 +115,7 @@ def test_an_examination_that_dies_after_the_data_were_loaded_is_told(
         findings.tell(database, study, wait=True)
         findings.tell(database, study, wait=True)
     said = capsys.readouterr().err
-    assert said.count("Warning: the data were not examined to the end") == 1
+    assert said.count("Warning: the check of the data was not completed") == 1
     assert "ended with 3" in said
     assert stored(database) == []
 

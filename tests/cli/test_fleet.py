@@ -118,7 +118,7 @@ def test_an_engine_that_cannot_be_asked_hides_no_other_fleet(
     assert (local["engine"], local["error"], local["state"]) == ("local", None, "working")
     assert "as it was at" in asked.run("fleet", "status", "small")
     out = asked.run("fleet", "stop", "small", code=3)
-    assert "was not asked: Slurm's controller does not answer" in out
+    assert "was not asked to stop: Slurm's controller does not answer" in out
     assert "(local) was asked to stop" in out
     assert [fleet["state"] for fleet in fleets(asked)] == ["working", "stopping"]
 

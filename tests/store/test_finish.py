@@ -86,7 +86,7 @@ def test_what_cannot_be_finished_is_told_at_once(paused: Bench) -> None:
     with pytest.raises(UserError) as told:
         finish(paused, 0, 1, 2, 3, 99)
     assert str(told.value) == (
-        "Only paused trials can be trained to their end: trial 0 failed (`tuner retry` starts it "
+        "Only paused trials can be trained to completion: trial 0 failed (`tuner retry` starts it "
         "again); trial 1 was stopped for good (diverged at epoch 1); trial 3 is being trained, and "
         "can be chosen once it is paused; trial 99 does not exist."
     )

@@ -105,7 +105,7 @@ class Findings:
             found = self._found.result()
         except TunerError as error:
             # The data could be loaded, so trials can train.
-            echo(f"Warning: the data were not examined to the end: {error}", err=True)
+            echo(f"Warning: the check of the data was not completed: {error}", err=True)
             self._told = self._kept = True
             return
         if not self._told:

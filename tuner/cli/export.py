@@ -61,12 +61,12 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
     "--wide",
     is_flag=True,
     help="Add columns to trials: AUC, balanced accuracy, sensitivity, "
-    "specificity, time of training and of validation, late slopes.",
+    "specificity, training and validation times, loss slopes of the last epochs.",
 )
 @click.option(
     "--columns",
     metavar="A,B,…",
-    help="Only these columns, in this order; those of --wide are allowed.",
+    help="Only these columns, in this order; columns from --wide may be named too.",
 )
 @click.option(
     "--where",
@@ -174,7 +174,8 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
         elif what == "settings":
             sheet = contents.settings(results)
         elif what == "comparisons":
-            sheet = contents.comparisons(compare(results, metric=metric))
+            compared = compare(results, metric=metric)
+            sheet = contents.comparisons(compared)
         else:
             first = order if best is not None or readable else None
             sheet = contents.trials(results, best_first=first, wide=wide or named)
@@ -194,7 +195,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
         elif readable and what == "trials":
             sheet = contents.readable_trials(results, sheet)
         elif readable and what == "comparisons":
-            sheet = contents.readable_comparisons(sheet)
+            sheet = contents.readable_comparisons(sheet, compared[0].measure)
         elif what == "trials" and not wide:
             sheet = sheet.only(trial_columns(results.spec))
         layout = formats.Layout(

@@ -109,7 +109,9 @@ def scale(settings: Settings, study: StudyRef, workers: int, number: int | None)
 
 @fleet.command(epilog=options.examples("tuner fleet stop lr_sched"))
 @click.argument("study")
-@click.option("--fleet", "number", type=int, help="Only this fleet; default: all of the study.")
+@click.option(
+    "--fleet", "number", type=int, help="Only this fleet; default: all of the study's fleets."
+)
 @click.option("--now", is_flag=True, help="Do not wait for the end of the epoch.")
 @click.pass_obj
 def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) -> int:
@@ -133,7 +135,7 @@ def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) 
                 tending.stop(settings, database, one, now=now)
             # The other fleets are still asked to stop.
             except TunerError as error:
-                echo(f"Fleet {one.fleet_id} was not asked: {error}", err=True)
+                echo(f"Fleet {one.fleet_id} was not asked to stop: {error}", err=True)
                 code = error.exit_code
                 continue
             with database.transaction() as connection:
@@ -152,7 +154,7 @@ def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) 
 def forget(settings: Settings, study: StudyRef, number: int | None, *, yes: bool) -> None:
     """Forget a fleet whose cluster is gone for good.
 
-    Its engine is not asked, and no worker is stopped: one that is still running
+    Its engine is not contacted, and no worker is stopped: one that is still running
     continues to train. Use `tuner fleet stop` if the cluster can be reached.
     """
     from tuner.fleet import forgetting

@@ -28,8 +28,8 @@ def influence(results: "Results", metrics: tuple[str, ...], *, as_json: bool) ->
 
     By default, this is reported for validation loss, test accuracy and the
     gap. For a complete grid, the variance over settings is decomposed exactly
-    (functional ANOVA): each parameter alone, each interaction of two, and the
-    rest. The noise of seeds and images is subtracted, and the intervals cover
+    (functional ANOVA): each parameter alone, each two-way interaction, and the
+    rest. Noise from seeds and images is subtracted, and the intervals cover
     both. Otherwise PED-ANOVA is used: it measures which parameters
     distinguish the best 10% of trials from the rest. One parameter is said to
     matter more than another only if their difference is significant. This can

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5
 NOBODY_TELLS = (
-    "Note: no process of this machine stays, so nobody tells the hooks. A dashboard can "
-    "(`tuner dashboard --webhook-file FILE`), or a launch without --detach."
+    "Note: no process keeps running on this machine, so webhooks and --on-event will not fire. To "
+    "get notifications, run a dashboard (`tuner dashboard --webhook-file FILE`) or launch without "
+    "--detach."
 )
 SHORT_LOOK_SECONDS = 0.1
 """The polling interval while waiting only for workers to exit, and of a local fleet's processes."""
@@ -80,7 +81,7 @@ SHORT_LOOK_SECONDS = 0.1
 @click.option(
     "--no-probe",
     is_flag=True,
-    help="Skip the check that workers can run where another engine would start them.",
+    help="With --on: skip checking that workers can run on the engine.",
 )
 @options.objectives_option
 @options.metrics_option
@@ -108,7 +109,7 @@ SHORT_LOOK_SECONDS = 0.1
     metavar="TRIALS",
     multiple=True,
     callback=options.trial_numbers,
-    help="Train these paused trials to their end first, such as 12 31.",
+    help="Train these paused trials to completion first, e.g. 12 31.",
 )
 @click.option(
     "--accept-changes",
@@ -131,8 +132,9 @@ def launch(settings: Settings, /, **given: Any) -> int:
     """Launch or resume a study and train it to completion.
 
     STUDY is a name, a path to a study file, or a stored version such as lr@2.
-    The file and its data are checked first. If there are errors, all of them
-    are reported and nothing is created. An existing study is resumed:
+    The file is checked first, and the data as training starts. If the file
+    has errors or the data cannot be used, all errors are reported and nothing
+    is created. An existing study is resumed:
     finished trials are kept, and more trials or seeds extend it. If its code
     or data have changed, launch refuses to continue.
 
@@ -162,7 +164,7 @@ class Request:
     objective_folders: tuple[Path, ...] = ()
     epochs_to: int | None = None
     finish: tuple[int, ...] = ()
-    """Numbers of paused trials to be trained to their end."""
+    """Numbers of paused trials to be trained to completion."""
     wait: float = 60.0
     new_version: bool = False
     accept_changes: bool = False
@@ -420,7 +422,7 @@ def _check_finish(database: "Database", study: "Study | None", numbers: Sequence
 
 
 def _finish(database: "Database", study: "Study", numbers: Sequence[int]) -> list[str]:
-    """Mark trials to be trained to their end; return the lines to print."""
+    """Mark trials to be trained to completion; return the lines to print."""
     if not numbers:
         return []
     from tuner.settings import person
@@ -430,7 +432,7 @@ def _finish(database: "Database", study: "Study", numbers: Sequence[int]) -> lis
     control.finish(database, Binding(database), study, numbers, person())
     which = ", ".join(map(str, sorted(set(numbers))))
     trials = "Trial" if len(set(numbers)) == 1 else "Trials"
-    return [f"  {trials} {which}: trained to the end first"]
+    return [f"  {trials} {which}: will be trained to completion first"]
 
 
 def _now(database: "Database", study: "Study") -> "Study":
@@ -477,7 +479,7 @@ def _announce(settings: Settings, launched: "Launch") -> None:
         return
     total = f"at most {total}" if raced else total
     if promotes:
-        total += f", {study.spec.finish} or more of them trained to their end"
+        total += f", at least {study.spec.finish} of them trained to completion"
     if study.spec.epoch_limit is not None:
         total += f", {study.spec.epoch_limit:,} epochs"
     verb = {
@@ -490,7 +492,7 @@ def _announce(settings: Settings, launched: "Launch") -> None:
     for change in launched.changes:
         echo(f"  {change}")
     if study.spec.pauses and checkpoint_place(settings, study.spec) is None:
-        echo("Checkpoints are off: a paused trial goes on from its first epoch.", err=True)
+        echo("Checkpoints are off: a paused trial restarts from its first epoch.", err=True)
 
 
 def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
@@ -522,8 +524,8 @@ def _again(request: Request, folders: Sequence[Path]) -> tuple[str, ...]:
 
 def _tell_detached(study: "Study") -> None:
     echo(
-        f"{study.title} trains detached. To look:  tuner attach {study.title}   "
-        f"Its workers:  tuner fleet status {study.title}"
+        f"{study.title} is training in the background. To follow it:  tuner attach {study.title}   "
+        f"To see its workers:  tuner fleet status {study.title}"
     )
 
 

@@ -151,7 +151,7 @@ def cli(ctx: click.Context) -> None:
     A study file asks a question; `launch` trains every setting on all
     available devices, exactly as many trials as its budget allows, and
     `table` shows the results. By default, studies are stored in an embedded
-    PostgreSQL database in the nearest folder .tuner, searching upwards from
+    PostgreSQL database in the nearest .tuner folder, searching upwards from
     the current folder (TUNER_HOME overrides this). With --database or
     TUNER_DATABASE_URL, any number of machines can work on the same study.
 

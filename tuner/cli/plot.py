@@ -30,7 +30,7 @@ SHOWN = {
     "history": "the metric trial by trial, with pruning",
     "confusion": "the confusion matrix of a trial",
     "roc": "the ROC curve of a trial",
-    "reliability": "predicted probability against observed frequency for one trial",
+    "reliability": "accuracy against predicted confidence for one trial",
 }
 """The kinds of plots; listed here so that `--help` does not load Matplotlib."""
 ENDINGS = (".svg", ".png", ".pdf")

@@ -25,10 +25,10 @@ PRIORITY_MOST = 1000
 def queue(ctx: click.Context, *, as_json: bool) -> None:
     """Show or change the order in which workers take studies.
 
-    Such workers (`tuner worker --any`) take the highest priority first. Among
-    equal priorities, the person whose workers have trained least in the last 7
-    days goes first, then the older study. A worker switches studies only
-    between trials.
+    Workers started with `tuner worker --any` take the study with the highest
+    priority first. Among equal priorities, the person whose workers have
+    trained least in the last 7 days goes first, then the older study. A worker
+    switches studies only between trials.
     """
     if ctx.invoked_subcommand is not None:
         return

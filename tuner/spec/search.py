@@ -193,7 +193,7 @@ PRUNERS: Mapping[str, Method] = _methods(
 )
 
 ALLOCATORS: Mapping[str, Method] = _methods(
-    Method("none", "every trial is trained to its end, unless a pruner stops it"),
+    Method("none", "every trial is trained to completion, unless a pruner stops it"),
     Method(
         "promote",
         "successive halving that pauses: each trial gets a few epochs, the best go on, "

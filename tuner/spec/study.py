@@ -318,7 +318,7 @@ class Replicates:
     of: Annotated[
         Literal["all", "top"],
         Key(
-            '"all" trains every configuration under every seed; "top" trains each under one seed, '
+            '"all" trains every configuration with every seed; "top" trains each with one seed, '
             "then races the best over additional seeds, unpruned, until they are separated."
         ),
     ] = "all"

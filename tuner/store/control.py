@@ -97,7 +97,9 @@ def _fit(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> lis
     asked = sorted(set(numbers))
     wrong = [why for number in asked if (why := _unfit(number, rows.get(number))) is not None]
     if wrong:
-        raise UserError("Only paused trials can be trained to their end: " + "; ".join(wrong) + ".")
+        raise UserError(
+            "Only paused trials can be trained to completion: " + "; ".join(wrong) + "."
+        )
     return [rows[number] for number in asked]
 
 

@@ -575,7 +575,7 @@ def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
     # After the leases' rows, because this locks the study's.
     endings.resume(transaction, [*starts])
     for trial_id, start in starts.items():
-        text = f"to be trained to its end, from epoch {start}"
+        text = f"to be trained to completion, from epoch {start}"
         transaction.add_event("chosen", text, trial_id)
 
 
