@@ -62,12 +62,14 @@ class Fault:
 class StudyFileError(UserError):
     """A study file has faults; all of them are reported at once."""
 
-    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, source: str, faults: Sequence[Fault], *, creating: bool = True) -> None:
+        """Take the faults; `creating` if the command would otherwise have created something."""
         self.source = source
         self.faults = tuple(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        count = "1 error" if len(self.faults) == 1 else f"{len(self.faults)} errors"
+        nothing = "; nothing was created." if creating else ":"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
-        super().__init__(f"{source} has {count}; nothing was created.\n{lines}")
+        super().__init__(f"{source} has {count}{nothing}\n{lines}")
 
 
 class UnknownStudyError(UserError):

@@ -265,7 +265,10 @@ def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -
         database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}
     )
     assert judged(bench, metric=None).measure.name == "val_loss"
-    assert "No complete trial has a value of test_acc" in judged(bench, metric="test_acc").verdict
+    assert (
+        "test_acc is not available for any complete trial"
+        in judged(bench, metric="test_acc").verdict
+    )
 
 
 def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
@@ -322,6 +325,25 @@ def test_random_search_compares_configurations(database: Database) -> None:
     assert "step is worse than" in found.verdict
     assert "only trials that finished" in found.verdict
     assert "configurations" in found.verdict
+
+
+def test_levels_of_one_configuration_are_named(database: Database) -> None:
+    """Without a verdict, the answer names the levels that have a single configuration."""
+    chance = np.random.default_rng(9)
+    rates = tuple(10.0**-k for k in range(13))
+    dimensions = (Choice("scheduler", KINDS), Choice("lr", rates))
+    spec = make_spec("few", trials=15, dimensions=dimensions, sampler="random")
+    kinds = ["cosine", "step", *["exponential"] * 13]
+    settings: list[dict[str, Value]] = [
+        {"scheduler": kind, "lr": rates[n % 13]} for n, kind in enumerate(kinds)
+    ]
+    bench = fabricate(database, spec, lambda *_: told(0.9, chance), configurations=settings)
+    found = judged(bench)
+    assert " have only one configuration each, so chance cannot be ruled out." in found.verdict
+    assert "A verdict needs at least two per level." in found.verdict
+    many = "lr has 13 values, too many to compare one by one; `tuner influence few` shows"
+    with bench.database.transaction() as connection, pytest.raises(UserError, match=many):
+        compare(Results(connection, bench.study), by=("lr",))
 
 
 @pytest.mark.parametrize(

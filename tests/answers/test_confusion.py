@@ -117,7 +117,7 @@ def test_missing_predictions_are_told(bench: Bench) -> None:
             predicted(connection, bench.study, 7, "val", "best")
         with pytest.raises(UserError, match="Trial 1 of small is RUNNING"):
             predicted(connection, bench.study, 1, "val", "best")
-        with pytest.raises(UserError, match="its data have no test split; take --split val"):
+        with pytest.raises(UserError, match="its data have no test split; use --split val"):
             predicted(connection, bench.study, 0, "test", "best")
 
 

@@ -247,7 +247,7 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
         title = leaderboard.settings(
             exploring.study, len(found), found, ("val_acc",), varied=("lr",)
         ).title
-        assert title.endswith("over seeds only")
+        assert title.endswith("values of a single seed; no intervals")
         assert " over 1 seed." in best_sentence(Results(connection, exploring.study))
     with pytest.raises(UserError, match="of = "):
         compared(plain)
@@ -395,7 +395,7 @@ def test_a_winner_is_chosen_among_contenders(database: Database, rounds: int) ->
     assert "the best of 4" not in over_best
     if rounds == 1:
         assert "the only complete additional seed so far" in over_best
-        assert "completed with one additional seed" in over_best
+        assert "has only one completed additional seed" in over_best
     else:
         assert "over 2 additional seeds (95% interval over seeds" in over_best
 

@@ -94,7 +94,7 @@ def test_a_shift_is_told_although_accuracy_does_not_show_it(
             checks.keep(connection, bench.study.study_id, {"data": [{"probes": probes}]})
         return " ".join(sentences(measured(bench)))
 
-    warning = "But the test images come from a different distribution"
+    warning = "However, the test images come from a different distribution"
     assert warning in said(0.5, 0.95)
     assert warning not in said(0.9, 0.9)
     assert warning not in said(0.5, 0.5)
@@ -242,7 +242,9 @@ def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database
     assert found.val_acc.low < 0.95 < found.val_acc.high
     assert found.val_acc.high - found.val_acc.low < 0.06
     assert found.without_peers == 4
-    assert "4 complete trials of settings with missing seeds" in " ".join(sentences(found))
+    said = " ".join(sentences(found))
+    counted = "they count in the table and the rank correlation, but not in the gap."
+    assert f"4 complete trials belong to settings with missing seeds; {counted}" in said
 
 
 def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Database) -> None:

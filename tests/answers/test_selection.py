@@ -111,7 +111,7 @@ def test_a_caption_makes_a_table_that_floats_and_runs_nothing() -> None:
         r"\label{tab:a_b}",
         r"\begin{tabular}{rr}",
         r"\toprule",
-        r"weight decay & gap (points) \\",
+        r"weight\_decay & gap (points) \\",
         r"\midrule",
         r"0.1 & $-1.2 \pm 0.5$ \\",
         r"0.2 & 100.0 \\",

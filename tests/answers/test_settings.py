@@ -109,7 +109,7 @@ def test_another_seed_of_the_best_setting_can_be_taken(database: Database) -> No
         found = winner(results, seed=1)
         assert (found.settings, found.trial.row.value) == ({"lr": STEADY}, 0.86)
         assert "selected by its seed" in choice(found)
-        with pytest.raises(UserError, match="no complete trial under seed 7; it has 0, 1, 2"):
+        with pytest.raises(UserError, match="no complete trial with seed 7; it has 0, 1, 2"):
             winner(results, seed=7)
 
 

@@ -3,7 +3,7 @@
 from tuner.answers.table import Table
 
 WIDE = Table(
-    ("loss", "lr", "batch size", "step size", "acc"),
+    ("loss", "lr", "batch_size", "step_size", "acc"),
     (("bce", "0.00536574", "16", "–", "0.9"), ("ce", "0.01", "16", "5", "0.8")),
     "a title",
     setting=range(4),

@@ -109,7 +109,7 @@ def test_one_trial_is_its_own_winner(database: Database) -> None:
     """With a single trial, there is neither selection bias nor a second seed."""
     found = read(study(database, images(), rates=(1e-3,), seeds=1))
     assert found.selection_bias is None
-    assert any("with this seed only" in one for one in sentences(found))
+    assert any("the only completed seed of its setting" in one for one in sentences(found))
 
 
 def test_what_is_not_complete_is_no_winner(database: Database) -> None:

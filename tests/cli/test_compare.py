@@ -87,7 +87,7 @@ def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
     """`gap` gives size, use of selection, selection bias and cause, as text and JSON."""
     shown = " ".join(trained_once.run("gap", "small").split())
     assert "settings, by validation accuracy" in shown
-    assert "there is no cause to look for" in shown
+    assert "nothing to explain" in shown
     assert "selection bias" in shown
     found = trained_once.json("gap", "small", "--json")
     rows = trained_once.json("export", "--study", "small", "--format", "json")

@@ -110,7 +110,7 @@ def test_launch_tells_all_faults_and_creates_nothing(project: Project) -> None:
     out = project.run("launch", "--study", "bad", code=2)
     assert "lrr" in out
     assert "epochs" in out
-    assert "2 faults" in out
+    assert "2 errors; nothing was created" in out
     assert project.json("studies", "--json") == []
 
 

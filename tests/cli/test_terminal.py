@@ -304,11 +304,14 @@ def test_truth_values_are_spelt_as_in_the_file(odd: Project) -> None:
 
 
 def test_standard_output_that_only_knows_ascii_gets_replaced_characters(odd: Project) -> None:
-    """With PYTHONIOENCODING=ascii, other characters are replaced in tables, lines and JSON."""
+    """With PYTHONIOENCODING=ascii, other characters are replaced in tables, curves and JSON."""
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     out = odd.run("table", "small", environ=ascii_only)
-    assert "By flavour: mean ? half" in out
+    assert "By flavour: values of a single seed" in out
     assert out.isascii()
+    curves = odd.run("show", "small", "0", environ=ascii_only)
+    assert "??" in curves
+    assert curves.isascii()
     assert odd.run("check", "small", "--quick", environ=ascii_only).isascii()
     body = odd.run("table", "small", "--json", environ=ascii_only)
     assert json.loads(body) == odd.json("table", "small", "--json")

@@ -470,7 +470,7 @@ def test_a_slip_is_asked_about_without_an_objective(read: Read) -> None:
 
 def test_the_count_and_the_file_are_named(read: Read, tmp_path: Path) -> None:
     """The first line names the file, the number of faults, and that nothing was created."""
-    with pytest.raises(StudyFileError, match=r"small\.toml has 1 fault; nothing was created"):
+    with pytest.raises(StudyFileError, match=r"small\.toml has 1 error; nothing was created"):
         read(space("lrr = [1]"))
 
 

@@ -119,7 +119,13 @@ COMPARISONS: Meanings = {
     ),
     "difference_high": ("of the metric", "Upper end."),
     "p": ("", "p-value, corrected for all levels and for having picked the best."),
-    "verdict": ("", "best, tied, different, one seed, too few patients, or not compared."),
+    "verdict": (
+        "",
+        (
+            "best, tied, different (in Markdown and LaTeX: better or worse), one seed, too few "
+            "patients, or not compared."
+        ),
+    ),
 }
 SETTINGS: Meanings = {
     "rank": ("", "Rank by the mean of the study's metric, from 1; empty if no seed completed."),

@@ -5,7 +5,7 @@ In this order: the answer, the comparison, its sentences, its table.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tuner.answers import words
 from tuner.answers.settings import settings
@@ -14,7 +14,6 @@ from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import SplitName
 from tuner.results import (
-    SETTINGS_FEWEST,
     Design,
     Level,
     Measure,
@@ -24,6 +23,7 @@ from tuner.results import (
     TrialRow,
     combination_name,
     design,
+    elsewhere,
     has_figure,
     once,
     sample,
@@ -193,6 +193,11 @@ class Options:
 
 
 # The comparison
+
+
+def better_or_worse(measure: Measure, difference: Interval) -> Literal["better", "worse"]:
+    """Say whether a level is better or worse than another, given the difference between them."""
+    return "better" if (difference.value > 0) == measure.larger else "worse"
 
 
 def measure_named(results: Results, name: str) -> Measure:
@@ -425,18 +430,13 @@ def _level_named(design: Design, name: str) -> int:
 def _nothing_to_compare(results: Results) -> str:
     if not results.spec.varied:
         return f"{results.title} varies nothing, so there are no settings to compare."
-    named = words.listed(results.spec.varied)
-    complete = len({row.configuration for row in results.complete})
-    if complete < SETTINGS_FEWEST:
-        return (
-            f"{results.title} varies only {named}, with too many or too few values to compare one "
-            f"by one, and has {words.count(complete, 'complete setting')}; `tuner influence` needs "
-            f"at least {SETTINGS_FEWEST}."
-        )
-    return (
-        f"{results.title} varies only {named}, with too many or too few values to compare one by "
-        f"one; `tuner influence {results.title}` shows how much each parameter matters."
-    )
+    values = {name: len({row[name] for row in results.rows}) for name in results.spec.varied}
+    single = [name for name, count in values.items() if count < 2]
+    many = [f"{name} has {count} values" for name, count in values.items() if count > 1]
+    why = [f"only one value of {words.listed(single)} has been tried"] if single else []
+    why += [f"{words.listed(many)}, too many to compare one by one"] if many else []
+    rest = elsewhere(results.rows, results.spec, "each parameter matters")
+    return f"{results.title} has no levels to compare: {', and '.join(why)}; {rest}."
 
 
 # Its sentences
@@ -448,13 +448,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     if finding.verdict is None or finding.sample is None:
         said.append(_no_values(finding))
     elif len(finding.design.levels) == 1:
-        who = finding.names[0]
-        if finding.design.levels[0] is None:
-            who = f"the group of trials in which {finding.factor} is not active"
-        said.append(
-            f"Only {who} has values of {finding.measure.name}, so there is nothing to compare it "
-            "with."
-        )
+        said.append(_only_one(finding))
     elif finding.n < 2:
         said += _one_seed(finding, finding.sample)
     elif finding.too_few:
@@ -535,20 +529,59 @@ def _no_values(finding: Finding) -> str:
             f"No two levels of {factor} completed with the same seed and other parameters, so they "
             "cannot be compared."
         )
+    name = finding.measure.name
     return (
-        f"No complete trial has a value of {finding.measure.name}, so {factor} cannot be compared."
+        f"{'The gap' if name == 'gap' else name} is not available for any complete trial, so the "
+        f"levels of {factor} cannot be compared."
     )
 
 
+def _only_one(finding: Finding) -> str:
+    """Say why only one level can be compared."""
+    design = finding.design
+    others = [standing for standing in design.standings if standing.level not in design.levels]
+    inactive = design.levels[0] is None
+    who, it = finding.names[0], "it"
+    if inactive:
+        who, it = f"trials without an active {finding.factor}", "them"
+    if any(standing.measured for standing in others):
+        few = f"complete {who}" if inactive else f"complete trials of {who}"
+        return (
+            f"Too few {few} have a counterpart at another level, so there is nothing to compare "
+            f"{it} with."
+        )
+    if not any(standing.complete for standing in others):
+        what = "are complete" if inactive else "has any complete trials"
+    elif design.reasons:
+        what = "have enough complete seeds" if inactive else "has enough complete seeds"
+    else:
+        what = f"{'have' if inactive else 'has'} values of {finding.measure.name}"
+    return f"Only {who} {what}, so there is nothing to compare {it} with."
+
+
 def _one_seed(finding: Finding, sample: Sample) -> list[str]:
-    unit = "seed" if finding.design.paired else "configuration"
     panel = sample.panel
-    limits = f"With one {unit} there are no intervals."
+    limits = (
+        f"With one {'seed' if finding.design.paired else 'configuration'} there are no intervals."
+    )
     if sample.images_shared and panel.images:
         what = words.sampled(panel.images, panel.patients)
         limits = f"The intervals reflect only the variation between these {what}."
-    said = f"{_leaders(finding, sample)}, but a single {unit} cannot rule out chance."
-    return [f"{said} {limits} A verdict needs at least two {unit}s."]
+    ahead = _leaders(finding, sample)
+    if finding.design.paired:
+        said = f"{ahead}, but a single seed cannot rule out chance."
+        return [f"{said} {limits} A verdict needs at least two seeds."]
+    units = zip(finding.names, finding.design.units, strict=True)
+    alone = [name for name, of in units if len(of) == 1]
+    if len(alone) == len(finding.names):
+        who = "each level has only one configuration"
+    elif len(alone) == 1:
+        who = f"{alone[0]} has only one configuration"
+    else:
+        named = words.listed(alone) if len(alone) <= MANY else f"{len(alone)} levels"
+        who = f"{named} have only one configuration each"
+    said = f"{ahead}, but {who}, so chance cannot be ruled out."
+    return [f"{said} {limits} A verdict needs at least two per level."]
 
 
 def _too_few(finding: Finding, sample: Sample) -> str:
@@ -580,11 +613,9 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
     ]
     for other in verdict.others:
         if other.differs:
-            ahead = (other.difference.value > 0) == measure.larger
-            said.append(
-                f"{names[other.level]} is {'better' if ahead else 'worse'} than {best} by "
-                f"{words.amount(measure.unit, other.difference)}."
-            )
+            how = better_or_worse(measure, other.difference)
+            amount = words.amount(measure.unit, other.difference)
+            said.append(f"{names[other.level]} is {how} than {best} by {amount}.")
     return said
 
 
@@ -600,7 +631,7 @@ def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
     for other in verdict.others:
         if not other.differs:
             alike.append(finding.names[other.level])
-        elif (other.difference.value > 0) == finding.measure.larger:
+        elif better_or_worse(finding.measure, other.difference) == "better":
             better.append(finding.names[other.level])
         else:
             worse.append(finding.names[other.level])
@@ -815,6 +846,8 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     else:
         chance = "" if comparison.seeds < 2 else words.p_value(against.p_value)
         held = (*words.difference_cells(measure.unit, against.difference), chance)
-        mark = "different" if against.differs else "tied" if comparison.seeds > 1 else f"one {unit}"
+        mark = "tied" if comparison.seeds > 1 else f"one {unit}"
+        if against.differs:
+            mark = better_or_worse(measure, against.difference)
         mark = "too few patients" if comparison.too_few else mark
     return (name, *mean, *held, str(row.n), done, mark)

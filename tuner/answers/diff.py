@@ -173,9 +173,9 @@ def diff(results: Results, others: Results, metric: str | None = None) -> Diff:
     one, other = results.study, others.study
     if one.study_id == other.study_id:
         if one.versions == 1:
-            raise UserError(f"{one.title} is compared with itself; specify two studies.")
+            raise UserError(f"{one.title} cannot be compared with itself; specify two studies.")
         raise UserError(
-            f"{one.title} is compared with itself: {one.name} means the newest of its "
+            f"{one.title} cannot be compared with itself: {one.name} means the newest of its "
             f"{one.versions} versions. Specify two of them, as in `tuner diff {one.name}@1 "
             f"{one.name}@2`."
         )

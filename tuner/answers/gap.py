@@ -56,6 +56,7 @@ __all__ = [
     "SettingGap",
     "choosing",
     "gap",
+    "named_cause",
     "sampled",
     "selection",
     "sentences",
@@ -80,8 +81,8 @@ CAUSES: Mapping[Cause, str] = {
     "images. No setting in this study can fix that; different training data or augmentation might.",
     "both": "The networks fit their training images better than new images of the same kind, and "
     "test images also come from a different distribution.",
-    "neither: within sampling error": "The gap is within sampling error, so there is no cause to "
-    "look for.",
+    "neither: within sampling error": "The gap is within sampling error, so there is nothing to "
+    "explain.",
     "unexplained": "There is a gap, but the test images are no more different from the training "
     "images than the validation images are. The labels may differ, or something that the "
     "classifier cannot see.",
@@ -196,7 +197,8 @@ class Gap:
     left_out: int
     """Trials that were pruned, diverged or failed; they are in none of these figures."""
     without_peers: int
-    """Complete trials that are only in the table: their setting lacks a seed that others have."""
+    """Complete trials in the table and the rank correlation only: their setting lacks a seed that
+    others have."""
     images_shared: bool
     """Whether all trials were measured on the same images, so that intervals cover images."""
     own: tuple[OwnGap, ...] = ()
@@ -749,11 +751,14 @@ def selection(gap: Gap) -> str:
         if gap.best_setting:
             among = words.count(gap.selection_bias.settings, gap.candidates)
             which = f"mean {gap.metric} of the best setting ({gap.best_setting})"
-        return f"No selection bias was detected in the {which}, picked from {among}."
+        return (
+            f"No selection bias was detected in the {which}, although it was picked as the best of "
+            f"{among}."
+        )
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (
-            f"The best setting's mean {gap.metric} ({gap.best_setting}) looks about {amount} "
+            f"The mean {gap.metric} of the best setting ({gap.best_setting}) looks about {amount} "
             "better than it is, because it was picked as the best of "
             f"{words.count(gap.selection_bias.settings, gap.candidates)} "
             f"(selection bias{missing})."
@@ -778,8 +783,19 @@ def _why(gap: Gap) -> str:
             )
     seen = f" Evidence: {'; '.join(parts)}." if parts else ""
     way = f" Run `tuner check {gap.study}` to check them." if gap.cause == "not examined" else ""
-    name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
+    named = named_cause(gap)
+    name = f"{named.capitalize()}. " if named else ""
     return f"{name}{CAUSES[gap.cause]}{_unseen_shift(gap)}{way}{_shares(gap)}{seen}"
+
+
+def named_cause(gap: Gap) -> str:
+    """Return "cause: distribution shift", or "" if there is no gap to explain."""
+    if gap.too_few or gap.gap.low <= 0 <= gap.gap.high:
+        return ""
+    return {
+        "both": "causes: overfitting and distribution shift",
+        "different distribution": "cause: distribution shift",
+    }.get(gap.cause, f"cause: {gap.cause}")
 
 
 def _unseen_shift(gap: Gap) -> str:
@@ -788,8 +804,8 @@ def _unseen_shift(gap: Gap) -> str:
     if gap.cause not in within or not _shifted(gap.probes):
         return ""
     return (
-        " But the test images come from a different distribution than the training images, so "
-        "more of them might show a gap."
+        " However, the test images come from a different distribution than the training images, "
+        "so a larger test set might reveal a gap."
     )
 
 
@@ -816,9 +832,12 @@ def _points(interval: Interval) -> str:
 def _left_out(gap: Gap) -> str:
     said = []
     if gap.without_peers:
+        ranked = " and the rank correlation" if gap.correlation is not None else ""
+        one = gap.without_peers == 1
         said.append(
-            f"{words.count(gap.without_peers, 'complete trial')} of settings with missing seeds "
-            f"{'appears' if gap.without_peers == 1 else 'appear'} in the table only."
+            f"{words.count(gap.without_peers, 'complete trial')} "
+            f"{'belongs to a setting' if one else 'belong to settings'} with missing seeds; "
+            f"{'it counts' if one else 'they count'} in the table{ranked}, but not in the gap."
         )
     if gap.left_out:
         said.append(
@@ -848,7 +867,7 @@ def table(gap: Gap, study: str, best: int) -> Table:
                 str(len(setting.trials)),
             )
         )
-    varied = [name.replace("_", " ") for name in shown[0].values]
+    varied = list(shown[0].values)
     return Table(
         (*varied, "val acc", "test acc", "gap", "95% interval", "n"),
         tuple(rows),

@@ -118,7 +118,7 @@ class Influence:
         if self.spread == 0:
             return (
                 f"No evidence that any parameter matters for {self.metric}: "
-                "settings differ only by noise."
+                "the differences between settings are within noise."
             )
         if len(parts) == 1:
             return f"Only {parts[0].names[0]} varies, so there is nothing to rank."
@@ -220,8 +220,8 @@ def basis(influence: Influence) -> str:
         lost = f" Not included: {gone}, which are not missing at random."
     if influence.how == "ped-anova":
         return (
-            f"(PED-ANOVA over {words.count(influence.settings, 'setting')} of "
-            f"{words.count(influence.trials, 'complete trial')}, resampled.){lost}"
+            f"(PED-ANOVA on {words.count(influence.trials, 'complete trial')} of "
+            f"{words.count(influence.settings, 'setting')}; intervals by bootstrap.){lost}"
         )
     measure = influence.measure
     images = f", {words.sampled(influence.images, influence.patients)}" if influence.images else ""
@@ -353,10 +353,14 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
     for row in known:
         settings[tuple(row[name] for name in spec.varied)].append(float(row[column]))
     if len(settings) < SETTINGS_FEWEST:
-        few = f"only {words.count(len(settings), 'setting')}" if settings else "no setting"
+        complete = {row.configuration for row in results.rows if row.complete}
+        few = words.count(len(settings), "complete setting")
+        if len(settings) < len(complete):
+            value = f"with a value of {measure.name}"
+            few = f"{words.count(len(settings), 'setting') if settings else 'no setting'} {value}"
         raise UserError(
-            f"{results.title} has {few} with a value of {measure.name}; at least "
-            f"{SETTINGS_FEWEST} are needed to rank parameters."
+            f"{results.title} has {'only ' if settings else ''}{few}; at least {SETTINGS_FEWEST} "
+            "are needed to rank parameters."
         )
     found = importance(
         spec,

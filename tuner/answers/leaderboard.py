@@ -14,13 +14,16 @@ from tuner.store.studies import Study
 
 __all__ = ["levels", "settings", "trials"]
 
+MEANS_OVER = "mean ± half-width of its 95% interval over"
+
 
 def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
     """Return single trials, best first."""
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
     names = [name for name in shown_figures(study.spec) if name != search.metric]
-    head = ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds")
+    figures = _heads((search.metric, *names, "seconds"))
+    head = ("trial", *study.spec.varied, "seed", *figures)
     rows = [
         (
             str(row["trial"]),
@@ -38,7 +41,7 @@ def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
         for row in leaders
     ]
     return Table(
-        _heads(head),
+        head,
         tuple(rows),
         f"{study.title}: best {len(leaders)} of {complete} complete trials by "
         f"{search.metric} ({search.at} epoch)",
@@ -63,9 +66,14 @@ def settings(
     search = study.spec.search
     of = f"best {len(shown)} of {count}" if len(shown) < count else count
     raced = any(over_additional_seeds(study.spec, setting) for setting in shown)
-    over = "additional seeds (seed 0 selected the contenders)" if raced else "seeds only"
+    selected = " (seed 0 selected the contenders)" if raced else ""
+    if any(len(setting.seeds) > 1 for setting in shown):
+        over = f"{MEANS_OVER} {'additional seeds' if raced else 'seeds only'}{selected}"
+    else:
+        seed = "additional seed" if raced else "seed"
+        over = f"values of a single {seed}{selected}; no intervals"
     lost = any(setting.lost for setting in shown)
-    head = (*varied, *figures, "n", "done", *(["lost"] if lost else []))
+    head = (*varied, *_heads(figures), "n", "done", *(["lost"] if lost else []))
     rows = [
         (
             *(value_text(setting.values[name]) for name in varied),
@@ -79,10 +87,9 @@ def settings(
     ]
     last = () if names is None else (len(head),)
     return Table(
-        (*_heads(head), *([] if names is None else ["setting"])),
+        (*head, *([] if names is None else ["setting"])),
         tuple(rows),
-        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch);\n"
-        f"mean ± half-width of its 95% interval over {over}",
+        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch);\n{over}",
         left=last,
         wrapped=last,
     )
@@ -90,10 +97,11 @@ def settings(
 
 def levels(factor: Factor, shown: Sequence[str], metrics: Sequence[Metric] = ()) -> Table:
     """Return the levels of a factor with their means over seeds."""
-    rows = []
+    rows, most = [], 0
     for level in factor.levels:
         means = [level.means[name] for name in shown]
         n = max((mean.n for mean in means if mean is not None), default=0)
+        most = max(most, n)
         rows.append(
             (
                 value_text(level.level),
@@ -106,9 +114,10 @@ def levels(factor: Factor, shown: Sequence[str], metrics: Sequence[Metric] = ())
             )
         )
     return Table(
-        _heads((factor.name, *shown, "n", "done")),
+        (factor.name, *_heads(shown), "n", "done"),
         tuple(rows),
-        f"By {factor.name}: mean ± half-width of its 95% interval over seeds only",
+        f"By {factor.name}: "
+        + (f"{MEANS_OVER} seeds only" if most > 1 else "values of a single seed; no intervals"),
     )
 
 

@@ -180,8 +180,7 @@ def _sentences(
     results: Results, story: Story, race: Race, called: Mapping[int, str]
 ) -> tuple[str, ...]:
     many = words.count(len(story.runners), "contender")
-    times = "once" if story.looks == 1 else f"{story.looks} times"
-    looks = f"compared {times}" if story.looks else "not compared"
+    looks = f"{words.count(story.looks, 'comparison') if story.looks else 'no comparison'} made"
     sofar = "" if story.end else " so far" if story.looks else " yet"
     said = [f"Race of {many} over additional seeds, by {story.metric}: {looks}{sofar}."]
     said += elimination_sentences(results, race, called).values()

@@ -225,11 +225,14 @@ class Searches:
         ahead, behind = self.ahead
         first, second = ahead.at(last.epochs), behind.at(last.epochs)
         if first is None or second is None:
-            without = [one.name for one in self.both if one.at(last.epochs) is None]
-            missing = words.listed(without)
+            without = [one for one in self.both if one.at(last.epochs) is None]
+            missing = words.listed([one.name for one in without])
+            if any(len(one.courses) > 1 for one in without):
+                missing = f"some runs of {missing}"
             nothing = (
-                f"The budgets compared end after {words.count(last.epochs, 'epoch')}. By then, not "
-                f"every run of {missing} had a complete trial, so there is nothing to compare."
+                f"The comparison covers the first {words.count(last.epochs, 'epoch')}. In that "
+                f"time, {missing} had not completed any trial, so there is nothing to "
+                "compare."
             )
             return [nothing]
         unit = self.measure.unit

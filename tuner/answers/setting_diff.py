@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tuner.answers import words
-from tuner.answers.compare import Comparison, Options, compare, measure_named
+from tuner.answers.compare import Comparison, Options, better_or_worse, compare, measure_named
 from tuner.answers.race import compare_contenders
 from tuner.answers.settings import Setting, name, settings
 from tuner.answers.table import Table
@@ -309,11 +309,7 @@ def figures_table(diff: SettingDiff) -> Table:
             between = (
                 *words.difference_cells(measure.unit, figure.difference),
                 "" if figure.p_value is None else words.p_value(figure.p_value),
-                "not judged"
-                if figure.p_value is None
-                else "different"
-                if figure.differs
-                else "tied",
+                _verdict(figure, figure.difference),
             )
         rows.append((measure.name.replace("_", " "), *means, *between))
     for what in ("n", "done"):
@@ -323,6 +319,14 @@ def figures_table(diff: SettingDiff) -> Table:
         ]
         rows.append((what, *cells, "", "", "", ""))
     return Table(head, tuple(rows), left=(0, len(head) - 1))
+
+
+def _verdict(figure: FigureDifference, difference: Interval) -> str:
+    if figure.p_value is None:
+        return "not judged"
+    if not figure.differs:
+        return "tied"
+    return f"second is {better_or_worse(figure.measure, difference)}"
 
 
 def _head(setting: Setting, at: int) -> str:

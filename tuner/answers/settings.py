@@ -183,7 +183,7 @@ def trial_of_seed(results: Results, seed: int) -> int:
     if number is None:
         seeds = ", ".join(str(row["seed"]) for row in mine)
         raise UserError(
-            f"The best setting of {results.title} has no complete trial under seed {seed}; it has "
+            f"The best setting of {results.title} has no complete trial with seed {seed}; it has "
             f"{seeds}."
         )
     return int(number)

@@ -34,7 +34,7 @@ class Table:
             (
                 *(row[place] for place in others),
                 " ".join(
-                    f"{self.head[place].replace(' ', '_')}={_short(row[place])}"
+                    f"{self.head[place]}={_short(row[place])}"
                     for place in named
                     if row[place] != "–"
                 ),

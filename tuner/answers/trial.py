@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from tuner.answers import words
 from tuner.answers.table import Table
-from tuner.errors import UnknownStudyError
 from tuner.records import FRACTION, NATS, SHARE, Metric, SplitName
 from tuner.results import (
     Predicted,
@@ -121,10 +120,7 @@ def one_trial(results: Results, number: int) -> OneTrial:
     """Read everything about a trial, given its number."""
     rows = trial_rows(results.connection, results.study, [number], further=True)
     if not rows:
-        raise UnknownStudyError(
-            f"{results.title} has no trial {number}; `tuner table {results.title} --trials` lists "
-            "them."
-        )
+        raise histories.no_trial(results.connection, results.study, number)
     (row,) = rows
     standing = place(results.connection, results.study, row)
     splits = _splits(results, number) if row.complete else ()

@@ -12,7 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from tuner.answers import words
-from tuner.answers.gap import CAUSES, Gap, bias_of_best
+from tuner.answers.gap import CAUSES, Gap, bias_of_best, named_cause
 from tuner.answers.gap import gap as measure_gap
 from tuner.answers.plain import plain
 from tuner.answers.settings import (
@@ -370,10 +370,10 @@ def over_seeds(winner: Winner) -> str:
     ]
     count = max((one.n for one in winner.over_seeds.values()), default=0)
     if count < 2:
-        with_what = "this seed only"
+        only = "This is the only completed seed of its setting"
         if setting is not None and over_additional_seeds(winner.study.spec, setting):
-            with_what = "one additional seed"
-        return f"Its setting completed with {with_what}, so the variation between seeds is unknown."
+            only = "Its setting has only one completed additional seed"
+        return f"{only}, so the variation between seeds is unknown."
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
     further = ""
     if setting is not None:
@@ -400,13 +400,18 @@ def selection(winner: Winner) -> str:
     if winner.setting is not None and over_additional_seeds(winner.study.spec, winner.setting):
         what = "contender"
     among = words.count(bias.settings or bias.trials, what)
+    mean = "mean " if bias.settings else ""
     if amount == words.size(measure.unit, 0):
-        return f"No selection bias was detected in its {measure.name}, the best of {among}."
+        return (
+            f"No selection bias was detected in its {mean}{measure.name}, although it was picked "
+            f"as the best of {among}."
+        )
     missing = "" if bias.over_seeds else ", without the variation between seeds"
-    mean, who = ("mean ", "a new training run") if bias.settings else ("", "its setting")
+    who = "new runs" if bias.settings else "its setting"
     return (
         f"Being the best of {among} makes its {mean}{measure.name} look about {amount} better than "
-        f"it is (selection bias{missing}): expect {who} to be worse by that amount."
+        f"it is (selection bias{missing}): expect {who} to be worse by "
+        "about that much on average."
     )
 
 
@@ -430,7 +435,11 @@ def cause_sentence(winner: Winner) -> str:
         return ""
     if winner.gap.cause == "neither: within sampling error":
         return "The study's overall gap is within sampling error."
-    return f"Cause of the study's gap: {winner.gap.cause}. {CAUSES[winner.gap.cause]}"
+    named = named_cause(winner.gap)
+    if not named:
+        return CAUSES[winner.gap.cause]
+    what, _, causes = named.partition(": ")
+    return f"{what.capitalize()} of the study's gap: {causes}. {CAUSES[winner.gap.cause]}"
 
 
 LIMITS = (

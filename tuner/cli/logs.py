@@ -4,7 +4,6 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
-from tuner.errors import UnknownStudyError
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
@@ -24,10 +23,11 @@ def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
     with options.open_database(settings) as database, database.transaction() as connection:
         found = studies.find(connection, study)
         if trial is not None and not histories.has_trial(connection, found, trial):
-            raise UnknownStudyError(f"{found.title} has no trial {trial}.")
+            raise histories.no_trial(connection, found, trial)
         printed = histories.outputs(connection, found, trial)
     if not printed:
-        echo("Nothing was printed.", err=True)
+        whose = found.title if trial is None else f"trial {trial} of {found.title}"
+        echo(f"No output was recorded for {whose}.", err=True)
     for output in printed:
         echo(f"── trial {output.number}, attempt {output.attempt} ──", bold=True)
         # A progress bar overwrites its line by carriage returns; here each state gets a line.
@@ -46,7 +46,7 @@ def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: b
     with options.open_database(settings) as database, database.transaction() as connection:
         found = studies.find(connection, study)
         if trial is not None and not histories.has_trial(connection, found, trial):
-            raise UnknownStudyError(f"{found.title} has no trial {trial}.")
+            raise histories.no_trial(connection, found, trial)
         happened = histories.events(connection, found, trial)
     for event in happened:
         if as_json:
@@ -67,4 +67,4 @@ def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: b
         by = "" if event.worker_id is None else f"  (worker {event.worker_id})"
         if event.who:
             by = f"  (by {event.who})"
-        echo(f"{when}  {who}{event.kind}{': ' + event.text if event.text else ''}{by}")
+        echo(f"{when}  {who}{event.described}{by}")

@@ -17,8 +17,8 @@ SHOWN = 20
 """The most settings shown; --json has all."""
 NAME_WIDTH = 40
 """The least width of the column of settings' names."""
-FIRST_DROPPED = ("done", "p", "n", "on test")
-"""Columns that are left out one after another until the table fits."""
+FIRST_DROPPED = ("done", "p", "n")
+"""Columns that are left out one after another until the table fits; then the check on test."""
 
 
 def show_settings(
@@ -80,9 +80,10 @@ def _fitting(  # the content of the table, and the console that it has to fit
             values = {level_name(level[factors[0]]): level for level in levels}
         apart = {factor: [level_name(values[name][factor]) for name in names] for factor in factors}
     figures = _figures(comparison, rows, checked)
+    first = (*FIRST_DROPPED, *([] if checked is None else [_head(checked)]))
     kept = [
-        {head: cells for head, cells in figures.items() if head not in FIRST_DROPPED[:dropped]}
-        for dropped in range(len(FIRST_DROPPED) + 1)
+        {head: cells for head, cells in figures.items() if head not in first[:dropped]}
+        for dropped in range(len(first) + 1)
     ]
     for columns in kept if apart else ():
         table = as_rich(_table(title, {**apart, **columns}))
@@ -112,10 +113,14 @@ def _figures(
     if checked is not None:
         on_test = {row.standing.level: row.mean for row in checked.rows}
         tested = [on_test.get(row.standing.level) for row in rows]
-        found["on test"] = [
+        found[_head(checked)] = [
             figure(checked.measure.unit, None if mean is None else mean.value) for mean in tested
         ]
     return {**found, "": [row[8] for row in cells]}
+
+
+def _head(checked: "Comparison") -> str:
+    return checked.measure.name.replace("_", " ")
 
 
 def _table(title: str, columns: Mapping[str, Sequence[str]]) -> "Table":
@@ -123,7 +128,7 @@ def _table(title: str, columns: Mapping[str, Sequence[str]]) -> "Table":
 
     heads = list(columns)
     return Table(
-        tuple(head.replace("_", " ") for head in heads),
+        tuple(heads),
         tuple(zip(*columns.values(), strict=True)),
         title,
         left=[place for place, head in enumerate(heads) if head in ("", "setting")],

@@ -159,4 +159,4 @@ def _print_events(console: "Console", trial: "OneTrial") -> None:
         console.print(f"… {len(trial.events) - len(shown)} earlier events")
     for event in shown:
         when = event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        console.print(f"{when}  {event.kind}{': ' + event.text if event.text else ''}", style="dim")
+        console.print(f"{when}  {event.described}", style="dim")

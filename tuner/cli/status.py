@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tuner.store.overview import Counts, Overview, WorkerLine
     from tuner.store.studies import Study
 
+LISTED_MOST = 20
+"""More trials than this are only counted."""
+
 
 @click.command(epilog=options.examples("tuner status lr_sched --watch"))
 @click.argument("study", required=False)
@@ -128,6 +131,7 @@ def _look(database: "Database", ref: StudyRef) -> "Overview":
 
 
 def _print(overview: "Overview") -> None:
+    from tuner.answers.words import listed
     from tuner.cli.console import open_console
     from tuner.cli.live import draw
 
@@ -142,9 +146,12 @@ def _print(overview: "Overview") -> None:
     )
     for numbers, what in told:
         if numbers:
-            listed = ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")
-            trials = "trial" if len(numbers) == 1 else f"{len(numbers)} trials:"
-            console.print(f"{what}: {trials} {listed}  (see `tuner events {overview.title}`)")
+            named = [*map(str, numbers[:LISTED_MOST])]
+            if len(numbers) > LISTED_MOST:
+                named.append(f"{len(numbers) - LISTED_MOST} more")
+            trials = "trial" if len(numbers) == 1 else "trials"
+            see = f"(see `tuner events {overview.title}`)"
+            console.print(f"{what}: {trials} {listed(named)}  {see}")
     for _, lines in groupby(overview.workers, lambda line: line.worker_id):
         console.print(_worker_line(list(lines)), style="dim")
 

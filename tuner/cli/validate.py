@@ -6,6 +6,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
+from tuner.errors import StudyFileError
 from tuner.spec.study_ref import StudyRef
 
 
@@ -35,8 +36,11 @@ def validate(
     from tuner.spec.identity import fingerprint
 
     file = options.StudyFile.find(study, objective_folders)
-    spec = file.read(overrides)
-    check_paths(spec, str(file.path))
+    try:
+        spec = file.read(overrides)
+        check_paths(spec, str(file.path))
+    except StudyFileError as error:
+        raise StudyFileError(error.source, error.faults, creating=False) from None
     check_code(spec, file.folders)
     grid = spec.grid_size if spec.search.sampler == "grid" else None
     if as_json:

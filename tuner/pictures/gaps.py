@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from tuner.answers import words
-from tuner.answers.gap import Gap, SettingGap, choosing, sampled
+from tuner.answers.gap import Gap, SettingGap, choosing, named_cause, sampled
 from tuner.answers.gap import gap as measure_gap
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -90,9 +90,7 @@ def _short(found: Gap) -> str:
         size = f"Validation and test accuracy are not distinguishable ({ends} points)"
     if found.too_few:
         size = f"Too few patients to judge the gap ({ends} points)"
-    if found.cause == "both":
-        return f"{size}; causes: overfitting and a different distribution"
-    return f"{size}; cause: {found.cause.removeprefix('neither: ')}"
+    return "; ".join(filter(None, (size, named_cause(found))))
 
 
 def _val_test_note(gap: Gap) -> str:

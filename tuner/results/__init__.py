@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         common_levels,
         comparable,
         design,
+        elsewhere,
         standing_of,
     )
     from tuner.results.epochs import (
@@ -70,7 +71,7 @@ else:
         {
             "conditions": "Condition read_condition read_query",
             "designs": "COMBINATIONS_MOST SETTINGS_FEWEST Design Level Standing combination_name "
-            "common_levels comparable design standing_of",
+            "common_levels comparable design elsewhere standing_of",
             "epochs": "COURSES_MOST Curve RateCourse Stray curves rates setting_curves strays",
             "levels": "SHOWN VIEWS WHOLE Factor factors shown view",
             "measures": "MEASURES Measure measures_of nll right",

@@ -129,8 +129,8 @@ def design(
         by_level[row[factor]].append(row)
     if len(by_level) > LEVELS_MOST:
         raise UserError(
-            f"{factor} took {len(by_level)} values, too many to be compared one by one; "
-            f"`tuner influence {spec.name}` shows how much it matters."
+            f"{factor} has {len(by_level)} values, too many to compare one by one; "
+            f"{elsewhere(rows, spec, 'it matters')}."
         )
     usable = {row["trial"] for row in rows if row.complete and measured(row)}
     standings = tuple(
@@ -141,6 +141,17 @@ def design(
     return _unpaired(rows, spec, factor, standings, usable)
 
 
+def elsewhere(rows: Sequence[TrialRow], spec: Spec, what: str) -> str:
+    """Say which command answers how much `what` if values are too many to compare.
+
+    With one parameter, or with too few settings, nothing can be said of how much it matters.
+    """
+    complete = len({row.configuration for row in rows if row.complete})
+    if len(spec.varied) > 1 and complete >= SETTINGS_FEWEST:
+        return f"`tuner influence {spec.name}` shows how much {what}"
+    return f"`tuner table {spec.name}` ranks settings"
+
+
 def _combined(
     rows: Sequence[TrialRow], spec: Spec, factors: Sequence[str], measured: Measured
 ) -> Design:
@@ -148,9 +159,8 @@ def _combined(
     combinations = {tuple(row[name] for name in factors) for row in rows}
     if len(combinations) > COMBINATIONS_MOST:
         raise UserError(
-            f"{factor} has {len(combinations)} combinations, too many to be compared one by one; "
-            f"`tuner table {spec.name}` ranks settings, `tuner influence {spec.name}` shows how "
-            "much each parameter matters."
+            f"{factor} has {len(combinations)} combinations, too many to compare one by one; "
+            f"`tuner table {spec.name}` ranks settings."
         )
     places = [
         {value: at for at, value in enumerate(spec.in_order(name, {row[name] for row in rows}))}

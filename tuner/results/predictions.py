@@ -8,11 +8,12 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.errors import UnknownStudyError, UserError
+from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.statistics import Clusters
 from tuner.store import tables as t
 from tuner.store import uploads
+from tuner.store.histories import no_trial
 from tuner.store.studies import Study
 
 
@@ -121,17 +122,15 @@ def _missing(connection: sa.Connection, study: Study, number: int, split: str) -
         .where(t.trial.c.study_id == study.study_id, t.trial.c.number == number)
     ).scalar_one_or_none()
     if state is None:
-        return UnknownStudyError(
-            f"{study.title} has no trial {number}; `tuner table {study.title} --trials` lists them."
-        )
+        return no_trial(connection, study, number)
     if state != "COMPLETE":
         return UserError(
-            f"Trial {number} of {study.title} is {state}, and predictions are kept of complete "
-            "trials only; choose another with --trial."
+            f"Trial {number} of {study.title} is {state}, and predictions are stored only for "
+            "complete trials; choose another with --trial."
         )
     return UserError(
         f"Trial {number} of {study.title} has no {split} predictions: its data have no "
-        f"{split} split; take --split val."
+        f"{split} split; use --split val."
     )
 
 

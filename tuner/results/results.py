@@ -125,8 +125,8 @@ class Results:
         """
         if not self.ranked_settings:
             raise UserError(
-                f"No trial of {self.title} is complete yet, and predictions are kept when a trial "
-                f"completes; `tuner status {self.title}` shows the progress."
+                f"No trial of {self.title} is complete yet, and predictions are stored only for "
+                f"complete trials; `tuner status {self.title}` shows the progress."
             )
         return self.ranked_settings[0].median.number
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from tuner.errors import UnknownStudyError
 from tuner.records import DIVERGED
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -31,6 +32,17 @@ class Event:
     who: str = ""
     """The person who caused it; "" if it was a worker."""
 
+    @property
+    def described(self) -> str:
+        """The event for people: "taken over: from worker 15" for one of kind adopted."""
+        kind, text = self.kind, self.text
+        if kind == "adopted":
+            kind = "taken over"
+            # After a failed attempt, for one, the same worker may be the first to claim it.
+            if text == f"from worker {self.worker_id}":
+                kind, text = "retried", "by the same worker"
+        return f"{kind}: {text}" if text else kind
+
 
 def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
     """Return whether the study has a trial with this number."""
@@ -40,6 +52,17 @@ def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
         )
     )
     return row.first() is not None
+
+
+def no_trial(connection: sa.Connection, study: Study, number: int) -> UnknownStudyError:
+    """Return the error that the study has no trial with this number, saying which it has."""
+    last = connection.execute(
+        sa.select(sa.func.max(t.trial.c.number)).where(t.trial.c.study_id == study.study_id)
+    ).scalar()
+    if last is None:
+        return UnknownStudyError(f"{study.title} has no trials yet.")
+    rest = f"its trials are numbered 0 to {last}" if last else "its only trial is 0"
+    return UnknownStudyError(f"{study.title} has no trial {number}; {rest}.")
 
 
 def outputs(connection: sa.Connection, study: Study, number: int | None) -> list[Output]:

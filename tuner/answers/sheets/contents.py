@@ -18,6 +18,7 @@ from tuner.records import most_probable
 from tuner.results import (
     FURTHER,
     Condition,
+    Measure,
     Results,
     TrialRow,
     by_number,
@@ -273,10 +274,20 @@ def readable_trials(results: Results, sheet: Sheet) -> Sheet:
     return _filled(columns, ("trial", *results.spec.varied), rows)
 
 
-def readable_comparisons(sheet: Sheet) -> Sheet:
-    """Return a sheet of comparisons without the columns of counts."""
+def readable_comparisons(sheet: Sheet, measure: Measure) -> Sheet:
+    """Return a sheet of comparisons as `tuner compare` shows it: without the counts, and with the
+    verdict better or worse for different.
+    """
+    difference, verdict = map(sheet.columns.index, ("difference", "verdict"))
+    rows = []
+    for row in sheet.rows:
+        cells = list(row)
+        if cells[verdict] == "different":
+            cells[verdict] = "better" if (cells[difference] > 0) == measure.larger else "worse"
+        rows.append(cells)
     counts = ("trials", "complete", "pruned", "diverged", "failed", "images", "patients")
-    return sheet.only([name for name in sheet.columns if name not in counts])
+    kept = [name for name in sheet.columns if name not in counts]
+    return Sheet(sheet.columns, rows).only(kept)
 
 
 def _filled(

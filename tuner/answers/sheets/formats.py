@@ -57,7 +57,7 @@ class Layout:
     exact: Collection[str] = ()
     """Columns that are not rounded: parameters, and those that have few digits anyway."""
     plain_heads: bool = False
-    """Whether column heads are words: `val loss` for val_loss."""
+    """Whether heads of figures are words: `val loss` for val_loss."""
     units: Mapping[str, Unit] = field(default_factory=dict)
     """Units of columns whose name does not tell: compared means, an objective's metrics."""
     caption: str | None = None
@@ -88,9 +88,11 @@ class Layout:
 
     def head(self, column: str) -> str:
         """Return the head of a column."""
+        if column in self.exact:
+            return column
         name = column.replace("_", " ") if self.plain_heads else column
         unit = self.unit(column)
-        if column in self.exact or unit is None or unit.scale == 1:
+        if unit is None or unit.scale == 1:
             return name
         return f"{name} ({unit.label})"
 
