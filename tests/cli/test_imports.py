@@ -4,10 +4,11 @@ Imports take most of the time of a reading command, in every process. Loaded mod
 afterwards, so that imports inside functions count as well.
 """
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,35 +67,47 @@ from tuner.store.optuna_storage import Binding
 Binding(Database(Address({"host": "/nowhere"})))  # which asks no server
 """
 
-DONE: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "every answer is imported": (
-        "ROOMS = ['tuner.answers', 'tuner.results', 'tuner.pictures', 'tuner.report']"
-        + EVERYTHING_IN,
-        (*SCIPY, "sklearn", "torch"),
+Row = tuple[str, str, tuple[str, ...]]
+"""What is done, its code, and what must not have been imported after it."""
+
+DONE: Mapping[str, tuple[Row, ...]] = {
+    "begin": (
+        ("a launch begins", "import tuner.cli.launch", ("numpy", "scipy", "torch")),
+        ("a status begins", "import tuner.cli.status", ("numpy", "scipy", "torch")),
     ),
-    "every check is imported": ("ROOMS = ['tuner.check']" + EVERYTHING_IN, SCIPY),
-    "data are examined": ("import tuner.check.quick", (*SCIPY, "sqlalchemy", "torch")),
-    "two splits are probed": (A_PROBE, (*SCIPY, "sqlalchemy", "torch")),
-    "a race is decided": (A_RACE, (*SCIPY, "torch")),
-    "a study is bound to Optuna": (A_STUDY, ("alembic", "torch")),
-    "a notebook imports": ("import tuner.notebook", (*SCIPY, "sklearn", "torch")),
-    "a winner is described": ("import tuner.winner.card", (*SCIPY, "torch")),
-    "a launch begins": ("import tuner.cli.launch", ("numpy", "scipy", "torch")),
-    "a status begins": ("import tuner.cli.status", ("numpy", "scipy", "torch")),
+    "check": (
+        ("data are examined", "import tuner.check.quick", (*SCIPY, "sqlalchemy", "torch")),
+        ("two splits are probed", A_PROBE, (*SCIPY, "sqlalchemy", "torch")),
+        ("every check is imported", "ROOMS = ['tuner.check']" + EVERYTHING_IN, SCIPY),
+    ),
+    "answer": (
+        ("a study is bound to Optuna", A_STUDY, ("alembic", *SCIPY, "sklearn", "torch")),
+        ("a notebook imports", "import tuner.notebook", (*SCIPY, "sklearn", "torch")),
+        (
+            "every answer is imported",
+            "ROOMS = ['tuner.answers', 'tuner.results', 'tuner.pictures', 'tuner.report']"
+            + EVERYTHING_IN,
+            (*SCIPY, "sklearn", "torch"),
+        ),
+        ("a winner is described", "import tuner.winner.card", (*SCIPY, "torch")),
+        ("a race is decided", A_RACE, (*SCIPY, "torch")),
+    ),
 }
+"""Rows that share an interpreter: each may import what those before it were allowed."""
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "studies": ("numpy", "scipy", "optuna", "torch"),
+    "status sched": ("numpy", "scipy", "optuna", "torch"),
+    "table sched": ("scipy", "optuna", "torch"),
+    "show sched 0": (*SCIPY, "optuna", "torch"),
+    "influence sched": (*SCIPY, "sklearn", "torch"),
     "compare sched --resolve 1": (*SCIPY, "torch"),
     "compare sched --trials 0 1": (*SCIPY, "torch"),
     "gap sched": (*SCIPY, "torch"),
-    "influence sched": (*SCIPY, "sklearn", "torch"),
-    "show sched 0": (*SCIPY, "optuna", "torch"),
-    "table sched": ("scipy", "optuna", "torch"),
-    "status sched": ("numpy", "scipy", "optuna", "torch"),
-    "studies": ("numpy", "scipy", "optuna", "torch"),
     "export --study sched --comparisons": (*SCIPY, "torch"),
 }
-"""Commands on a study that has ended, each with an answer that takes statistics."""
+"""Commands on a study that has ended, each with an answer that takes statistics, in an order in
+which none may import less than those before it."""
 
 
 @pytest.fixture(scope="module")
@@ -121,31 +134,39 @@ def ended(server: Address, template: str) -> Iterator[str]:
         yield address.url(show_password=True)
 
 
-def loaded(code: str, **variables: str) -> set[str]:
-    """Run code in a fresh interpreter, and return all modules that it has loaded."""
+def needless(rows: Sequence[Row], **variables: str) -> dict[str, list[str]]:
+    """Run rows in one fresh interpreter; return what each had loaded that it must not."""
+    code = ["import json, sys", "found = {}"]
+    for what, does, absent in rows:
+        code.append(does)
+        code.append(f"found[{what!r}] = sorted({set(absent)!r} & set(sys.modules))")
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print('loaded', *sys.modules)"],
+        [sys.executable, "-c", "\n".join([*code, "print('loaded', json.dumps(found))"])],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.rpartition("loaded ")[2].split())
+    found: dict[str, list[str]] = json.loads(done.stdout.rpartition("loaded ")[2])
+    return {what: modules for what, modules in found.items() if modules}
 
 
-@pytest.mark.parametrize("what", DONE)
-def test_nothing_needless_is_loaded_when(what: str) -> None:
-    """The action works, without the modules that its row excludes."""
-    code, absent = DONE[what]
-    needless = loaded(code) & set(absent)
-    assert needless == set()
+@pytest.mark.parametrize("rows", DONE)
+def test_nothing_needless_is_loaded_to(rows: str) -> None:
+    """Each action works, without the modules that its row excludes."""
+    assert needless(DONE[rows]) == {}
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_nothing_needless_is_loaded_by(words: str, ended: str, tmp_path: Path) -> None:
-    """The command answers, without the modules that its row excludes."""
-    code = f"import os; os.chdir({str(tmp_path)!r}); from tuner.cli.main import run\n"
-    code += f"assert run({words.split()!r}) == 0"
-    needless = loaded(code, TUNER_DATABASE_URL=ended) & set(COMMANDS[words])
-    assert needless == set()
+def test_nothing_needless_is_loaded_by_commands(ended: str, tmp_path: Path) -> None:
+    """Each command answers, without the modules that its row excludes."""
+    begin = f"import os; os.chdir({str(tmp_path)!r}); from tuner.cli.main import run"
+    rows: list[Row] = [("begin", begin, ("numpy", "scipy", "optuna", "torch"))]
+    rows += [(one, f"assert run({one.split()!r}) == 0", COMMANDS[one]) for one in COMMANDS]
+    assert needless(rows, TUNER_DATABASE_URL=ended) == {}
+
+
+def test_what_is_needless_would_be_found() -> None:
+    """A module that a row excludes is reported with it, and not with the rows before."""
+    rows = (("one", "import json", ("wave",)), ("other", "import wave", ("wave",)))
+    assert needless(rows) == {"other": ["wave"]}
