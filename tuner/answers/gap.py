@@ -111,7 +111,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class SettingGap:
-    """The gap of one setting over its seeds."""
+    """The gap of one setting over its seeds; of a contender, over its additional seeds."""
 
     values: Mapping[str, Level]
     """By varied parameter."""
@@ -343,8 +343,14 @@ def _settings(
 ) -> tuple[SettingGap, ...]:
     """Return each configuration's gap over its seeds, the best on validation first."""
     groups = _by_setting(results, rows)
-    settings = [_setting(results, group, sizes) for group in groups.values()]
+    settings = [_setting(results, _counted(results, group), sizes) for group in groups.values()]
     return tuple(sorted(settings, key=lambda setting: -setting.val_acc))
+
+
+def _counted(results: Results, rows: Sequence[TrialRow]) -> Sequence[TrialRow]:
+    """Return the trials that count for a setting: a contender was picked by seed 0, so not that."""
+    additional = [row for row in rows if row["seed"] > 0]
+    return additional if additional and results.spec.replicates.of == "top" else rows
 
 
 def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]) -> SettingGap:

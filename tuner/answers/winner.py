@@ -422,10 +422,11 @@ def gap_sentence(winner: Winner) -> str:
     own = _in_points(winner.trial.gap)
     if winner.setting_gap is None or not winner.trial.peers:
         return f"Validation minus test accuracy: {own}."
-    over = _in_points(winner.setting_gap)
+    over, setting = _in_points(winner.setting_gap), winner.setting
+    further = setting is not None and over_additional_seeds(winner.study.spec, setting)
     return (
         f"Validation minus test accuracy: {own} for this network; {over} for its setting, over "
-        "its seeds."
+        f"its {'additional seeds' if further else 'seeds'}."
     )
 
 
