@@ -65,6 +65,8 @@ FRACTION = Unit("fraction", 3, low=0.0, high=1.0)
 """Between 0 and 1, and shown that way: the area under the ROC curve, a probability."""
 NATS = Unit("nats", 4, of_differences="nats", low=0.0)
 SECONDS = Unit("s", 1, of_differences="s", low=0.0)
+EPOCH_SECONDS = Unit("s", 3, of_differences="s", low=0.0)
+"""Of an epoch, which takes milliseconds if the network is small."""
 NUMBER = Unit("", 4, significant=True)
 
 

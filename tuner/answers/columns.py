@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tuner.records import (
     BUILT_IN,
+    EPOCH_SECONDS,
     FRACTION,
     NATS,
     READY,
@@ -70,20 +71,20 @@ FURTHER: Meanings = {
         "Recall of class 0 (true negative rate); mean if more than two classes.",
     ),
     "seconds_per_epoch": (
-        SECONDS,
+        EPOCH_SECONDS,
         "Mean over all epochs, reused ones with their original duration.",
     ),
     "train_seconds": (SECONDS, "Total training time over all epochs, excluding validation."),
-    "val_seconds": (SECONDS, "Validation, over all epochs."),
+    "val_seconds": (EPOCH_SECONDS, "Validation, over all epochs."),
     "late_train_slope": (SLOPE, "Slope of `train_nll` over the last 40% of epochs."),
     "late_val_slope": (SLOPE, "Slope of `val_loss` over the last 40% of epochs."),
 }
 EPOCHS: Meanings = {
     "epoch": ("epoch", "From 1."),
     "lr": ("", "The learning rate at the epoch's first step."),
-    "seconds": (SECONDS, "Duration of the epoch; for reused epochs, the original duration."),
+    "seconds": (EPOCH_SECONDS, "Duration of the epoch; for reused epochs, the original duration."),
     "reused": ("", "Whether it was reused from another trial."),
-    "val_seconds": (SECONDS, "The part of `seconds` that validation took."),
+    "val_seconds": (EPOCH_SECONDS, "The part of `seconds` that validation took."),
 }
 PREDICTIONS: Meanings = {
     "split": ("", "val or test."),

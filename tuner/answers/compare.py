@@ -694,8 +694,10 @@ def _plan_sentences(finding: Finding) -> list[str]:
         longer = plan.high is None or plan.high > finding.n
         perhaps = ""
         if longer:
-            most = "" if plan.high is None else f"up to {_rounded(plan.high - finding.n):,} "
-            perhaps = f"; given the uncertainty, {most}more seeds may be needed"
+            perhaps = "more seeds"
+            if plan.high is not None:
+                perhaps = f"up to {words.count(_rounded(plan.high - finding.n), 'more seed')}"
+            perhaps = f"; given the uncertainty, {perhaps} may be needed"
         found = f"a difference of {wanted} would be detected about 8 times in 10"
         return [f"With these seeds, {found}{perhaps}."]
     number = _rounded(plan.seeds - finding.n)
