@@ -22,11 +22,11 @@ def leave(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None and not stream.closed:
+            if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
         except OSError:
             code = UNFLUSHED
-    os._exit(code)
+    os._exit(code & 0xFF)  # as the system would: a larger number is refused here
 
 
 def _keep_torch_registered() -> None:
@@ -36,5 +36,5 @@ def _keep_torch_registered() -> None:
     """
     registry = weakref.finalize._registry  # type: ignore[attr-defined]
     for finalizer, registered in list(registry.items()):
-        if registered.func.__module__ == "torch.library":
+        if getattr(registered.func, "__module__", None) == "torch.library":
             finalizer.atexit = False

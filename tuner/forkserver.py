@@ -559,4 +559,4 @@ if __name__ == "__main__":
     # Programs of forks import this module by its name, not as __main__.
     from tuner.forkserver import main as serve
 
-    sys.exit(serve(sys.argv[1:]))
+    leave(serve(sys.argv[1:]))

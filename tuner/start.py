@@ -20,14 +20,7 @@ def main() -> None:
     sys.modules["tuner"] = package = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
     del sys.argv[0]
-    try:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if isinstance(ended.code, int):
-            from tuner.ending import leave
-
-            leave(ended.code)
-        raise
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

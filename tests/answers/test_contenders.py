@@ -14,7 +14,7 @@ from tuner.answers import gap, leaderboard
 from tuner.answers.compare import Comparison, compare
 from tuner.answers.race import Story, compare_contenders, race_story
 from tuner.answers.settings import best_sentence, settings
-from tuner.answers.winner import sentences, winner
+from tuner.answers.winner import Winner, sentences, winner
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results import Results, contender_names, judge_look, read_race
@@ -411,3 +411,34 @@ def test_one_contender_alone_is_called_so(database: Database) -> None:
     with database.transaction() as connection:
         said = best_sentence(Results(connection, bench.study))
     assert said.startswith("The only contender with a complete additional seed so far is lr=0.01")
+
+
+def told_gap(bench: Bench, seed: int | None) -> tuple[Winner, str]:
+    """Describe the best setting's network, and return it with its sentence on the gap."""
+    with bench.database.transaction() as connection:
+        found = winner(Results(connection, bench.study), None, seed)
+    (said,) = [one for one in sentences(found) if "minus test" in one]
+    return found, said
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_contenders_gap_is_over_the_seeds_of_its_other_figures(
+    database: Database, seed: int | None
+) -> None:
+    """It is over the additional seeds, whichever of the setting's networks is described."""
+    found, said = told_gap(store(database, raced(), rounds=3), seed)
+    assert found.setting is not None
+    assert found.setting_gap is not None
+    apart = [row["val_acc"] - row["test_acc"] for row in found.setting.seeds]
+    assert len(apart) == 3
+    assert found.setting_gap.value == pytest.approx(np.mean(apart))
+    assert said.endswith("for its setting, over its additional seeds.")
+
+
+@pytest.mark.parametrize(("seed", "both"), [(None, False), (0, True)])
+def test_a_gap_over_one_additional_seed_is_told_once(
+    database: Database, seed: int | None, both: bool
+) -> None:
+    """Of the network with that seed, the setting's gap is the same figure."""
+    said = told_gap(store(database, raced(seeds=3), rounds=1), seed)[1]
+    assert ("for its setting" in said) is both

@@ -39,10 +39,11 @@ ADDRESS = re.compile(
 
 
 def kind(address: str) -> str:
-    """Return an address without the study, trial and values that it names."""
+    """Return an address without the study, trial and values that it names, but for the part."""
     path, _, query = address.partition("?")
     path = re.sub(r"/studies/[^/]+", "/studies/*", re.sub(r"\d+", "0", path))
-    return path + "?" + ",".join(sorted(pair.partition("=")[0] for pair in query.split("&")))
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return f"{path}?{sorted((name, value if name == 'part' else '') for name, _, value in pairs)}"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ trial, the gap over all settings, the selection bias of the best trial, the caus
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -111,7 +111,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class SettingGap:
-    """The gap of one setting over its seeds; of a contender, over its additional seeds."""
+    """The gap of one setting over its seeds."""
 
     values: Mapping[str, Level]
     """By varied parameter."""
@@ -343,14 +343,8 @@ def _settings(
 ) -> tuple[SettingGap, ...]:
     """Return each configuration's gap over its seeds, the best on validation first."""
     groups = _by_setting(results, rows)
-    settings = [_setting(results, _counted(results, group), sizes) for group in groups.values()]
+    settings = [_setting(results, group, sizes) for group in groups.values()]
     return tuple(sorted(settings, key=lambda setting: -setting.val_acc))
-
-
-def _counted(results: Results, rows: Sequence[TrialRow]) -> Sequence[TrialRow]:
-    """Return the trials that count for a setting: a contender was picked by seed 0, so not that."""
-    additional = [row for row in rows if row["seed"] > 0]
-    return additional if additional and results.spec.replicates.of == "top" else rows
 
 
 def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]) -> SettingGap:
@@ -374,6 +368,13 @@ def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Siz
         test_acc=float(np.mean(test)),
         gap=_with_seeds(over_images, [a - b for a, b in zip(val, test, strict=True)]),
     )
+
+
+def gap_of_trials(results: Results, numbers: Collection[int]) -> Interval:
+    """Return the gap of one setting over these of its trials."""
+    rows = [row for row in results.rows if row["trial"] in numbers]
+    sizes = _split_sizes(results, [row["trial"] for row in rows], Source(results, MEASURES["gap"]))
+    return _setting(results, rows, sizes).gap
 
 
 def _with_seeds(interval: Interval, gaps: Sequence[float]) -> Interval:

@@ -12,7 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from tuner.answers import words
-from tuner.answers.gap import CAUSES, Gap, bias_of_best, named_cause
+from tuner.answers.gap import CAUSES, Gap, bias_of_best, gap_of_trials, named_cause
 from tuner.answers.gap import gap as measure_gap
 from tuner.answers.plain import plain
 from tuner.answers.settings import (
@@ -136,7 +136,6 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
             "stored only for complete trials; choose another with --trial."
         )
     measured = measure_gap(results) if results.tested else None
-    gaps = measured.settings if measured else ()
     leaders = results.ranked
     dataset = results.connection.execute(
         sa.select(t.dataset.c.classes, t.dataset.c.sizes).where(
@@ -153,13 +152,24 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
         sizes={name: int(dataset.sizes[name]) for name in sorted(dataset.sizes)},
         rates=_rates(results, trial) if len(classes) == 2 else {},
         over_seeds=_over_seeds(results, trial, setting),
-        setting_gap=next((gap.gap for gap in gaps if chosen in gap.trials), None),
+        setting_gap=_setting_gap(results, measured, chosen, setting),
         gap=measured,
         selection_bias=bias_of_best(results) if first else None,
         setting=setting,
         settings_ranked=len(results.ranked_settings),
         contenders=contenders(results),
     )
+
+
+def _setting_gap(
+    results: Results, measured: Gap | None, chosen: int, setting: Setting | None
+) -> Interval | None:
+    """Return the gap of the trial's setting, over the seeds that its other figures are over."""
+    if measured is None:
+        return None
+    if setting is not None and over_additional_seeds(results.spec, setting):
+        return gap_of_trials(results, {row["trial"] for row in setting.seeds})
+    return next((gap.gap for gap in measured.settings if chosen in gap.trials), None)
 
 
 def _rates(results: Results, trial: OneTrial) -> dict[SplitName, ClassRates]:
@@ -420,13 +430,16 @@ def gap_sentence(winner: Winner) -> str:
     if winner.trial.gap is None:
         return "There is no test set, so its accuracy on independent images is unknown."
     own = _in_points(winner.trial.gap)
-    if winner.setting_gap is None or not winner.trial.peers:
-        return f"Validation minus test accuracy: {own}."
-    over, setting = _in_points(winner.setting_gap), winner.setting
+    setting = winner.setting
     further = setting is not None and over_additional_seeds(winner.study.spec, setting)
+    mine = winner.trial.row["trial"]
+    others = [row["trial"] for row in setting.seeds] if setting and further else winner.trial.peers
+    if winner.setting_gap is None or set(others) <= {mine}:
+        return f"Validation minus test accuracy: {own}."
     return (
-        f"Validation minus test accuracy: {own} for this network; {over} for its setting, over "
-        f"its {'additional seeds' if further else 'seeds'}."
+        f"Validation minus test accuracy: {own} for this network; "
+        f"{_in_points(winner.setting_gap)} for its setting, over its "
+        f"{'additional seeds' if further else 'seeds'}."
     )
 
 

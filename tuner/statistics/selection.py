@@ -5,8 +5,8 @@ are shrunk towards their common mean, seeds' residuals and resampled images are 
 trial is picked, and its excess over its setting's mean is averaged (compare Efron, 2011, on
 Tweedie's formula and selection bias).
 
-Settings that are clearly worse than the best take no part. They could not have been picked, and a
-network that learned nothing scatters more than all others: with it in, its scatter would be theirs.
+Settings that are clearly worse than the best and scatter far more over images take no part: they
+learned nothing, could not have been picked, and would lend their scatter to all others.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ DRAWS = 1000
 SEED = 20_012
 CLEARLY = 4.0
 """How many standard errors behind the best a setting is clearly worse."""
+WILDLY = 9.0
+"""How many times the typical variance of a difference over images is far more."""
 MOST = 300
 """How many of the best trials are resampled; the others would never be picked."""
 
@@ -101,8 +103,8 @@ def selection_bias_of_mean(candidates: Candidates, *, larger: bool) -> Selection
     shown = truths + _image_shifts(by_image, generator)
     if residuals is not None:
         for place, setting in enumerate(near):
-            drawn = generator.choice(residuals, (DRAWS, sizes[setting]))
-            shown[:, place] += drawn.mean(axis=1)
+            drawn = generator.choice(residuals, (DRAWS, sizes[setting])).mean(axis=1)
+            shown[:, place] += drawn - drawn.mean()
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[picked]
     # As above: of a setting far ahead, random draws might make it negative.
@@ -110,28 +112,31 @@ def selection_bias_of_mean(candidates: Candidates, *, larger: bool) -> Selection
 
 
 def _plausible(candidates: Candidates, sign: float) -> tuple[Candidates, Array | None]:
-    """Return the candidates whose settings are not clearly worse than the best, and residuals.
+    """Return the candidates without settings that learned nothing, and the seeds' residuals.
 
-    The standard error of a difference is over the images, which both settings share, and over
-    seeds; it is that of a typical setting, as one that learned nothing has a far larger one.
-    The seeds' residuals are of the settings returned, or if each has one seed only, of all.
+    A difference from the best setting has a standard error over images, which both share, and over
+    seeds; it is that of a typical setting. The residuals are of the settings returned, or if each
+    of them has one seed only, of all.
     """
     means, of = sign * candidates.means, candidates.settings
     residuals = _residuals(means, of)
     near, of_near = np.unique(of[candidates.best], return_inverse=True)
     by_image = _by_image(sign * candidates.values, of_near)
-    images = by_image.shape[1]
-    if len(near) < 2 or images < 2:
+    if len(near) < 2 or by_image.shape[1] < 2:
         return candidates, residuals
     sizes = np.bincount(of)
     centres = np.bincount(of, weights=means) / sizes
     best = centres[near].argmax()
-    apart = (by_image[best] - by_image).var(axis=1, ddof=1) / images
-    variance = np.median(np.delete(apart, best))
+    apart = (by_image[best] - by_image).var(axis=1, ddof=1) / by_image.shape[1]
+    if not (apart > 0).any():
+        return candidates, residuals
+    typical = np.median(apart[apart > 0])  # networks that predict the same say nothing of it
+    variance = np.full(len(near), typical)
     if residuals is not None:
-        variance = variance + residuals.var() * (1 / sizes + 1 / sizes[near[best]])
-    kept = (centres[near[best]] - centres <= CLEARLY * np.sqrt(variance))[of]
-    kept |= of == of[means.argmax()]  # one lucky seed of a bad setting may have been picked
+        variance += residuals.var() * (1 / sizes[near] + 1 / sizes[near[best]])
+    worse = centres[near[best]] - centres[near] > CLEARLY * np.sqrt(variance)
+    wild = near[worse & (apart > WILDLY * typical)]
+    kept = ~np.isin(of, wild) | (of == of[means.argmax()])  # a lucky seed of a bad one was picked
     among = kept[candidates.best]
     plausible = Candidates(
         candidates.means[kept],
@@ -194,4 +199,5 @@ def _image_shifts(by_image: Array, generator: np.random.Generator) -> Array:
         stop = min(DRAWS, start + step)
         drawn = generator.multinomial(images, np.full(images, 1 / images), size=stop - start)
         moved[start:stop] = (drawn - 1.0) @ by_image.T / images
-    return moved
+    # Exactly 0 on average, so that a setting that is always picked has no bias.
+    return np.asarray(moved - moved.mean(axis=0))
