@@ -37,6 +37,29 @@ def test_a_trial_that_ends_leaves_what_an_equal_one_is_paused_at(
     assert [entry.epoch for entry in Tree(place).listing()] == [1]
 
 
+def test_an_equal_trial_that_passes_by_leaves_it_too(tmp_path: Path, blobs: Blobs) -> None:
+    """A trial is paused by the budget where an equal one, which began earlier, stores its state."""
+    bench, job = blobs.workbench(), blob_job(epochs=4)
+    place = str(tmp_path / "kept")
+    passing, pausing = Saver(place), Saver(place)
+    both = [bench.begin(job) for _ in range(2)]
+    plan = CheckpointPlan(labels=OTHERS, every=1, keep="none", pauses=True)
+    passes = passing.begin(bench, both[0], job, plan)
+    plan = CheckpointPlan(labels=MINE, every=1, keep="none", until=2, pauses=True)
+    pauses = pausing.begin(bench, both[1], job, plan)
+    for _ in islice(both[1].epochs(nothing), 2):
+        pauses.after(both[1])
+    assert pauses.pause(both[1], 60) == bench.path(job)[1]
+    pausing.close(60)
+    for _ in both[0].epochs(nothing):
+        passes.after(both[0])
+        passing.writer.flush(60)  # so that none is replaced before it is written
+    passes.end(both[0])
+    passing.close(60)
+    left = Tree(place).listing()
+    assert [(entry.epoch, entry.labels) for entry in left] == [(2, MINE)]
+
+
 def test_no_checkpoint_is_promised_that_could_not_be_written(tmp_path: Path, blobs: Blobs) -> None:
     """The trial pauses anyway, without a checkpoint; an existing one counts."""
     bench, job = blobs.workbench(), blob_job(epochs=3)

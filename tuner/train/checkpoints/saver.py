@@ -167,7 +167,7 @@ class Keeping:
         epoch = len(run.curve)
         branch = self._plan.keep == "auto" and epoch in self._plan.branches
         if not self._saver.writer.paused and (branch or self._due(epoch)):
-            self._offer(run, keep=branch)
+            self._offer(run, keep=branch, yields=self._plan.pauses)
 
     def settle(self, run: Run, timeout: float) -> None:
         """Store the current state, between two epochs, and wait until it is written."""
@@ -228,7 +228,7 @@ class Keeping:
             return time.monotonic() - self._saved >= max(AUTO_SECONDS, affordable)
         return epoch % self._plan.every == 0
 
-    def _offer(self, run: Run, *, keep: bool) -> None:
+    def _offer(self, run: Run, *, keep: bool, yields: bool = False) -> None:
         epoch = len(run.curve)
         if not 0 < epoch <= len(self._path):
             return
@@ -243,4 +243,4 @@ class Keeping:
         with self._lock:
             if not keep:
                 self._stored[key] = epoch
-        self._saver.writer.offer(Offer(key, run.state(), description, keep=keep))
+        self._saver.writer.offer(Offer(key, run.state(), description, keep, yields))

@@ -52,6 +52,16 @@ class Tree(Catalogue):
         """Return whether a checkpoint is stored under a key, without checking its parts."""
         return self._place.read(manifests.file_name(key)) is not None
 
+    def is_anothers(self, key: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a checkpoint of a trial with other labels is stored under a key."""
+        name = manifests.file_name(key)
+        if (content := self._place.read(name)) is None:
+            return False
+        try:
+            return manifests.read(name, content).description.labels != dict(labels)
+        except DamagedError:
+            return False
+
     def known(self, keys: Collection[str]) -> set[str]:
         """Return those of the keys that are stored, by one listing."""
         return self._keys().intersection(keys)

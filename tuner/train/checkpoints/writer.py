@@ -41,6 +41,8 @@ class Offer:
     description: Description
     keep: bool = False
     """Whether a newer state of the same trial must not replace it, because it is a branch point."""
+    yields: bool = False
+    """Whether an equal state that another trial stored is left as that trial's."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,13 @@ class Writer:
     def _store(self, offer: Offer) -> None:
         begun = time.thread_time()
         try:
-            size = self._tree.store(offer.key, offer.state, offer.description)
-            trial = owner(offer.description.labels)
-            self._written(Written(offer.key, len(offer.state.curve), size, trial))
+            labels = offer.description.labels
+            # A trial may be paused there. Under our labels, we would remove it later. If it pauses
+            # between our look and our write, it is lost all the same, which costs its epochs.
+            size = 0
+            if not (offer.yields and self._tree.is_anothers(offer.key, labels)):
+                size = self._tree.store(offer.key, offer.state, offer.description)
+            self._written(Written(offer.key, len(offer.state.curve), size, owner(labels)))
         # No checkpoint is worth a failed training: whatever fails here, training goes on.
         except Exception as error:  # noqa: BLE001
             self._pause(error)
