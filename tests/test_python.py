@@ -81,7 +81,7 @@ def test_a_dict_is_launched_and_comes_back_opened(
     printed = capsys.readouterr().out
     assert "New study rates: Which rate?  (2 trials)" in printed
     assert "2/2 trials" in printed
-    assert "rates: best 2 of 2 complete trials" in printed
+    assert "rates: all 2 complete trials" in printed
     (listed,) = tuner.studies()
     assert (listed.name, listed.state, listed.ended, listed.total) == ("rates", "complete", 2, 2)
     assert list(pd.DataFrame(tuner.studies()).name) == ["rates"]

@@ -267,7 +267,7 @@ def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: D
         left = f"{one.name} was eliminated after {after}: worse than lr=0.01 by"
         assert (left in text) == (one.name != "lr=0.01")
     assert last == max(one.dropped_after or 0 for one in told.runners)
-    assert "lr=0.01 won the race; 3 of 21 trials were saved." in text
+    assert "lr=0.01 won the race; 3 of 21 trials were not needed." in text
     worse = next(one for one in told.runners if one.name == "lr=0.001")
     assert (worse.against, worse.seeds) == ("lr=0.01", 6)
     assert worse.difference is not None

@@ -72,10 +72,10 @@ def test_a_prediction_interval_holds_what_comes() -> None:
 def test_a_budget_that_is_too_small_is_told_early() -> None:
     """The forecast says how many trials fit into a budget that is too small, and what all need."""
     assert budget_words(seen()) == BudgetWords(
-        spent="10.0 of 40 hours, 25.00 of 100 in money",
-        needed="about 50.0 hours (45.8 to 54.2) and 125.00 in money (114.41 to 135.59)",
-        short="At this pace about 80 of 120 trials (75 to 85) fit into the budget; all of them "
-        "need about 60.0 hours (55.8 to 64.2) and 150.00 in money (139.41 to 160.59).",
+        spent="10.0 of 40 hours, cost 25.00 of 100",
+        needed="about 50.0 hours (45.8 to 54.2) and a cost of 125.00 (114.41 to 135.59)",
+        short="At this pace, about 80 of 120 trials (75 to 85) fit into the budget; all 120 trials "
+        "need about 60.0 hours (55.8 to 64.2) and a cost of 150.00 (139.41 to 160.59).",
     )
 
 
@@ -108,7 +108,7 @@ def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> 
 def test_what_has_no_future_gets_no_guess(overview: Overview) -> None:
     """A study without remaining trials reports only what was spent."""
     assert forecast(overview) is None
-    assert budget_words(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
+    assert budget_words(overview) == BudgetWords("10.0 of 40 hours, cost 25.00 of 100")
 
 
 def test_few_trials_give_a_guess_without_limits() -> None:
@@ -127,11 +127,11 @@ def test_a_budget_in_epochs_is_told_in_epochs() -> None:
     assert told == BudgetWords(
         "400 of 800 epochs",
         "about 50.0 hours",
-        "At this pace about 40 of 120 trials fit into the budget; all of them need about "
+        "At this pace, about 40 of 120 trials fit into the budget; all 120 trials need about "
         "2,400 epochs.",
     )
     both = BudgetLine(10.0, 40.0, None, None, epochs_spent=400, epochs=800)
     told = budget_words(seen(budget=both, variation=None))
     assert told is not None
     assert told.spent == "10.0 of 40 hours, 400 of 800 epochs"
-    assert told.short.endswith("all of them need about 60.0 hours and 2,400 epochs.")
+    assert told.short.endswith("all 120 trials need about 60.0 hours and 2,400 epochs.")

@@ -201,7 +201,7 @@ def test_more_patients_are_planned_not_more_images(database: Database) -> None:
     assert found.plan.patients is not None
     assert found.plan.images == pytest.approx(5 * found.plan.patients, abs=5)
     assert "with more seeds alone; you would need about" in found.verdict
-    assert "more than now" in found.verdict
+    assert "seeds (there are 40 patients now)" in found.verdict
 
 
 def test_two_trials_are_told_apart_by_patient(database: Database) -> None:

@@ -39,5 +39,5 @@ def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Datab
     assert bool(said) == told
     if told:
         share = f"{100 * np.mean(right):.1f}%"
-        assert said[0].startswith("In 1 of 3 complete trials (")
+        assert said[0].startswith("In 1 of 3 complete trials (trial ")
         assert f"all test images are predicted as one class, so the accuracy ({share})" in said[0]

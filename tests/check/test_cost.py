@@ -29,13 +29,13 @@ COST = Cost(
         (Budget(120, hours=80.0), None),
         (
             Budget(120, hours=40.0),
-            "about 60 of 120 trials fit into the budget; all of them need about 80 hours",
+            "about 60 of 120 trials fit into the budget; all 120 trials need about 80 hours",
         ),
         (
             Budget(120, hours=40.0, money=50.0, price_per_hour=2.5),
             (
-                "about 30 of 120 trials fit into the budget; all of them need about 80 hours and "
-                "200.00 in money"
+                "about 30 of 120 trials fit into the budget; all 120 trials need about 80 hours and "
+                "a cost of 200.00"
             ),
         ),
         (Budget(120, money=300.0, price_per_hour=2.5), None),
@@ -43,14 +43,14 @@ COST = Cost(
         (
             Budget(120, epochs=240),
             (
-                "about 30 of 120 trials fit into the budget; all of them need about 80 hours and "
+                "about 30 of 120 trials fit into the budget; all 120 trials need about 80 hours and "
                 "960 epochs"
             ),
         ),
         (
             Budget(120, hours=10.0, epochs=240),
             (
-                "about 15 of 120 trials fit into the budget; all of them need about 80 hours and "
+                "about 15 of 120 trials fit into the budget; all 120 trials need about 80 hours and "
                 "960 epochs"
             ),
         ),
@@ -61,7 +61,7 @@ def test_a_budget_that_is_too_small_is_told_before_a_launch(
 ) -> None:
     """The tightest limit decides; the remark says what all trials need."""
     spec = replace(make_spec(), budget=budget)
-    told = [] if said is None else [f"At this pace {said}"]
+    told = [] if said is None else [f"At this pace, {said}"]
     assert list(COST.short(spec)) == told
 
 
@@ -75,7 +75,7 @@ def test_a_study_whose_trials_pause_is_to_train_its_epochs_not_its_trials() -> N
             Budget(120, epochs=240, hours=10.0),
             [
                 (
-                    "At this pace about 120 of 240 epochs fit into the budget; all of them need "
+                    "At this pace, about 120 of 240 epochs fit into the budget; all 120 trials need "
                     "about 20 hours"
                 )
             ],

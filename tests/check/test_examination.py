@@ -61,7 +61,7 @@ def test_a_picture_under_two_labels_is_a_finding(tmp_path: Path) -> None:
     same = int(np.flatnonzero(labels == 0)[1])
     images[other] = images[one]
     doubled = replace(data, train=replace(data.train, images=images))
-    assert "1 picture has more than one label (1 exact, 0 near duplicates)" in told(doubled)
+    assert "1 image has more than one label (1 exact, 0 near duplicates)" in told(doubled)
     assert f"train: {data.train.ids[other]} ({data.classes[1]})" in told(doubled)
     images = data.train.images.copy()
     images[same] = images[one]
@@ -103,8 +103,8 @@ def test_blank_and_clipped_images_are_told(tmp_path: Path) -> None:
     images[3] = 90
     images[4, :12] = 255
     found = told(replace(data, train=changed(data.train, images)))
-    assert f"1 images of train are blank. {data.train.ids[3]}" in found
-    assert f"1 images of train are mostly clipped to black or white. {data.train.ids[4]}" in found
+    assert f"1 train image is blank. {data.train.ids[3]}" in found
+    assert f"1 train image is mostly clipped to black or white. {data.train.ids[4]}" in found
 
 
 def test_uneven_classes_are_told(tmp_path: Path) -> None:

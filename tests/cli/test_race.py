@@ -59,7 +59,7 @@ def test_a_launch_ends_with_its_race(raced: tuple[Project, str]) -> None:
     assert "lr=2e-06 was eliminated after" in out
     assert "worse than lr=0.01 by" in out
     assert "lr=0.01 won the race;" in out
-    assert "of 24 trials were saved." in out
+    assert "of 24 trials were not needed." in out
     assert "`tuner compare wide --contenders`" in out
 
 
@@ -77,7 +77,7 @@ def test_status_tells_the_race_to_people_and_programs(raced: tuple[Project, str]
     worse = by_name["lr=2e-06"]
     assert worse["dropped_after"] == worse["seeds"]
     assert worse["difference"]["low"] > 0, "a larger loss"
-    assert f"{race['saved']} of 24 trials were saved" in out
+    assert f"{race['saved']} of 24 trials were not needed" in out
 
 
 def test_contenders_are_compared(raced: tuple[Project, str]) -> None:

@@ -348,9 +348,9 @@ def test_the_page_says_what_is_spent_and_what_fits(database: Database) -> None:
     finish(worker, claim_trial(worker))
     with TestClient(app_for(Desk(database)), LOCAL) as pages:
         now = part(pages, "/studies/small", "now")
-        assert "0.5 of 1 hours, 1.25 of 100 in money" in now
-        assert "needed: about 1.0 hours and 2.50 in money" in now
-        assert "At this pace about 2 of 3 trials fit into the budget" in now
+        assert "0.5 of 1 hours, cost 1.25 of 100" in now
+        assert "needed: about 1.0 hours and a cost of 2.50" in now
+        assert "At this pace, about 2 of 3 trials fit into the budget" in now
         worker.used = lambda: Used(3600.0, 3600.0)
         worker.give_back(claim_trial(worker), "a test")
         worker.claim(None, adopt=True)

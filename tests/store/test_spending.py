@@ -96,7 +96,7 @@ def test_money_is_hours_at_the_price_of_the_machine_or_of_the_study(database: Da
     worker = bench.worker()
     assert not renew(bench, worker, Used(1.3 * HOUR, 1.3 * HOUR)).spent
     assert renew(bench, worker, Used(1.4 * HOUR, 1.4 * HOUR)).spent == (
-        "The budget of 10 (money) is spent."
+        "The cost limit of 10 is reached."
     )
 
 

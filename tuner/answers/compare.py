@@ -652,6 +652,8 @@ def _about(finding: Finding, sample: Sample) -> str:
     """Say what the intervals cover: seeds, and images if included."""
     unit = "seed" if finding.design.paired else "configuration"
     many = words.count(finding.n, unit)
+    if len({len(trials) for trials in finding.design.units}) > 1:
+        many = f"at least {many} per level"
     if sample.images_shared and sample.panel.images:
         patients = sample.panel.patients
         what, over = words.sampled(sample.panel.images, patients), words.sampling_unit(patients)
@@ -683,9 +685,8 @@ def _plan_sentences(finding: Finding) -> list[str]:
         over = f"{_of_split(measure)}{words.sampling_unit(plan.patients or 0)}"
         needed = plan.patients or plan.images
         more = f"{_about_many(_rounded(needed), over, plan)} with {plan.seeds:,} seeds"
-        if plan.patients:
-            there = finding.sample.panel.patients if finding.sample is not None else 0
-            more = f"{more}, {_rounded(max(0, needed - there)):,} more than now"
+        if plan.patients and finding.sample is not None:
+            more = f"{more} (there are {words.count(finding.sample.panel.patients, 'patient')} now)"
         limit = f"A difference of {wanted} cannot be detected on these {over} with more seeds alone"
         return [f"{limit}; you would need {more}."]
     if plan.seeds is None:

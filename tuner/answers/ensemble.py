@@ -165,7 +165,7 @@ def sentences(ensemble: Ensemble) -> tuple[str, ...]:
     said = [
         chosen,
         (
-            f"The ensemble averages the probabilities of all its {len(ensemble.members)} seeds "
+            f"The ensemble averages the probabilities of all {len(ensemble.members)} of its seeds "
             f"(trials {numbers}); no seed was left out."
         ),
     ]
@@ -175,7 +175,7 @@ def sentences(ensemble: Ensemble) -> tuple[str, ...]:
         said.append(
             f"On test, it classifies {words.percent(own)} of the images correctly; its seeds "
             f"average {words.percent(sum(single) / len(single))} "
-            f"({words.percent(min(single))} to {words.percent(max(single))})."
+            f"(lowest {words.percent(min(single))}, highest {words.percent(max(single))})."
         )
         said += _own_sentences(ensemble)
     return tuple(said)

@@ -127,7 +127,7 @@ def budget_words(overview: Overview) -> BudgetWords | None:
     if budget.epochs is not None:
         spent.append(f"{budget.epochs_spent:,} of {budget.epochs:,} epochs")
     if budget.money_spent is not None:
-        spent.append(_of(_money(budget.money_spent), budget.money, "in money"))
+        spent.append(f"cost {_of(_money(budget.money_spent), budget.money)}")
     if future is None or future.hours is None:
         return BudgetWords(", ".join(spent))
     needed = f"about {' and '.join(_needs(future.hours, future.money))}"
@@ -140,19 +140,19 @@ def budget_words(overview: Overview) -> BudgetWords | None:
         epochs = budget.epochs_spent / overview.done * overview.counts.total
         needs.insert(1 if hours else 0, f"{_count(epochs)} epochs")
     fit = fit_sentence(future.trials, overview.counts.total)
-    short = f"{fit}; all of them need about {' and '.join(needs)}."
+    short = f"{fit}; all {overview.counts.total:,} trials need about {' and '.join(needs)}."
     return BudgetWords(", ".join(spent), needed, short)
 
 
 def _needs(hours: Guess | None, money: Guess | None) -> list[str]:
-    known = ((hours, _hours, "hours"), (money, _money, "in money"))
-    return [_range(guess, write, unit) for guess, write, unit in known if guess is not None]
+    needs = [] if hours is None else [_range(hours, _hours, "hours")]
+    return needs if money is None else [*needs, f"a cost of {_range(money, _money)}"]
 
 
 def fit_sentence(trials: Guess, total: int) -> str:
     """Say how many of a study's trials fit into its budget."""
     return (
-        f"At this pace about {_range(trials, _count, f'of {total:,} trials')} fit into the budget"
+        f"At this pace, about {_range(trials, _count, f'of {total:,} trials')} fit into the budget"
     )
 
 
@@ -168,12 +168,12 @@ def _count(trials: float) -> str:
     return f"{round(trials):,}"
 
 
-def _of(spent: str, limit: float | None, unit: str) -> str:
-    return f"{spent} {unit}" if limit is None else f"{spent} of {limit:,.10g} {unit}"
+def _of(spent: str, limit: float | None, unit: str = "") -> str:
+    return f"{spent if limit is None else f'{spent} of {limit:,.10g}'} {unit}".rstrip()
 
 
-def _range(guess: Guess, write: Callable[[float], str], unit: str) -> str:
-    text = f"{write(guess.likely)} {unit}"
+def _range(guess: Guess, write: Callable[[float], str], unit: str = "") -> str:
+    text = f"{write(guess.likely)} {unit}".rstrip()
     if guess.low is None or guess.high is None:
         return text
     low, high = write(guess.low), write(guess.high)

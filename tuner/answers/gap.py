@@ -754,7 +754,7 @@ def selection(gap: Gap) -> str:
     amount = words.size(gap.measure.unit, gap.selection_bias.value)
     if amount == words.size(gap.measure.unit, 0):
         among = words.count(gap.selection_bias.trials, "trial")
-        which = f"{gap.metric} of the best trial ({gap.winner})"
+        which = f"{gap.metric} of the best trial (trial {gap.winner})"
         if gap.best_setting:
             among = words.count(gap.selection_bias.settings, gap.candidates)
             which = f"mean {gap.metric} of the best setting ({gap.best_setting})"
@@ -771,8 +771,8 @@ def selection(gap: Gap) -> str:
             f"(selection bias{missing})."
         )
     return (
-        f"The {gap.metric} of the best trial ({gap.winner}) looks about {amount} better than it "
-        f"is, because it was picked as the best of "
+        f"The {gap.metric} of the best trial (trial {gap.winner}) looks about {amount} better than "
+        f"it is, because it was picked as the best of "
         f"{words.count(gap.selection_bias.trials, 'trial')} (selection bias{missing})."
     )
 
@@ -788,9 +788,9 @@ def _why(gap: Gap) -> str:
                 f"a classifier that tries to tell training from {kind} images has AUC "
                 f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
-    seen = f" Evidence: {'; '.join(parts)}." if parts else ""
-    way = f" Run `tuner check {gap.study}` to check them." if gap.cause == "not examined" else ""
     named = named_cause(gap)
+    seen = f" {'Evidence' if named else 'For reference'}: {'; '.join(parts)}." if parts else ""
+    way = f" Run `tuner check {gap.study}` to check them." if gap.cause == "not examined" else ""
     name = f"{named.capitalize()}. " if named else ""
     return f"{name}{CAUSES[gap.cause]}{_unseen_shift(gap)}{way}{_shares(gap)}{seen}"
 

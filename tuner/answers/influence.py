@@ -110,14 +110,19 @@ class Influence:
     )
 
     @property
+    def _about(self) -> str:
+        """The metric in a sentence: the gap is no column's name there."""
+        return "the gap" if self.metric == "gap" else self.metric
+
+    @property
     def verdict(self) -> str:
         """Which parameter matters significantly more than which."""
         parts = [part for part in self.parts if len(part.names) == 1]
         if self.too_few:
-            return f"Too few patients to tell which parameter matters more for {self.metric}."
+            return f"Too few patients to tell which parameter matters more for {self._about}."
         if self.spread == 0:
             return (
-                f"No evidence that any parameter matters for {self.metric}: "
+                f"No evidence that any parameter matters for {self._about}: "
                 "the differences between settings are within noise."
             )
         if len(parts) == 1:
@@ -129,10 +134,10 @@ class Influence:
         pairs = len(parts) * (len(parts) - 1) // 2
         unseen = pairs - len(self.ahead)
         if not said:
-            return f"No evidence that one parameter matters more than another for {self.metric}."
+            return f"No evidence that one parameter matters more than another for {self._about}."
         others = "the other pair" if unseen == 1 else f"the other {unseen} pairs"
         rest = f"; no evidence of an order in {others}" if unseen else ""
-        return f"For {self.metric}, {'; '.join(said)}{rest}."
+        return f"For {self._about}, {'; '.join(said)}{rest}."
 
     @property
     def headline(self) -> str:
@@ -360,7 +365,7 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
             few = f"{words.count(len(settings), 'setting') if settings else 'no setting'} {value}"
         raise UserError(
             f"{results.title} has {'only ' if settings else ''}{few}; at least {SETTINGS_FEWEST} "
-            "are needed to rank parameters."
+            "are needed to rank parameters, unless all settings of a grid are complete."
         )
     found = importance(
         spec,

@@ -20,6 +20,9 @@ MEANS_OVER = "mean ± half-width of its 95% interval over"
 def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
     """Return single trials, best first."""
     search = study.spec.search
+    some = (
+        f"all {complete}" if len(leaders) == complete > 1 else f"best {len(leaders)} of {complete}"
+    )
     prefix = "" if search.at == "best" else "last_"
     names = [name for name in shown_figures(study.spec) if name != search.metric]
     figures = _heads((search.metric, *names, "seconds"))
@@ -43,8 +46,7 @@ def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
     return Table(
         head,
         tuple(rows),
-        f"{study.title}: best {len(leaders)} of {complete} complete trials by "
-        f"{search.metric} ({search.at} epoch)",
+        f"{study.title}: {some} complete trials by {search.metric} ({search.at} epoch)",
         setting=range(1, 1 + len(study.spec.varied)),
     )
 

@@ -199,7 +199,8 @@ def _sentences(
 
 
 def _ended(story: Story, left: Sequence[str], over: str) -> str:
-    saved = f"{story.saved} of {words.count(story.room, 'trial')} were saved"
+    verb = "was" if story.saved == 1 else "were"
+    saved = f"{story.saved} of {words.count(story.room, 'trial')} {verb} not needed"
     if story.end == "one left":
         return f"{words.listed(left)} won the race; {saved}."
     # Many long names would hide the sentence; `tuner compare --contenders` lists them.

@@ -37,5 +37,5 @@ def _trials(some: Sequence[TrialRow], complete: Sequence[TrialRow]) -> str:
     if len(some) == len(complete):
         return f"In all {len(complete)} complete trials"
     if len(some) == 1:
-        return f"In 1 of {len(complete)} complete trials ({some[0]['trial']})"
+        return f"In 1 of {len(complete)} complete trials (trial {some[0]['trial']})"
     return f"In {len(some)} of {len(complete)} complete trials"

@@ -230,9 +230,8 @@ class Searches:
             if any(len(one.courses) > 1 for one in without):
                 missing = f"some runs of {missing}"
             nothing = (
-                f"The comparison covers the first {words.count(last.epochs, 'epoch')}. In that "
-                f"time, {missing} had not completed any trial, so there is nothing to "
-                "compare."
+                f"The comparison covers the first {words.count(last.epochs, 'epoch')}. Within "
+                f"these, {missing} completed no trial, so there is nothing to compare."
             )
             return [nothing]
         unit = self.measure.unit
@@ -257,8 +256,8 @@ class Searches:
             said.append(f"On test, the trials chosen this way reach {figures}.")
         if not self.same_images:
             said.append(
-                "They were not validated on the same images, so these values are not directly "
-                "comparable."
+                "The two used different validation images, so their validation values are not "
+                "directly comparable."
             )
         return said
 

@@ -93,13 +93,13 @@ class Cost:
         if not reach or min(reach) >= 1:
             return ()
         fit = fit_sentence(Guess(min(reach) * spec.total_trials), spec.total_trials)
-        needs = [f"{hours:,.2g} hours"] + ([f"{hours * price:,.2f} in money"] if price else [])
+        needs = [f"{hours:,.2g} hours"] + ([f"a cost of {hours * price:,.2f}"] if price else [])
         if by_epochs:
             part = f"about {round(min(reach) * epochs):,} of {epochs:,} epochs"
-            fit = f"At this pace {part} fit into the budget"
+            fit = f"At this pace, {part} fit into the budget"
         elif spec.epoch_limit is not None:
             needs.append(f"{epochs:,} epochs")
-        return (f"{fit}; all of them need about {' and '.join(needs)}",)
+        return (f"{fit}; all {spec.total_trials:,} trials need about {' and '.join(needs)}",)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""

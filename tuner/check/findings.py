@@ -30,7 +30,7 @@ def _contradictions(examination: Examination) -> Iterator[str]:
     if not many:
         return
     exact = sum(contradiction.exact for contradiction in examination.contradictions)
-    subject = "1 picture has" if many == 1 else f"{many} pictures have"
+    subject = "1 image has" if many == 1 else f"{many} images have"
     names = [
         " = ".join(f"{split}: {name} ({label})" for split, name, label in contradiction.images)
         for contradiction in examination.contradictions
@@ -53,16 +53,16 @@ def _duplicates(examination: Examination) -> Iterator[str]:
             if group.across
         ]
         yield (
-            f"{exact + near} images have a copy in an earlier split ({' and '.join(parts)} "
-            f"{'duplicate' if exact + near == 1 else 'duplicates'}): the model is tested on "
-            f"images that it was trained on. {_some(names)}"
+            f"{_images(exact + near, 'has a copy', 'have a copy')} in an earlier split "
+            f"({' and '.join(parts)} {'duplicate' if exact + near == 1 else 'duplicates'}): "
+            f"results on them do not show how the model does on new images. {_some(names)}"
         )
     exact = examination.duplicates.count(exact=True, across=False)
     near = examination.duplicates.count(exact=False, across=False)
     if exact or near:
         yield (
-            f"{exact + near} images repeat another image of the same split ({exact} exact, "
-            f"{near} near): they are over-represented."
+            f"{_images(exact + near, 'repeats', 'repeat')} another image of the same split "
+            f"({exact} exact, {near} near), which gives that image more weight."
         )
 
 
@@ -118,12 +118,17 @@ def _balance(examination: Examination) -> Iterator[str]:
 
 def _odd(split: str, contents: Contents) -> Iterator[str]:
     if contents.constant:
-        yield f"{len(contents.constant)} images of {split} are blank. {_some(contents.constant)}"
+        blank = _images(len(contents.constant), "is blank", "are blank", split)
+        yield f"{blank}. {_some(contents.constant)}"
     if contents.clipped:
-        yield (
-            f"{len(contents.clipped)} images of {split} are mostly clipped to black or white. "
-            f"{_some(contents.clipped)}"
-        )
+        clipped = _images(len(contents.clipped), "is", "are", split)
+        yield f"{clipped} mostly clipped to black or white. {_some(contents.clipped)}"
+
+
+def _images(many: int, singular: str, plural: str, split: str = "") -> str:
+    """Return a number of images with its verb."""
+    kind = f"{split} image" if split else "image"
+    return f"1 {kind} {singular}" if many == 1 else f"{many:,} {kind}s {plural}"
 
 
 def _shift(examination: Examination) -> Iterator[str]:

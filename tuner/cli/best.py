@@ -103,7 +103,8 @@ def best(
 
     --ensemble averages the probabilities of all seeds of the best setting,
     and shows the results of the ensemble and of each seed. Test images
-    influence neither the choice of the setting nor that of its members.
+    influence neither the choice of the setting nor that of the ensemble's
+    members.
     """
     from tuner.answers import ensemble as of_ensemble
     from tuner.answers.winner import described, winner

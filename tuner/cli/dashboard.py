@@ -106,8 +106,8 @@ def dashboard(
 
     Pages show the same results as the commands and update live during
     training; docs/dashboard.md lists them. On 127.0.0.1, the user who started
-    the dashboard needs no login; everyone else does, and so does everyone at
-    any other address. Prometheus reads /metrics; see docs/watching.md.
+    the dashboard need not log in. Everyone else must, and at any other address
+    everyone must. Prometheus reads /metrics; see docs/watching.md.
     """
     if context.invoked_subcommand is not None:
         return

@@ -132,11 +132,11 @@ def launch(settings: Settings, /, **given: Any) -> int:
     """Launch or resume a study and train it to completion.
 
     STUDY is a name, a path to a study file, or a stored version such as lr@2.
-    The file is checked first, and the data as training starts. If the file
-    has errors or the data cannot be used, all errors are reported and nothing
-    is created. An existing study is resumed:
-    finished trials are kept, and more trials or seeds extend it. If its code
-    or data have changed, launch refuses to continue.
+    The file is checked and the data are loaded before anything is created;
+    all errors are reported at once. Duplicate images, shared patients and
+    distribution shift are looked for as training starts. An existing study
+    is resumed: finished trials are kept, and more trials or seeds extend it.
+    If its code or data have changed, launch refuses to continue.
 
     Press Ctrl-C once to let every worker finish its epoch and release its
     trial; press it twice to stop immediately. Nothing recorded is lost either
@@ -432,7 +432,7 @@ def _finish(database: "Database", study: "Study", numbers: Sequence[int]) -> lis
     control.finish(database, Binding(database), study, numbers, person())
     which = ", ".join(map(str, sorted(set(numbers))))
     trials = "Trial" if len(set(numbers)) == 1 else "Trials"
-    return [f"  {trials} {which}: will be trained to completion first"]
+    return [f"  {trials} {which} will be trained to completion first"]
 
 
 def _now(database: "Database", study: "Study") -> "Study":
@@ -729,8 +729,9 @@ def _tell_verdicts(results: "Results") -> None:
     for one in found:
         echo(one)
     if found:
-        more = f"`tuner compare {results.title}` and `tuner gap {results.title}`"
-        echo(f"{more} show how certain this is.\n")
+        more = f"`tuner compare {results.title}` shows how certain this is"
+        gap = f"; `tuner gap {results.title}` compares validation with test"
+        echo(f"{more}{gap if results.tested else ''}.\n")
 
 
 def _tell_race(database: "Database", study: "Study") -> None:
@@ -753,7 +754,7 @@ def _tell_spent(database: "Database", study: "Study") -> None:
     echo(
         f"{study.reason} {counts.ended} of {counts.total} trials have ended; {waiting} are left"
         f"{paused}. "
-        f"To go on with a larger one:  tuner launch {study.name} "
+        f"To continue with a larger budget:  tuner launch {study.name} "
         f"{' '.join(_larger(seen.budget, study.spec))}\n"
     )
 

@@ -148,8 +148,8 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context) -> None:
     """Run hyperparameter studies, and find out which differences are real.
 
-    A study file asks a question; `launch` trains every setting on all
-    available devices, exactly as many trials as its budget allows, and
+    A study file asks a question; `launch` trains every setting, using all
+    available devices and running exactly the number of trials in its budget;
     `table` shows the results. By default, studies are stored in an embedded
     PostgreSQL database in the nearest .tuner folder, searching upwards from
     the current folder (TUNER_HOME overrides this). With --database or
@@ -158,7 +158,8 @@ def cli(ctx: click.Context) -> None:
     Commands that take a study accept it as NAME or as --study NAME.
 
     Exit codes: 0 success; 1 the study ended with failed trials, or was
-    stopped early; 2 invalid input; 3 database or system error; 70 internal
+    stopped or paused before its end, or `predict` could not do everything;
+    2 invalid input; 3 database or system error; 70 internal
     error (please report it); 130 and 143 interrupted by SIGINT and SIGTERM;
     141 output pipe closed.
     """

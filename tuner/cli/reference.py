@@ -14,9 +14,9 @@ HEADER = """# Commands
 Generated from the help texts (`make docs`); a test fails if it is out of date.
 
 Exit codes: 0 success, 1 the study ended with failed trials, or was stopped or paused before its
-end, 2 invalid input, 3 database or system error, 70 internal error (please report it; a worker
-that exits with it is replaced), 130 and 143 interrupted by SIGINT and SIGTERM, 141 a launch, run or
-worker printed to a pipe that was closed.
+end, or `predict` could not do everything, 2 invalid input, 3 database or system error, 70 internal
+error (please report it; a worker that exits with it is replaced), 130 and 143 interrupted by SIGINT
+and SIGTERM, 141 a launch, run or worker printed to a pipe that was closed.
 Every command takes `--database URL` and `--debug`. Environment variables:
 
 | variable | meaning |

@@ -45,7 +45,7 @@ class Spending:
             hours = "hour" if budget.hours == 1 else "hours"
             return f"The budget of {amount(budget.hours)} {hours} is spent."
         if budget.money is not None and (self.money or 0.0) >= budget.money:
-            return f"The budget of {amount(budget.money)} (money) is spent."
+            return f"The cost limit of {amount(budget.money)} is reached."
         return ""
 
 
