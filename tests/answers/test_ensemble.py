@@ -87,7 +87,7 @@ def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
     ]
     said = " ".join(sentences(found))
     assert "Selected on validation images only: the best of 2 settings so far" in said
-    assert "of all its 3 seeds (trials 1, 3 and 5)" in said
+    assert "of all 3 of its seeds (trials 1, 3 and 5)" in said
     body = described(found)
     assert body["splits"]["test"]["patients"] == 50
     assert [member["trial"] for member in body["members"]] == [1, 3, 5]

@@ -185,7 +185,7 @@ def test_a_search_whose_budget_in_epochs_ends_it_is_compared_up_to_there(
     with database.snapshot() as connection:
         both = compare_searches(connection, "limited", "whole")
     assert both.budgets[-1].epochs == 8
-    assert "limited and whole had not completed any trial" in both.verdict
+    assert "limited and whole completed no trial" in both.verdict
     relaunch(bench, limited(replace(small(), name="limited"), 100))
     go(bench.worker())
     with database.snapshot() as connection:

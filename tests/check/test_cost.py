@@ -34,8 +34,8 @@ COST = Cost(
         (
             Budget(120, hours=40.0, money=50.0, price_per_hour=2.5),
             (
-                "about 30 of 120 trials fit into the budget; all 120 trials need about 80 hours and "
-                "a cost of 200.00"
+                "about 30 of 120 trials fit into the budget; all 120 trials need about 80 hours "
+                "and a cost of 200.00"
             ),
         ),
         (Budget(120, money=300.0, price_per_hour=2.5), None),
@@ -43,15 +43,15 @@ COST = Cost(
         (
             Budget(120, epochs=240),
             (
-                "about 30 of 120 trials fit into the budget; all 120 trials need about 80 hours and "
-                "960 epochs"
+                "about 30 of 120 trials fit into the budget; all 120 trials need about 80 hours "
+                "and 960 epochs"
             ),
         ),
         (
             Budget(120, hours=10.0, epochs=240),
             (
-                "about 15 of 120 trials fit into the budget; all 120 trials need about 80 hours and "
-                "960 epochs"
+                "about 15 of 120 trials fit into the budget; all 120 trials need about 80 hours "
+                "and 960 epochs"
             ),
         ),
     ],
@@ -75,8 +75,8 @@ def test_a_study_whose_trials_pause_is_to_train_its_epochs_not_its_trials() -> N
             Budget(120, epochs=240, hours=10.0),
             [
                 (
-                    "At this pace, about 120 of 240 epochs fit into the budget; all 120 trials need "
-                    "about 20 hours"
+                    "At this pace, about 120 of 240 epochs fit into the budget; all 120 trials "
+                    "need about 20 hours"
                 )
             ],
         ),
