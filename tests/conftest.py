@@ -88,11 +88,6 @@ hypothesis.settings.load_profile("patient")
 PROGRAMS_END = 0.8
 """The last file that starts programs is begun after this share of the others."""
 
-CLUSTERS = {"bed", "cluster", "ray_cluster"}
-"""Fixtures of tests that wait for a whole cluster, for a minute some of them."""
-CLUSTERS_END = 0.5
-"""The last file with such tests is begun after this share of the others."""
-
 MEMORY = Path("/dev/shm")
 """A file system in memory, on Linux. Each test makes a database and drops it, hundreds of files: on
 ext4, which spares inodes that were freed a moment ago, that takes ten times as long."""
@@ -152,8 +147,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     `make test-fast` leaves them out. In `make test` files go to whichever process is free, in this
     order. Files that start programs wait for them a third of their time, and the others compute:
     taken in turns, they share the cores well. Of each kind the longest come first, so that none
-    runs alone in the end. Files that wait for clusters take minutes and compute little, so they
-    begin one after another: with three at once, a core would be idle.
+    runs alone in the end.
     """
     measured = long_tests()
     for item in items:
@@ -170,11 +164,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     computing = [path for path in files if not programs[path]]
     place = {path: at / len(waiting) * PROGRAMS_END for at, path in enumerate(waiting)}
     place |= {path: at / len(computing) for at, path in enumerate(computing)}
-    clusters = Counter(
-        item.path for item in items if CLUSTERS & set(getattr(item, "fixturenames", ()))
-    )
-    for at, path in enumerate(sorted(clusters, key=lambda path: (-clusters[path], path))):
-        place[path] = at / len(clusters) * CLUSTERS_END
     items.sort(key=lambda item: place[item.path])
 
 
