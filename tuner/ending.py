@@ -30,9 +30,9 @@ def leave(code: int) -> NoReturn:
 
 
 def _keep_torch_registered() -> None:
-    """Spare torch's 149 libraries of operators to be taken out of memory that is given back anyway.
+    """Do not remove torch's 149 operator libraries one by one: the memory goes with the process.
 
-    It takes 25 ms, most of which a fork spends on copies of their pages.
+    It would take 25 ms, most of which a fork spends on copies of their pages.
     """
     registry = weakref.finalize._registry  # type: ignore[attr-defined]
     for finalizer, registered in list(registry.items()):
