@@ -14,7 +14,7 @@ COLLAPSE = 25
 
 
 def collapse() -> None:
-    """Put private memory that is no file's into huge pages."""
+    """Put anonymous private memory into huge pages."""
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for line in Path("/proc/self/maps").read_text().splitlines():
