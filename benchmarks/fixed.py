@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from tuner.forkserver import Program
 from tuner.records import Epoch, Figures
 from tuner.settings import from_environment
 from tuner.spec.study_ref import StudyRef
@@ -40,7 +41,8 @@ def worker(home: str, study: str, seconds: str, notes: str) -> None:
     taken: dict[str, list[float]] = defaultdict(list)
     for name in SECONDS_OF:
         setattr(Ledger, name, _timed(getattr(Ledger, name), taken[name]))
-    trainer = (sys.executable, "-m", "benchmarks.fixed", "trainer", seconds, notes)
+    trainer = Program("benchmarks.fixed", "tuner trainer", ("trainer", seconds, notes))
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     settings = replace(from_environment(os.environ), home=Path(home))
     work(settings, Orders(StudyRef(study), trainer=trainer), StopRequest())
     Path(notes, f"worker-{os.getpid()}.json").write_text(json.dumps(taken))

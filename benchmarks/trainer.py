@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import record
 from benchmarks.peers import setting as peers
@@ -159,6 +158,9 @@ def floor(network: nn.Module, setting: Setting, machine: Machine, precision: str
     steps = 2 * peers.COUNTS[""] // peers.BATCH
     images = torch.randn(peers.BATCH, 1, setting.size, setting.size)
     labels = torch.zeros(peers.BATCH, dtype=torch.int64)
+    # Loads triton, which complains about itself at the end of every process that has it.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
     validation = counter.get_total_flops() / 3 * 2 * peers.COUNTS["val_"] / peers.BATCH

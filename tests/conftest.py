@@ -32,7 +32,7 @@ import hypothesis
 import pytest
 import sqlalchemy as sa
 
-from tests.harness import warm
+from tests.harness import compiled, warm
 from tests.harness.durations import long_tests
 from tuner import forkserver
 from tuner.settings import Settings, Timing
@@ -189,6 +189,12 @@ def _questions_are_forked() -> None:
     """Fork children that load torch to answer one question from a process that has it loaded."""
     if forkserver.AVAILABLE:
         warm.fork_questions()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statements_are_compiled_once() -> None:
+    """Let all engines of this process share the statements that they compile."""
+    compiled.share()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuner.forkserver import Program
 from tuner.store import database
 from tuner.store.ledger import claims, endings
 from tuner.store.ledger.leases import Answer, Claimed, Ended, Recorded
@@ -37,7 +38,7 @@ class Fault:
     signal: int = signal.SIGKILL
     idle: str = NONE
     """The server's timeout for an idle transaction, if not the usual one."""
-    trainer: tuple[str, ...] = ()
+    trainer: Program | None = None
     """A trainer that replaces the real one."""
 
     def text(self) -> str:
@@ -48,7 +49,8 @@ class Fault:
     def read(cls, text: str) -> "Fault":
         """Read what `text` wrote."""
         told = json.loads(text)
-        return cls(**{**told, "trainer": tuple(told["trainer"])})
+        trainer = told["trainer"] and Program(**told["trainer"])
+        return cls(**{**told, "trainer": trainer})
 
 
 class Saboteur:
@@ -113,7 +115,6 @@ def _of_record(answer: Recorded) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run tuner with a fault injected."""
-    from tuner import forkserver
     from tuner.cli.main import run
     from tuner.work import worker
 
@@ -121,9 +122,7 @@ def main(arguments: list[str]) -> int:
     Saboteur(fault).arm()
     if fault.idle:
         database.SERVER_SIDE["idle_in_transaction_session_timeout"] = fault.idle
-    if fault.trainer:
-        # A double runs as a program: the process that forks trainers, with torch, is not needed.
-        forkserver.AVAILABLE = False
+    if fault.trainer is not None:
         orders = functools.partial(worker.Orders, trainer=fault.trainer)
         worker.Orders = orders  # type: ignore[misc,assignment]
     return run(arguments[1:])

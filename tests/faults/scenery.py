@@ -8,12 +8,14 @@ import sqlalchemy as sa
 
 from tests.faults import sabotage
 from tests.faults.sabotage import Fault
+from tests.harness import warm
 from tests.harness.processes import Workers, until
 from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tests.train.blobs import PAUSE, Blobs, write_blobs
 from tests.work.conftest import double
 from tuner.cli.options import StudyFile
+from tuner.forkserver import Program
 from tuner.settings import Settings
 from tuner.spec.study import Spec
 from tuner.spec.study_ref import StudyRef
@@ -124,14 +126,18 @@ class Scene:
             **{PAUSE: pause},
         )
 
-    def double(self, behaviour: str) -> tuple[str, ...]:
-        """Return the command of a trainer double."""
+    def double(self, behaviour: str) -> Program:
+        """Return a trainer double."""
         return double(behaviour, self.folder / "doubles")
 
     def work(self, behaviour: str) -> Ended:
         """Work in this process, with a trainer double, until the study ends."""
-        orders = Orders(StudyRef("small"), trainer=self.double(behaviour), patience_seconds=20)
-        return work(self.settings, orders, StopRequest())
+        return work(self.settings, self.orders(behaviour), StopRequest())
+
+    def orders(self, behaviour: str) -> Orders:
+        """Return the orders of a worker in this process, with a trainer double."""
+        trainer, forks = self.double(behaviour), warm.fork_server()
+        return Orders(StudyRef("small"), trainer=trainer, forks=forks, patience_seconds=20)
 
     def said(self) -> str:
         """Return what the workers printed."""

@@ -19,7 +19,6 @@ from tests.work.trainer_double import large_scores
 from tuner.cli.live import plain_line
 from tuner.results import predicted
 from tuner.settings import Timing
-from tuner.spec.study_ref import StudyRef
 from tuner.store import database as stored
 from tuner.store import tables as t
 from tuner.store import uploads
@@ -27,7 +26,7 @@ from tuner.store.ledger.leases import Ended
 from tuner.store.overview import Overview, overview
 from tuner.work import training
 from tuner.work.stopping import StopRequest
-from tuner.work.worker import Orders, work
+from tuner.work.worker import work
 
 IMAGES = 2000
 RATE = 400_000.0
@@ -53,7 +52,7 @@ def slow(mortal: Scene, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Scene:
 def working(scene: Scene, url: str, stop: StopRequest) -> Callable[[], Ended]:
     """Work through the proxy in a thread; return a function that waits for its end."""
     ended: list[Ended] = []
-    orders = Orders(StudyRef("small"), trainer=scene.double(f"large:{IMAGES}"), patience_seconds=20)
+    orders = scene.orders(f"large:{IMAGES}")
     settings = replace(scene.settings, database_url=url)
     thread = threading.Thread(target=lambda: ended.append(work(settings, orders, stop)))
     thread.start()

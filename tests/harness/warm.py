@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self, TypeAlias
 
+from tests.harness.question import Here, searched
 from tuner import forkserver, questions
 from tuner.cli.main import COMMANDS
 from tuner.forkserver import ForkedProcess, ForkServer, Program
@@ -37,22 +38,34 @@ HERE = Path.cwd()
 """The server's folder, and that of programs forked without one."""
 LATER = (
     "alembic.command",
+    "encodings.utf_8_sig",
     "psycopg2.extras",
     "pydantic.dataclasses",
+    "pydantic.type_adapter",
     "scipy.stats",
     "torch.fx.experimental._constant_symnode",
     "torch.nested._internal.nested_tensor",
-    "tuner.answers.sheets.export",
-    "tuner.results.rows",
     "tuner.answers.compare",
+    "tuner.answers.leaderboard",
+    "tuner.answers.race",
+    "tuner.answers.remarks",
+    "tuner.answers.setting_comparison",
+    "tuner.answers.sheets.export",
+    "tuner.check.cost",
     "tuner.check.identity",
     "tuner.check.quick",
     "tuner.cli.live",
     "tuner.cli.provenance",
     "tuner.cli.race",
     "tuner.cli.tables",
+    "tuner.fleet.detached",
     "tuner.fleet.local",
+    "tuner.fleet.tending",
+    "tuner.results.contenders",
+    "tuner.results.provenance",
+    "tuner.results.rows",
     "tuner.spec.load",
+    "tuner.store.control",
     "tuner.store.database",
     "tuner.store.embedded.server",
     "tuner.store.identities",
@@ -62,11 +75,14 @@ LATER = (
     "tuner.store.studies",
     "tuner.train.abreast",
     "tuner.train.checkpoints.parts",
+    "tuner.train.networks.declared",
     "tuner.winner.prediction",
     "tuner.winner.saving",
     "tuner.winner.training",
+    "tuner.work.removal",
 )
 """Modules that commands import late, and that libraries import at their first call."""
+AHEAD = "tests.harness.ahead"
 HUGE_PAGES = "tests.harness.huge_pages"
 """Makes forks cheap; the last module, so that it finds the memory of all others."""
 
@@ -75,21 +91,15 @@ def possible(environ: Mapping[str, str]) -> bool:
     """Return whether a program may be forked: not if a variable affects how Python starts."""
     decides = [name for name in environ if name.startswith(("PYTHON", "LANG", "LC_"))]
     as_here = all(environ[one] == os.environ.get(one) for one in decides if one != PYTHONPATH)
-    customised = any(Path(one, "sitecustomize.py").exists() for one in _searched(environ))
+    customised = any(Path(one, "sitecustomize.py").exists() for one in searched(environ))
     return forkserver.AVAILABLE and as_here and not customised
-
-
-def _searched(environ: Mapping[str, str]) -> list[str]:
-    return [one for one in environ.get(PYTHONPATH, "").split(os.pathsep) if one]
 
 
 def fork_questions() -> None:
     """From now on, fork also the children that answer questions of this process."""
 
     def server(environment: Mapping[str, str]) -> ForkServer | None:
-        same_path = set(_searched(environment)) <= set(sys.path)
-        as_executed = same_path and Path.cwd() == HERE and possible(environment)
-        return _server() if as_executed else None
+        return Here(_server()) if possible(environment) else None
 
     _fork_questions(server)
 
@@ -237,7 +247,7 @@ def fork(
 def _modules() -> tuple[str, ...]:
     commands = [f"tuner.cli.{place.split(':')[0]}" for place in COMMANDS.values()]
     programs = (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
-    return tuple(dict.fromkeys([*programs, *commands, *LATER, __name__, HUGE_PAGES]))
+    return tuple(dict.fromkeys([*programs, *commands, *LATER, __name__, AHEAD, HUGE_PAGES]))
 
 
 @functools.cache
@@ -250,7 +260,7 @@ def _server() -> ForkServer:
 def main(arguments: Sequence[str]) -> int:
     """Run a program, in a fork."""
     folder, called, *words = arguments
-    sys.path[:0] = [one for one in _searched(os.environ) if one not in sys.path]
+    sys.path[:0] = [one for one in searched(os.environ) if one not in sys.path]
     os.chdir(folder)
     ours, theirs = socket.socketpair()
     own = os.fork()

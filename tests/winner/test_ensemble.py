@@ -92,7 +92,7 @@ def test_its_document_and_card_name_the_members(made: SavedEnsemble) -> None:
     assert "Selected on validation images only" in card
     path = made.folder / document.PREDICTIONS
     split = kept.read(path.read_bytes(), path, 2).splits["test"]
-    found = predicted(made.folder, made.saved.images / split.ids[5])
+    found = predicted((made.folder, made.saved.images / split.ids[5]))
     np.testing.assert_allclose(found[0], split.log_probabilities[5], rtol=1e-4, atol=1e-4)
 
 

@@ -39,22 +39,23 @@ def card_code(folder: Path) -> str:
     return found[1]
 
 
-def predicted(folder: Path, *images: Path) -> list[list[float]]:
-    """Run the card's code on images, in the folder and in a process without tuner."""
-    code = card_code(folder).replace("print(dict(", "print(list(").replace("logs.exp()", "logs")
-    codes = [re.sub(r'"scan\.\w+"', repr(str(image)), code) for image in images]
-    each = f"for code in {codes!r}: exec(code, {{}})"
+def predicted(*cases: tuple[Path, Path]) -> list[list[float]]:
+    """Run the code of folders' cards, each on an image, in a process without tuner."""
+    runs = []
+    for folder, image in cases:
+        code = card_code(folder).replace("print(dict(", "print(list(").replace("logs.exp()", "logs")
+        runs.append((str(folder), re.sub(r'"scan\.\w+"', repr(str(image)), code)))
+    each = f"import os\nfor folder, code in {runs!r}: os.chdir(folder); exec(code, {{}})"
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", WITHOUT_TUNER + each],
-        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     values = [float(value) for value in re.findall(r", (-?[\d.e-]+)\)", done.stdout)]
-    count = len(values) // len(images)
-    return [values[at * count : (at + 1) * count] for at in range(len(images))]
+    count = len(values) // len(cases)
+    return [values[at * count : (at + 1) * count] for at in range(len(cases))]
 
 
 @pytest.mark.processes
@@ -64,29 +65,29 @@ def test_the_cards_lines_predict_what_the_study_stored(saved: Saved) -> None:
     path = saved.folder / PREDICTIONS
     split = kept.read(path.read_bytes(), path, len(model.classes)).splits["test"]
     places = [0, 7, 15]
-    found = predicted(saved.folder, *(saved.images / split.ids[place] for place in places))
+    found = predicted(*((saved.folder, saved.images / split.ids[place]) for place in places))
     np.testing.assert_allclose(found, split.log_probabilities[places], rtol=1e-4, atol=1e-4)
     assert len(card_code(saved.folder).splitlines()) < 35
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("keys", ["fit = 'crop'", "fit = 'pad'", "image_size = 96"])
-def test_the_lines_say_how_images_come_to_their_size(
-    saved: Saved, keys: str, tmp_path: Path
-) -> None:
+def test_the_lines_say_how_images_come_to_their_size(saved: Saved, tmp_path: Path) -> None:
     """Cropping, padding and another size are those of the study; bce has one output."""
-    text = SCANS.replace('name = "scans"', 'name = "other"').replace("epochs = 3", "epochs = 1")
-    text = text.replace("lr = [1e-3, 1e-2]", "lr = [1e-3]").replace("image_size = 160", keys)
-    text = text.replace('model = "cnn"', 'model = "ann"\nloss = "bce"')
-    (saved.project.folder / "studies" / "other.toml").write_text(text)
-    saved.project.run("launch", "--study", "other", "--workers", "1", "--no-check")
-    saved.project.run("best", "other", "--save", str(tmp_path / "model"))
-    saved.project.run("delete", "other", "--yes")
-    model = read(tmp_path / "model")
-    path = tmp_path / "model" / PREDICTIONS
-    split = kept.read(path.read_bytes(), path, len(model.classes)).splits["test"]
-    (found,) = predicted(tmp_path / "model", saved.images / split.ids[3])
-    np.testing.assert_allclose(found, split.log_probabilities[3], rtol=1e-4, atol=1e-4)
+    cases, stored = [], []
+    for number, keys in enumerate(("fit = 'crop'", "fit = 'pad'", "image_size = 96")):
+        text = SCANS.replace('name = "scans"', 'name = "other"').replace("epochs = 3", "epochs = 1")
+        text = text.replace("lr = [1e-3, 1e-2]", "lr = [1e-3]").replace("image_size = 160", keys)
+        text = text.replace('model = "cnn"', 'model = "ann"\nloss = "bce"')
+        (saved.project.folder / "studies" / "other.toml").write_text(text)
+        saved.project.run("launch", "--study", "other", "--workers", "1", "--no-check")
+        folder = tmp_path / str(number)
+        saved.project.run("best", "other", "--save", str(folder))
+        saved.project.run("delete", "other", "--yes")
+        path = folder / PREDICTIONS
+        split = kept.read(path.read_bytes(), path, len(read(folder).classes)).splits["test"]
+        cases.append((folder, saved.images / split.ids[3]))
+        stored.append(split.log_probabilities[3])
+    np.testing.assert_allclose(predicted(*cases), stored, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

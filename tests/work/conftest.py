@@ -12,7 +12,8 @@ from tests.harness import warm
 from tests.harness.processes import Workers
 from tests.harness.warm import Started
 from tests.store.specs import Bench
-from tests.work import worker_double
+from tests.work import trainer_double, worker_double
+from tuner.forkserver import Program
 from tuner.settings import Settings
 from tuner.spec.study import Spec
 from tuner.spec.study_ref import StudyRef
@@ -21,13 +22,11 @@ from tuner.store.ledger.leases import Ended
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
 
-HERE = Path(__file__).parent
 
-
-def double(behaviour: str, folder: Path) -> tuple[str, ...]:
-    """Return the command of a trainer double."""
+def double(behaviour: str, folder: Path) -> Program:
+    """Return a trainer double."""
     folder.mkdir(parents=True, exist_ok=True)
-    return (sys.executable, str(HERE / "trainer_double.py"), behaviour, str(folder))
+    return Program(trainer_double.__name__, "tuner trainer", (behaviour, str(folder)))
 
 
 @dataclass
@@ -62,7 +61,8 @@ class Station:
     def orders(self, study: str, behaviour: str) -> Orders:
         """Return the orders of a worker with a trainer double."""
         trainer = double(behaviour, self.folder)
-        return Orders(study=StudyRef(study), trainer=trainer, patience_seconds=20)
+        forks = warm.fork_server()
+        return Orders(study=StudyRef(study), trainer=trainer, forks=forks, patience_seconds=20)
 
     def start(
         self,
@@ -73,7 +73,7 @@ class Station:
         group: Path | None = None,
     ) -> Started:
         """Start a real worker process with a trainer double; in a control group, if given."""
-        trainer = (*double(behaviour, self.folder), "--")
+        trainer = double(behaviour, self.folder).arguments
         if not executed and group is None and warm.possible({}):
             called = f"{worker_double.__name__}:main"
             return self.workers.start(self.settings, study, *more, called=called, before=trainer)

@@ -1,6 +1,6 @@
 """A trainer that trains nothing: it sends the real messages, and misbehaves on request.
 
-    trainer_double.py BEHAVIOUR FOLDER FD
+    BEHAVIOUR FOLDER FD
 
 It records itself and its environment in FOLDER. A behaviour may carry a number (`segfault:2`): this
 many attempts misbehave, counted in FOLDER, then all go well. `large:2000` predicts this many
@@ -239,11 +239,12 @@ class Double:
             line.alive()
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """Serve one supervisor."""
     behaviour, folder, descriptor = arguments
     Double(behaviour, Path(folder), socket.socket(fileno=int(descriptor))).serve()
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

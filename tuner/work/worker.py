@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +22,6 @@ from tuner.errors import (
     UnknownStudyError,
 )
 from tuner.forkserver import TRAINERS, ForkServer, Program, starter
-from tuner.processes import Executed, Process, Streams
 from tuner.settings import Settings, child_environment
 from tuner.spec.study_ref import StudyRef
 from tuner.store import schema, studies, turns
@@ -99,8 +97,8 @@ class Orders:
     """The share of the device's time that counts as this worker's; its launcher may change it."""
     telling: Telling = lambda _database: nullcontext()
     """A context that is active while the worker works, such as the notifier of hooks."""
-    trainer: tuple[str, ...] | None = None
-    """A command to run in place of the trainer."""
+    trainer: Program = TRAINER
+    """What trains; tests and benchmarks of workers have doubles of it."""
     place: EnginePlace | None = None
     """The place where an engine runs this worker, and its successors."""
 
@@ -366,13 +364,8 @@ def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Wo
     threads = orders.threads or study.spec.limits.threads
     environment = child_environment()
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    start: Callable[[Streams], Process]
-    if orders.trainer is None:
-        start = starter(orders.forks, TRAINER, environment)
-    else:
-        start = partial(Executed, orders.trainer, environment)
     return Workshop(
-        start=start,
+        start=starter(orders.forks, orders.trainer, environment),
         log=log,
         device=orders.device,
         threads=threads,
