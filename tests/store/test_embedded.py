@@ -1,6 +1,7 @@
 """The embedded server's life: who starts it, who keeps it, and when it stops."""
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -368,14 +369,22 @@ except TunerError as error:
 
 
 def test_a_lost_password_file_is_replaced(home: Path) -> None:
-    """If the password file is deleted, the next start sets a new password."""
+    """If the password file is deleted, the next start sets a new password.
+
+    Either one has 192 random bits, so that connecting need not be made slow against guesses.
+    """
+    kept = "SELECT rolpassword FROM pg_authid WHERE rolname = current_user"
     with embedded.join(home) as membership:
         old = membership.address.parameters["password"]
+        assert re.fullmatch(r"[0-9a-f]{48}", old)
+        assert query(membership.address, kept).startswith("SCRAM-SHA-256$1:")
     eventually(lambda: gone(home))
     places_of(home).password_file.unlink()
     with embedded.join(home) as membership:
-        assert membership.address.parameters["password"] != old
-        assert query(membership.address, "SELECT 1") == "1"
+        new = membership.address.parameters["password"]
+        assert new != old
+        assert re.fullmatch(r"[0-9a-f]{48}", new)
+        assert query(membership.address, kept).startswith("SCRAM-SHA-256$1:")
 
 
 def test_nobody_without_the_password_comes_in(home: Path) -> None:
