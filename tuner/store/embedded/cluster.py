@@ -22,8 +22,9 @@ DATABASE = "tuner"
 # variables, no library paths. Setting TZ spares initdb a search through all time zones.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 ITERATIONS = "scram_iterations=1"
-"""Thousands of iterations slow down guesses at passwords that people choose, and every connection
-by 2 ms. Nobody guesses 192 random bits, however fast."""
+"""Kept in the cluster's configuration, so for every password it gets. Thousands of iterations slow
+down guesses at passwords that people choose, and every connection by 2 ms. Nobody guesses 192
+random bits, however fast."""
 _DRAFT = "draft-"
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,7 @@ def _draw_password(places: Places, binaries: Binaries | None) -> None:
     """
     password = secrets.token_hex(24)
     if binaries:
-        change = f"ALTER ROLE {USER} PASSWORD '{password}'"
-        _single_user(places, binaries, places.data, change, ITERATIONS)
+        _single_user(places, binaries, places.data, f"ALTER ROLE {USER} PASSWORD '{password}'")
     write_whole(places.password_file, password.encode(), create_private)
 
 
