@@ -31,10 +31,15 @@ def searched(environment: Mapping[str, str]) -> list[str]:
     return [one for one in environment.get("PYTHONPATH", "").split(os.pathsep) if one]
 
 
+def enter(folder: str) -> None:
+    """Be in a folder, with the module path of the environment, as an executed child would be."""
+    sys.path[:0] = [one for one in searched(os.environ) if one not in sys.path]
+    os.chdir(folder)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the program, in a fork."""
     folder, module, *words = arguments
-    sys.path[:0] = [one for one in searched(os.environ) if one not in sys.path]
-    os.chdir(folder)
+    enter(folder)
     code: int = importlib.import_module(module).main(words)
     return code

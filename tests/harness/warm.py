@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self, TypeAlias
 
-from tests.harness.question import Here, searched
+from tests.harness.question import Here, enter, searched
 from tuner import forkserver, questions
 from tuner.cli.main import COMMANDS
 from tuner.forkserver import ForkedProcess, ForkServer, Program
@@ -260,8 +260,7 @@ def _server() -> ForkServer:
 def main(arguments: Sequence[str]) -> int:
     """Run a program, in a fork."""
     folder, called, *words = arguments
-    sys.path[:0] = [one for one in searched(os.environ) if one not in sys.path]
-    os.chdir(folder)
+    enter(folder)
     ours, theirs = socket.socketpair()
     own = os.fork()
     if own == 0:

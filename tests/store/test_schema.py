@@ -464,6 +464,8 @@ def test_optunas_own_upgrade_lets_its_tables_in_again(database: Database) -> Non
     """The upgrade that the message recommends works."""
     with database.transaction() as connection:
         connection.execute(sa.text("UPDATE version_info SET library_version = '4.6.0'"))
+    with pytest.raises(DatabaseError, match="optuna storage upgrade"):
+        schema.ensure(database)
     storage = RDBStorage(database.address.url(show_password=True).replace("://", "+psycopg2://", 1))
     storage.upgrade()
     storage.engine.dispose()

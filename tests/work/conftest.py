@@ -12,7 +12,7 @@ from tests.harness import warm
 from tests.harness.processes import Workers
 from tests.harness.warm import Started
 from tests.store.specs import Bench
-from tests.work import trainer_double, worker_double
+from tests.work import worker_double
 from tuner.forkserver import Program
 from tuner.settings import Settings
 from tuner.spec.study import Spec
@@ -26,7 +26,7 @@ from tuner.work.worker import Orders, work
 def double(behaviour: str, folder: Path) -> Program:
     """Return a trainer double."""
     folder.mkdir(parents=True, exist_ok=True)
-    return Program(trainer_double.__name__, "tuner trainer", (behaviour, str(folder)))
+    return Program(worker_double.DOUBLE, "tuner trainer", (behaviour, str(folder)))
 
 
 @dataclass
