@@ -229,7 +229,7 @@ def test_a_loss_is_raced_downwards(database: Database) -> None:
 
 
 def test_a_study_without_contenders_has_no_race(database: Database) -> None:
-    """With `of = "all"`, or during exploration, there is no story, and compare gives the reason."""
+    """With `of = "all"`, or during exploration, no race is shown, and compare says why."""
     plain = fabricate(
         database,
         make_spec("plain", seeds=2),

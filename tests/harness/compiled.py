@@ -1,7 +1,7 @@
-"""Statements that SQLAlchemy compiles once for all databases of a test process.
+"""Statements that are compiled once for all databases of a test process.
 
-It keeps what it compiles with the engine. Every test opens a database of its own, and so an engine
-or two, for the same few hundred statements: compiling them took a seventh of such a test.
+SQLAlchemy keeps them per engine. Every test has its own database, so it makes an engine or two,
+which would compile the same few hundred statements again, in a seventh of the test's time.
 """
 
 import functools

@@ -111,7 +111,7 @@ class Influence:
 
     @property
     def _about(self) -> str:
-        """The metric in a sentence: the gap is no column's name there."""
+        """What a sentence calls the metric: its name, or `the gap`."""
         return "the gap" if self.metric == "gap" else self.metric
 
     @property
